@@ -1,0 +1,26 @@
+//! The proof that a request comes from a session that is open now.
+
+use std::sync::Arc;
+
+use portcullis_events::Time;
+
+use crate::databroker::view::SessionView;
+
+/// Somebody with an open session. Only this module makes one.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    session: Arc<SessionView>,
+}
+
+impl Caller {
+    /// A caller, if the session has not ended at `now`.
+    pub(crate) fn of(session: Arc<SessionView>, now: Time) -> Option<Self> {
+        (now < session.expires_at).then_some(Self { session })
+    }
+
+    /// The session behind the request.
+    #[must_use]
+    pub fn session(&self) -> &SessionView {
+        &self.session
+    }
+}

@@ -1,0 +1,213 @@
+//! A configuration that was understood: every value decoded, every default filled in, names as in Pomerium's file.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use url::Url;
+
+use crate::policy::Policy;
+use crate::{Problem, Secret};
+
+/// The whole configuration of a process.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `address`: where the gateway listens; `:443` by default.
+    pub address: ListenAddress,
+    /// `insecure_server`: speak plain HTTP on `address` (TLS is ended in front of us).
+    pub insecure_server: bool,
+    /// `certificates` and `certificate_file`/`certificate_key_file`, in file order; may be empty only with `insecure_server`.
+    pub certificates: Vec<CertificatePair>,
+    /// `authenticate_service_url`: scheme, host and port of the authenticate component.
+    pub authenticate_service_url: Url,
+    /// `shared_secret`: 32 bytes, or absent (then made once and kept in the data directory).
+    pub shared_secret: Option<Secret>,
+    /// `cookie_secret`: 32 bytes, or absent (as above).
+    pub cookie_secret: Option<Secret>,
+    /// `signing_key`: PEM of one or more P-256 private keys, decoded; absent means derived from `shared_secret`.
+    pub signing_key: Option<Secret>,
+    /// The `cookie_*` keys.
+    pub cookie: Cookie,
+    /// The `idp_*` keys.
+    pub idp: IdentityProvider,
+    /// `databroker_storage_type` with its connection string.
+    pub storage: Storage,
+    /// `jwt_claims_headers`: (header, claim) pairs.
+    pub jwt_claims_headers: Vec<(HeaderName, String)>,
+    /// `jwt_issuer_format`.
+    pub jwt_issuer_format: IssuerFormat,
+    /// `pass_identity_headers`: the default for routes.
+    pub pass_identity_headers: bool,
+    /// `signout_redirect_url`.
+    pub signout_redirect_url: Option<Url>,
+    /// `set_response_headers`: Pomerium's three by default; empty with `disable: true`.
+    pub set_response_headers: Vec<(HeaderName, HeaderValue)>,
+    /// `log_level`.
+    pub log_level: LogLevel,
+    /// `health_check_addr`: `127.0.0.1:28080` by default.
+    pub health_check_addr: ListenAddress,
+    /// `routes`, in the order in which they are tried (see `reference/03` §3.10 and [`Route::order`]).
+    pub routes: Vec<Route>,
+    /// What works but should not be left so, each with its place; said once at start.
+    pub warnings: Vec<Problem>,
+}
+
+/// `host:port`, the host possibly empty (every interface).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenAddress {
+    /// An IP address or name; `None` for every interface.
+    pub host: Option<String>,
+    /// The port; 0 lets the system choose.
+    pub port: u16,
+}
+
+impl std::fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.host {
+            Some(host) if host.contains(':') => write!(f, "[{host}]:{}", self.port),
+            Some(host) => write!(f, "{host}:{}", self.port),
+            None => write!(f, ":{}", self.port),
+        }
+    }
+}
+
+/// A certificate chain and its private key, as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificatePair {
+    /// PEM chain, leaf first.
+    pub cert: PathBuf,
+    /// PEM private key.
+    pub key: PathBuf,
+}
+
+/// How our cookies look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cookie {
+    /// `cookie_name`: `_pomerium` by default; authenticate appends `_authenticate`.
+    pub name: String,
+    /// `cookie_domain`: absent means host only. Without a leading dot.
+    pub domain: Option<String>,
+    /// `cookie_http_only`: true by default.
+    pub http_only: bool,
+    /// `cookie_expire`: life of cookie and session; 14 h by default.
+    pub expire: Duration,
+    /// `cookie_same_site`: absent by default.
+    pub same_site: Option<SameSite>,
+}
+
+/// The `SameSite` attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the attribute's values")]
+pub enum SameSite {
+    Lax,
+    Strict,
+    None,
+}
+
+/// The OpenID provider.
+#[derive(Debug, Clone)]
+pub struct IdentityProvider {
+    /// `idp_provider_url`: the issuer, exactly as its discovery document must name it.
+    pub url: Url,
+    /// `idp_provider_url` as it was written: `url` may add a slash that the issuer does not have.
+    pub issuer: String,
+    /// `idp_client_id`.
+    pub client_id: String,
+    /// `idp_client_secret`; absent for a public client.
+    pub client_secret: Option<Secret>,
+    /// `idp_scopes`: `openid profile email offline_access` by default.
+    pub scopes: Vec<String>,
+    /// `idp_request_params`, added to the authorization request.
+    pub request_params: Vec<(String, String)>,
+}
+
+/// Where the log lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Storage {
+    /// `file` (and the default): SQLite in this directory; `None` means the data directory.
+    File(Option<PathBuf>),
+    /// `memory`: SQLite in a directory that goes away with the process.
+    Memory,
+    /// `nats`: JetStream on these servers (`nats://host:port`).
+    Nats(Vec<Url>),
+}
+
+/// The form of the assertion's `iss`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IssuerFormat {
+    /// `app.example.com`
+    HostOnly,
+    /// `https://app.example.com/`
+    Uri,
+}
+
+/// How much the process says on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the levels")]
+pub enum LogLevel {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// One route: an external address, where it leads, and who may go there.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// A stable id: SHA-256 over `from`, `prefix`, `path` and `to`, 16 hex digits.
+    pub id: String,
+    /// `name`.
+    pub name: Option<String>,
+    /// `from`: scheme and host; the port only if one was written and is not the scheme's own.
+    pub from: From,
+    /// `to`: at least one upstream.
+    pub to: Vec<Upstream>,
+    /// `prefix` or `path`.
+    pub matcher: PathMatcher,
+    /// `prefix_rewrite`: what replaces the matched prefix.
+    pub prefix_rewrite: Option<String>,
+    /// `preserve_host_header`.
+    pub preserve_host_header: bool,
+    /// `set_request_headers`.
+    pub set_request_headers: Vec<(HeaderName, HeaderValue)>,
+    /// `remove_request_headers`.
+    pub remove_request_headers: Vec<HeaderName>,
+    /// `set_response_headers`: over the global ones of the same name.
+    pub set_response_headers: Vec<(HeaderName, HeaderValue)>,
+    /// `allow_websockets`.
+    pub allow_websockets: bool,
+    /// `tls_skip_verify`.
+    pub tls_skip_verify: bool,
+    /// `pass_identity_headers`, or the global default.
+    pub pass_identity_headers: bool,
+    /// `jwt_issuer_format`, or the global default.
+    pub jwt_issuer_format: IssuerFormat,
+    /// `policy` and the shorthand keys. No rule at all denies everyone.
+    pub policy: Policy,
+}
+
+/// The external side of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct From {
+    /// Lower-case A-label host, without a trailing dot.
+    pub host: String,
+    /// The port, only where one was written that is not the scheme's own; else any port matches.
+    pub port: Option<u16>,
+}
+
+/// An upstream: `http` or `https`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// The URL; its path, if any, is put before the request's path.
+    pub url: Url,
+}
+
+/// Which paths of a host a route takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathMatcher {
+    /// `prefix`: a string prefix, as in Pomerium; `/` by default.
+    Prefix(String),
+    /// `path`: the whole path.
+    Path(String),
+}
