@@ -14,9 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 /// A message between components: a serde type with a serde answer.
-pub trait Ask:
-    Message<Result = Self::Answer> + Serialize + DeserializeOwned + Send + 'static
-{
+pub trait Ask: Message<Result = Self::Answer> + Serialize + DeserializeOwned + Send + 'static {
     /// What comes back.
     type Answer: Serialize + DeserializeOwned + Send + 'static;
 }
@@ -47,11 +45,7 @@ pub struct Port<M: Ask> {
 
 impl<M: Ask> Clone for Port<M> {
     fn clone(&self) -> Self {
-        Self {
-            to: self.to.clone(),
-            in_flight: Arc::clone(&self.in_flight),
-            deadline: self.deadline,
-        }
+        Self { to: self.to.clone(), in_flight: Arc::clone(&self.in_flight), deadline: self.deadline }
     }
 }
 
@@ -62,11 +56,7 @@ impl<M: Ask> Port<M> {
         A: Actor + Handler<M>,
         A::Context: ToEnvelope<A, M>,
     {
-        Self {
-            to: address.recipient(),
-            in_flight: Arc::new(Semaphore::new(bound)),
-            deadline,
-        }
+        Self { to: address.recipient(), in_flight: Arc::new(Semaphore::new(bound)), deadline }
     }
 
     /// Asks, and waits for the answer.

@@ -107,36 +107,24 @@ pub const SUBJECT_PREFIX: &str = "portcullis.evt.";
 
 impl Aggregate {
     /// The log's own aggregate.
-    pub const LOG: Self = Self {
-        kind: AggregateKind::Log,
-        id: Uuid::nil(),
-    };
+    pub const LOG: Self = Self { kind: AggregateKind::Log, id: Uuid::nil() };
 
     /// A session.
     #[must_use]
     pub const fn session(id: SessionId) -> Self {
-        Self {
-            kind: AggregateKind::Session,
-            id: id.uuid(),
-        }
+        Self { kind: AggregateKind::Session, id: id.uuid() }
     }
 
     /// The tokens of a session.
     #[must_use]
     pub const fn token(id: SessionId) -> Self {
-        Self {
-            kind: AggregateKind::Token,
-            id: id.uuid(),
-        }
+        Self { kind: AggregateKind::Token, id: id.uuid() }
     }
 
     /// The groups of a person.
     #[must_use]
     pub const fn group(id: PersonId) -> Self {
-        Self {
-            kind: AggregateKind::Group,
-            id: id.uuid(),
-        }
+        Self { kind: AggregateKind::Group, id: id.uuid() }
     }
 
     /// The subject on the log.
@@ -173,9 +161,6 @@ impl FromStr for Aggregate {
             _ => return Err(BadId),
         };
         let id: EventId = id.parse()?;
-        Ok(Self {
-            kind,
-            id: id.uuid(),
-        })
+        Ok(Self { kind, id: id.uuid() })
     }
 }

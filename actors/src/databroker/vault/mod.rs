@@ -72,13 +72,7 @@ pub trait Vault: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`VaultError`]. After [`VaultError::Unavailable`] the outcome is unknown: get, and compare.
-    async fn put(
-        &self,
-        shelf: Shelf,
-        key: &str,
-        expected: Revision,
-        value: Vec<u8>,
-    ) -> Result<Revision, VaultError>;
+    async fn put(&self, shelf: Shelf, key: &str, expected: Revision, value: Vec<u8>) -> Result<Revision, VaultError>;
 
     /// Forgets a value for good. A key without a value is no error.
     ///
