@@ -67,6 +67,11 @@ uuid_id! {
     PersonId
 }
 
+uuid_id! {
+    /// A group of a source: a keyed hash of source and group, which tells nothing by itself.
+    GroupId
+}
+
 /// What kind of thing an aggregate is; the family of its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AggregateKind {
@@ -106,7 +111,7 @@ pub struct Aggregate {
 pub const SUBJECT_PREFIX: &str = "portcullis.evt.";
 
 impl Aggregate {
-    /// The log's own aggregate.
+    /// The log itself.
     pub const LOG: Self = Self { kind: AggregateKind::Log, id: Uuid::nil() };
 
     /// A session.

@@ -1,9 +1,22 @@
 //! What can happen: commands, events, and the pure functions that decide and evolve.
 //!
 //! No I/O and nothing asynchronous: this crate cannot reach a socket. Time, ids and randomness are arguments.
+//!
+//! An event on the log is a CloudEvent in structured JSON ([`Envelope`]); its aggregate is one subject
+//! ([`Aggregate::subject`]); each carries the hash of the aggregate's event before it. [`Fold`] is the sum of them.
 
+mod envelope;
+mod fold;
+pub mod group;
 mod ids;
+pub mod log;
+mod sealed;
+pub mod session;
 mod time;
+pub mod token;
 
-pub use ids::{Aggregate, AggregateKind, BadId, Epoch, EventId, PersonId, SessionId};
+pub use envelope::{Context, DecodeError, Envelope, Event, Hash};
+pub use fold::{Fold, FoldError, Tip};
+pub use ids::{Aggregate, AggregateKind, BadId, Epoch, EventId, GroupId, PersonId, SUBJECT_PREFIX, SessionId};
+pub use sealed::Sealed;
 pub use time::Time;
