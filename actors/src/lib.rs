@@ -7,3 +7,4 @@ pub mod authenticate;
 pub mod clock;
 pub mod databroker;
 pub mod idp;
+pub mod keyring;

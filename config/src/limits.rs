@@ -74,6 +74,15 @@ pub const HEAD_POLL: Duration = Duration::from_secs(1);
 /// Without a fresh head for this long, the node says that it is stale.
 pub const HEAD_STALE: Duration = Duration::from_secs(10);
 
+/// Past this without the log's authority, nobody with a session is served (`max_staleness`).
+pub const MAX_STALENESS: Duration = Duration::from_secs(5 * 60);
+/// How often ended sessions are swept from the views.
+pub const SWEEP: Duration = Duration::from_secs(60);
+/// Ended sessions that a slow listener may lag behind before it must look at all of its connections.
+pub const ENDED_BACKLOG: usize = 4096;
+/// Pause between attempts to reach a log or vault that is away.
+pub const AWAY_PAUSE: Duration = Duration::from_millis(500);
+
 /// Life of an assertion.
 pub const ASSERTION_LIFE: Duration = Duration::from_secs(5 * 60);
 /// An assertion with less life left than this is signed anew.

@@ -79,6 +79,11 @@ impl Fold {
         self.sessions.get(&id).cloned().unwrap_or_default()
     }
 
+    /// Every session, ended ones too, in no order.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &session::State)> {
+        self.sessions.iter().map(|(id, state)| (*id, state))
+    }
+
     /// What a session's tokens are.
     #[must_use]
     pub fn token(&self, id: SessionId) -> token::State {

@@ -1,0 +1,355 @@
+//! Owns   · the way in to databroker: hand-overs opened, tokens sealed into the vault, sessions begun and ended.
+//! Answers · [`Open`], [`End`], [`Ask standing`](StandingOf).
+//! Asks   · the journal, the vault, and the log (what its authority says of a session).
+//! If it dies · a half-done [`Open`] is finished by the same message sent again; nobody is admitted before its end.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
+use portcullis_events::{
+    Aggregate, Context as Cause, Envelope, Epoch, Event, PersonId, SessionId, Time, group, session, token,
+};
+use serde::{Deserialize, Serialize};
+
+use super::data_keys::{DataKey, DataKeyError, DataKeys};
+use super::hand_over::{HandOver, SessionTokens, SignedInIdentity};
+use super::journal::{Append, Command, Journal, JournalError};
+use super::log::Log;
+use super::profile::Profile;
+use super::vault::{Revision, Shelf, Vault, VaultError};
+use super::view::Views;
+use crate::ask::Ask;
+use crate::clock;
+use crate::idp;
+use crate::keyring::{KeyError, Sealer};
+
+/// Begin the session that a hand-over speaks of, or make sure that it is open. Sent twice, it opens once.
+#[derive(Clone, Serialize, Deserialize, Message)]
+#[rtype(result = "Result<Opened, BrokerError>")]
+pub struct Open {
+    /// The sealed hand-over.
+    pub hand_over: String,
+    /// The host whose callback carried it.
+    pub host: String,
+    /// The request that carried it.
+    pub request_id: String,
+}
+
+/// The session is open, and this node knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    /// The session.
+    pub session: SessionId,
+    /// The log it is on.
+    pub epoch: Epoch,
+    /// Where on the log it is open: a node that has read this far knows it.
+    pub position: u64,
+    /// When it ends by itself.
+    pub expires_at: Time,
+}
+
+/// End a session because its person asks to.
+#[derive(Clone, Serialize, Deserialize, Message)]
+#[rtype(result = "Result<Ended, BrokerError>")]
+pub struct End {
+    /// The session.
+    pub session: SessionId,
+    /// The request that asks.
+    pub request_id: String,
+}
+
+/// The session has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The raw ID token, sealed for authenticate, for the provider's own sign-out.
+    pub id_token_hint: Option<String>,
+}
+
+/// What is a session, according to the log's authority?
+#[derive(Clone, Copy, Serialize, Deserialize, Message)]
+#[rtype(result = "Result<SessionStanding, BrokerError>")]
+pub struct StandingOf {
+    /// The session.
+    pub session: SessionId,
+}
+
+/// What a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionStanding {
+    /// Open, until then at most.
+    Open {
+        /// When it ends by itself.
+        expires_at: Time,
+    },
+    /// Ended, or never begun.
+    Shut,
+}
+
+/// Why databroker did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum BrokerError {
+    /// The hand-over is forged, for another host, too old, or speaks of a session that is over.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The log or the vault did not answer in time; the same may be tried again.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+}
+
+impl Ask for Open {
+    type Answer = Result<Opened, BrokerError>;
+}
+
+impl Ask for End {
+    type Answer = Result<Ended, BrokerError>;
+}
+
+impl Ask for StandingOf {
+    type Answer = Result<SessionStanding, BrokerError>;
+}
+
+impl From<JournalError> for BrokerError {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Session(refusal) => Self::Refused(refusal.to_string()),
+            JournalError::Token(refusal) => Self::Refused(refusal.to_string()),
+            JournalError::Misplaced | JournalError::Busy | JournalError::Unavailable(_) => {
+                Self::Unavailable(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<VaultError> for BrokerError {
+    fn from(error: VaultError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<DataKeyError> for BrokerError {
+    fn from(error: DataKeyError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<KeyError> for BrokerError {
+    fn from(error: KeyError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+/// The front of databroker.
+pub struct Broker {
+    inner: Rc<Inner>,
+}
+
+/// What a broker works with.
+pub struct Tools {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The vault.
+    pub vault: Arc<dyn Vault>,
+    /// The data keys in it.
+    pub data_keys: Rc<DataKeys>,
+    /// The views of this node.
+    pub views: Arc<Views>,
+    /// The journal.
+    pub journal: Addr<Journal>,
+    /// Opens what authenticate sealed ([`crate::keyring::Purpose::HandOver`]).
+    pub hand_overs: Sealer,
+    /// Seals ID tokens for authenticate ([`crate::keyring::Purpose::IdTokenHint`]).
+    pub id_token_hints: Sealer,
+}
+
+struct Inner {
+    tools: Tools,
+}
+
+impl Broker {
+    /// A broker.
+    #[must_use]
+    pub fn new(tools: Tools) -> Self {
+        Self { inner: Rc::new(Inner { tools }) }
+    }
+}
+
+impl Actor for Broker {
+    type Context = Context<Self>;
+}
+
+impl Handler<Open> for Broker {
+    type Result = ResponseFuture<Result<Opened, BrokerError>>;
+
+    fn handle(&mut self, open: Open, _: &mut Self::Context) -> Self::Result {
+        let inner = Rc::clone(&self.inner);
+        Box::pin(async move { inner.open(&open).await })
+    }
+}
+
+impl Handler<End> for Broker {
+    type Result = ResponseFuture<Result<Ended, BrokerError>>;
+
+    fn handle(&mut self, end: End, _: &mut Self::Context) -> Self::Result {
+        let inner = Rc::clone(&self.inner);
+        Box::pin(async move { inner.end(&end).await })
+    }
+}
+
+impl Handler<StandingOf> for Broker {
+    type Result = ResponseFuture<Result<SessionStanding, BrokerError>>;
+
+    fn handle(&mut self, ask: StandingOf, _: &mut Self::Context) -> Self::Result {
+        let inner = Rc::clone(&self.inner);
+        Box::pin(async move { inner.standing(ask.session).await })
+    }
+}
+
+impl Inner {
+    async fn open(&self, open: &Open) -> Result<Opened, BrokerError> {
+        let hand_over = HandOver::open(&self.tools.hand_overs, &open.host, &open.hand_over, clock::now())
+            .ok_or_else(|| BrokerError::Refused("the hand-over is not ours, or too old".into()))?;
+        match &hand_over.identity {
+            Some(identity) => self.open_new(hand_over.session, identity, &open.request_id).await,
+            None => self.open_again(hand_over.session).await,
+        }
+    }
+
+    /// The tokens and the groups first, the session last: it is admitted only when all the rest is there.
+    async fn open_new(
+        &self,
+        session: SessionId,
+        identity: &SignedInIdentity,
+        request_id: &str,
+    ) -> Result<Opened, BrokerError> {
+        let pseudonyms = self.tools.data_keys.pseudonyms().await?;
+        let person = pseudonyms.person(&identity.issuer, &identity.subject);
+        let key = self.tools.data_keys.get_or_make(person).await?;
+        let cause = Cause { actor: format!("person:{person}"), cause: Some(request_id.to_owned()), traceparent: None };
+
+        self.store_tokens(session, &key, &identity.tokens).await?;
+        let stored = token::Stored {
+            generation: 1,
+            access_expires_at: identity.tokens.access_expires_at,
+            refreshable: identity.tokens.refresh.is_some(),
+        };
+        let tokens = self.append(Aggregate::token(session), Command::Token(token::Command::Store(stored)), &cause);
+
+        let source = format!("claims:{}", identity.idp);
+        let mut groups = BTreeMap::new();
+        for name in idp::profile(&identity.claims).groups {
+            let id = pseudonyms.group(&source, &name);
+            groups.insert(id, key.seal(&format!("group/{person}/{id}"), name.as_bytes())?);
+        }
+        let observe = Command::Group(group::Command::Observe { source, groups });
+        let groups = self.append(Aggregate::group(person), observe, &cause);
+        let (tokens, groups) = futures_util::future::join(tokens, groups).await;
+        tokens?;
+        groups?;
+
+        self.sign_in(session, person, identity, &key, &cause).await
+    }
+
+    async fn sign_in(
+        &self,
+        session: SessionId,
+        person: PersonId,
+        identity: &SignedInIdentity,
+        key: &DataKey,
+        cause: &Cause,
+    ) -> Result<Opened, BrokerError> {
+        let profile = Profile { claims: identity.claims.clone() };
+        let signed_in = session::SignedIn {
+            person,
+            idp: identity.idp.clone(),
+            profile: profile.seal(key, session)?,
+            issued_at: identity.issued_at,
+            expires_at: identity.expires_at,
+        };
+        let command = Command::Session(session::Command::Open(signed_in));
+        match self.append(Aggregate::session(session), command, cause).await {
+            Ok(position) => self.opened(session, position, identity.expires_at),
+            // the same hand-over again, from the same browser
+            Err(JournalError::Session(session::Refusal::AlreadyOpen)) => self.open_again(session).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn open_again(&self, session: SessionId) -> Result<Opened, BrokerError> {
+        match self.leader(session).await? {
+            Some((position, SessionStanding::Open { expires_at })) => self.opened(session, position, expires_at),
+            Some((_, SessionStanding::Shut)) | None => Err(BrokerError::Refused("the session is over".into())),
+        }
+    }
+
+    fn opened(&self, session: SessionId, position: u64, expires_at: Time) -> Result<Opened, BrokerError> {
+        let epoch = self.tools.views.progress.epoch();
+        let epoch = epoch.ok_or_else(|| BrokerError::Unavailable("the log has not been read yet".into()))?;
+        Ok(Opened { session, epoch, position, expires_at })
+    }
+
+    async fn store_tokens(&self, id: SessionId, key: &DataKey, tokens: &SessionTokens) -> Result<(), BrokerError> {
+        let plain = serde_json::to_vec(tokens).map_err(|error| BrokerError::Refused(error.to_string()))?;
+        let sealed = key.seal(&tokens_of(id), &plain)?.as_str().as_bytes().to_vec();
+        match self.tools.vault.put(Shelf::Secret, &id.to_string(), Revision::NONE, sealed).await {
+            // the same hand-over again: what lies there came from the same sign-in, or from a later refresh
+            Ok(_) | Err(VaultError::Conflict) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn end(&self, end: &End) -> Result<Ended, BrokerError> {
+        let id_token_hint = self.id_token_hint(end.session).await?;
+        let cause = Cause { actor: "person".into(), cause: Some(end.request_id.clone()), traceparent: None };
+        let command = Command::Session(session::Command::SignOut);
+        match self.append(Aggregate::session(end.session), command, &cause).await {
+            Ok(_) | Err(JournalError::Session(session::Refusal::Absent)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.tools.vault.delete(Shelf::Secret, &end.session.to_string()).await?;
+        Ok(Ended { id_token_hint })
+    }
+
+    async fn id_token_hint(&self, session: SessionId) -> Result<Option<String>, BrokerError> {
+        let Some(view) = self.tools.views.session(session) else { return Ok(None) };
+        let Some(sealed) = self.tools.vault.get(Shelf::Secret, &session.to_string()).await? else { return Ok(None) };
+        let Some(key) = self.tools.data_keys.get(view.person).await? else { return Ok(None) };
+        let tokens = std::str::from_utf8(&sealed.value)
+            .ok()
+            .and_then(|sealed| key.open(&tokens_of(session), sealed))
+            .and_then(|plain| serde_json::from_slice::<SessionTokens>(&plain).ok());
+        let Some(tokens) = tokens else { return Ok(None) };
+        Ok(Some(self.tools.id_token_hints.seal("authenticate", tokens.id_token.expose())?))
+    }
+
+    async fn standing(&self, session: SessionId) -> Result<SessionStanding, BrokerError> {
+        Ok(self.leader(session).await?.map_or(SessionStanding::Shut, |(_, standing)| standing))
+    }
+
+    /// What the log's authority says: the last event of the session and its position.
+    async fn leader(&self, session: SessionId) -> Result<Option<(u64, SessionStanding)>, BrokerError> {
+        let last = self.tools.log.last(Aggregate::session(session)).await;
+        let Some(record) = last.map_err(|error| BrokerError::Unavailable(error.to_string()))? else {
+            return Ok(None);
+        };
+        let envelope = Envelope::decode(&record.body).map_err(|error| BrokerError::Unavailable(error.to_string()))?;
+        let standing = match envelope.event {
+            Event::Session(session::Event::SignedIn(signed_in)) if clock::now() < signed_in.expires_at => {
+                SessionStanding::Open { expires_at: signed_in.expires_at }
+            }
+            Event::Session(_) | Event::Log(_) | Event::Token(_) | Event::Group(_) => SessionStanding::Shut,
+        };
+        Ok(Some((record.seq, standing)))
+    }
+
+    async fn append(&self, aggregate: Aggregate, command: Command, cause: &Cause) -> Result<u64, JournalError> {
+        let append = Append { aggregate, command, cause: cause.clone() };
+        let sent = self.tools.journal.send(append).await;
+        sent.map_err(|_| JournalError::Unavailable("the journal has stopped".into()))?.map(|appended| appended.seq)
+    }
+}
+
+fn tokens_of(session: SessionId) -> String {
+    format!("tokens/{session}")
+}

@@ -1,0 +1,167 @@
+//! The data keys of people: what their personal data is sealed with, in the vault, wrapped. Forgetting one makes the
+//! data unreadable in every copy of the log.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use aws_lc_rs::aead::LessSafeKey;
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use portcullis_events::{GroupId, PersonId, Sealed};
+use uuid::Uuid;
+
+use super::vault::{Revision, Shelf, Vault, VaultError};
+use crate::keyring::{KeyError, Sealer, open_with, random, raw, seal_with};
+
+/// The vault key under which the pseudonym key lies.
+const PSEUDONYMS: PersonId = PersonId::new(Uuid::nil());
+
+/// Why there is no data key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DataKeyError {
+    /// The vault did not do it.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The key's wrapping does not open: another `shared_secret`, or damage.
+    #[error("a data key does not open: shared_secret is not the one it was wrapped with")]
+    Wrapping,
+    /// No key could be made.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// The data key of one person.
+pub struct DataKey(LessSafeKey);
+
+impl DataKey {
+    /// Seals for one purpose and thing, such as `profile/<session>`.
+    ///
+    /// # Errors
+    /// [`KeyError`] where the operating system gives no randomness.
+    pub fn seal(&self, what: &str, plain: &[u8]) -> Result<Sealed, KeyError> {
+        Ok(Sealed::new(URL_SAFE_NO_PAD.encode(seal_with(&self.0, what.as_bytes(), plain)?)))
+    }
+
+    /// Opens what was sealed for the same purpose and thing.
+    #[must_use]
+    pub fn open(&self, what: &str, sealed: &str) -> Option<Vec<u8>> {
+        open_with(&self.0, what.as_bytes(), URL_SAFE_NO_PAD.decode(sealed).ok()?)
+    }
+}
+
+/// A keyed hash that turns names into opaque ids, the same on every node.
+pub struct Pseudonyms(hmac::Key);
+
+impl Pseudonyms {
+    /// A person at a provider.
+    #[must_use]
+    pub fn person(&self, issuer: &str, subject: &str) -> PersonId {
+        PersonId::new(self.id("person", issuer, subject))
+    }
+
+    /// A group of a source.
+    #[must_use]
+    pub fn group(&self, source: &str, name: &str) -> GroupId {
+        GroupId::new(self.id("group", source, name))
+    }
+
+    fn id(&self, kind: &str, scope: &str, name: &str) -> Uuid {
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in [kind, scope, name] {
+            // the length first, so that no two triples read alike
+            context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        let tag = context.sign();
+        let mut bytes = [0; 16];
+        bytes.iter_mut().zip(tag.as_ref()).for_each(|(byte, tag)| *byte = *tag);
+        uuid::Builder::from_custom_bytes(bytes).into_uuid()
+    }
+}
+
+/// The data keys in the vault, and those that were needed lately.
+pub struct DataKeys {
+    vault: Arc<dyn Vault>,
+    wrapping: Sealer,
+    known: RefCell<HashMap<PersonId, Rc<DataKey>>>,
+}
+
+impl DataKeys {
+    /// The keys of a vault, wrapped for [`crate::keyring::Purpose::DataKey`].
+    #[must_use]
+    pub fn new(vault: Arc<dyn Vault>, wrapping: Sealer) -> Self {
+        Self { vault, wrapping, known: RefCell::default() }
+    }
+
+    /// A person's key; `None` if it was forgotten or never was.
+    ///
+    /// # Errors
+    /// [`DataKeyError`].
+    pub async fn get(&self, person: PersonId) -> Result<Option<Rc<DataKey>>, DataKeyError> {
+        if let Some(key) = self.known.borrow().get(&person) {
+            return Ok(Some(Rc::clone(key)));
+        }
+        let Some(wrapped) = self.vault.get(Shelf::DataKey, &person.to_string()).await? else {
+            return Ok(None);
+        };
+        self.remember(person, &wrapped.value).map(Some)
+    }
+
+    /// A person's key, made if there is none.
+    ///
+    /// # Errors
+    /// [`DataKeyError`].
+    pub async fn get_or_make(&self, person: PersonId) -> Result<Rc<DataKey>, DataKeyError> {
+        loop {
+            if let Some(key) = self.get(person).await? {
+                return Ok(key);
+            }
+            let wrapped = self.wrapping.seal(&person.to_string(), &random::<32>()?)?.into_bytes();
+            match self.vault.put(Shelf::DataKey, &person.to_string(), Revision::NONE, wrapped.clone()).await {
+                Ok(_) => return self.remember(person, &wrapped),
+                // somebody else made it: theirs is the one
+                Err(VaultError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The installation's pseudonyms, their key made if there is none.
+    ///
+    /// # Errors
+    /// [`DataKeyError`].
+    pub async fn pseudonyms(&self) -> Result<Pseudonyms, DataKeyError> {
+        self.get_or_make(PSEUDONYMS).await?;
+        let wrapped = self.vault.get(Shelf::DataKey, &PSEUDONYMS.to_string()).await?;
+        let key = wrapped.and_then(|wrapped| self.unwrap(PSEUDONYMS, &wrapped.value)).ok_or(DataKeyError::Wrapping)?;
+        Ok(Pseudonyms(hmac::Key::new(hmac::HMAC_SHA256, &key)))
+    }
+
+    /// Reads every key at once: for the start of a node, where most of them will be needed.
+    ///
+    /// # Errors
+    /// [`DataKeyError::Vault`]. A key that does not open is left for [`DataKeys::get`] to report.
+    pub async fn load_all(&self) -> Result<(), DataKeyError> {
+        for (key, wrapped) in self.vault.scan(Shelf::DataKey).await? {
+            if let Ok(person) = key.parse() {
+                let _ = self.remember(person, &wrapped.value);
+            }
+        }
+        Ok(())
+    }
+
+    fn remember(&self, person: PersonId, wrapped: &[u8]) -> Result<Rc<DataKey>, DataKeyError> {
+        let key = self.unwrap(person, wrapped).ok_or(DataKeyError::Wrapping)?;
+        let key = Rc::new(DataKey(raw(&key)?));
+        self.known.borrow_mut().insert(person, Rc::clone(&key));
+        Ok(key)
+    }
+
+    fn unwrap(&self, person: PersonId, wrapped: &[u8]) -> Option<[u8; 32]> {
+        let text = std::str::from_utf8(wrapped).ok()?;
+        self.wrapping.open(&person.to_string(), text)?.try_into().ok()
+    }
+}
