@@ -6,6 +6,16 @@ use std::time::Duration;
 pub const CONFIG_BYTES: u64 = 16 * 1024 * 1024;
 /// Deepest nesting of a configuration file.
 pub const CONFIG_DEPTH: usize = 32;
+/// Most values of a configuration file, those that aliases repeat included.
+pub const CONFIG_VALUES: usize = 1_000_000;
+/// Most problems of one configuration that are shown at once.
+pub const CONFIG_PROBLEMS: usize = 1000;
+/// Longest key name repeated in a problem, in characters.
+pub const CONFIG_KEY_SHOWN: usize = 64;
+/// Largest file that holds a secret, key or connection string.
+pub const SECRET_FILE_BYTES: u64 = 64 * 1024;
+/// Deepest path of a `claim/…` criterion.
+pub const CLAIM_DEPTH: usize = 5;
 
 /// Largest request head (HTTP/1.1) or header list (HTTP/2).
 pub const REQUEST_HEAD_BYTES: usize = 128 * 1024;
@@ -23,6 +33,10 @@ pub const H2_STREAMS: u32 = 100;
 pub const H2_PENDING_RESETS: usize = 20;
 /// Largest body of a request to our own pages.
 pub const OWN_BODY_BYTES: usize = 256 * 1024;
+/// How long the body of a request to our own pages may take.
+pub const OWN_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a silent HTTP/2 client is asked for a sign of life, and how long it may take to give one.
+pub const H2_PING: Duration = Duration::from_secs(20);
 
 /// How long connecting to an upstream may take.
 pub const UPSTREAM_CONNECT: Duration = Duration::from_secs(10);
@@ -43,17 +57,29 @@ pub const SIGN_IN_LIFE: Duration = Duration::from_secs(10 * 60);
 pub const SIGN_IN_COOKIES: usize = 16;
 /// Longest redirect URL; a larger hand-over travels in a form.
 pub const REDIRECT_BYTES: usize = 4 * 1024;
-/// Largest sealed hand-over.
-pub const HAND_OVER_BYTES: usize = 128 * 1024;
 
 /// Largest answer of an identity provider.
 pub const IDP_ANSWER_BYTES: usize = 512 * 1024;
+/// Largest ID, access or refresh token.
+pub const IDP_TOKEN_BYTES: usize = 32 * 1024;
+/// Largest JSON of a person's claims: with the tokens, sealed, they fit into [`OWN_BODY_BYTES`].
+pub const IDP_CLAIMS_BYTES: usize = 64 * 1024;
+/// Deepest nesting of an identity provider's JSON.
+pub const IDP_JSON_DEPTH: usize = 16;
 /// How long a call to an identity provider may take.
 pub const IDP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Least time between two fetches of the same keys.
+/// How long all the calls of one sign-in may take together.
+pub const IDP_SIGN_IN: Duration = Duration::from_secs(20);
+/// Least time between two fetches of the same keys for the sake of a key that we do not know.
 pub const JWKS_REFETCH: Duration = Duration::from_secs(60);
+/// Most keys in a key set.
+pub const JWKS_KEYS: usize = 64;
 /// How long discovery and keys are trusted without asking again.
 pub const DISCOVERY_LIFE: Duration = Duration::from_secs(60 * 60);
+/// Least time between two attempts at a discovery document that could not be had.
+pub const DISCOVERY_RETRY: Duration = Duration::from_secs(3);
+/// Longest `sub` (OpenID Connect Core §2).
+pub const SUBJECT_BYTES: usize = 255;
 
 /// Largest event.
 pub const EVENT_BYTES: usize = 256 * 1024;
@@ -67,12 +93,48 @@ pub const APPEND_DEADLINE: Duration = Duration::from_secs(10);
 pub const APPEND_ATTEMPT: Duration = Duration::from_secs(1);
 /// How long a command to databroker may take.
 pub const COMMAND_DEADLINE: Duration = Duration::from_secs(12);
+/// How long databroker may take for a whole hand-over: vault, tokens, groups, session.
+pub const HAND_OVER_DEADLINE: Duration = Duration::from_secs(30);
+/// Questions under way at one component.
+pub const ASKS_IN_FLIGHT: usize = 1024;
+/// How long authenticate may take for a step of a sign-in: discovery, token, keys and user info one after another.
+pub const SIGN_IN_DEADLINE: Duration = Duration::from_secs(45);
 /// How long a request waits for the log position in its handle.
 pub const READ_YOUR_WRITES: Duration = Duration::from_secs(2);
 /// How often the log's head is asked for.
 pub const HEAD_POLL: Duration = Duration::from_secs(1);
 /// Without a fresh head for this long, the node says that it is stale.
 pub const HEAD_STALE: Duration = Duration::from_secs(10);
+/// How long a question to the authority of a log or vault may take.
+pub const STORE_REQUEST: Duration = Duration::from_secs(2);
+/// Least and longest pause between two attempts of the same write.
+pub const APPEND_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+/// Least and longest pause between two attempts to reach a server.
+pub const RECONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How often a silent server is asked for a sign of life; two that fail end the connection.
+pub const SERVER_PING: Duration = Duration::from_secs(5);
+/// Writes to a file that share one commit.
+pub const GROUP_COMMIT: usize = 1024;
+/// How long a file that another process has locked is waited for.
+pub const FILE_BUSY: Duration = Duration::from_secs(5);
+/// Records that a tail fetches at once when it follows, and when it is far behind.
+pub const TAIL_BATCH: (usize, usize) = (500, 5000);
+/// Bytes that a tail of a file fetches at once.
+pub const TAIL_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// How often a server that has nothing new for a tail says so.
+pub const TAIL_HEARTBEAT: Duration = Duration::from_millis(500);
+/// How long one fetch of a tail stays open at the server.
+pub const TAIL_FETCH: Duration = Duration::from_secs(2);
+/// How long a server keeps the consumer of a tail that is silent.
+pub const TAIL_INACTIVE: Duration = Duration::from_secs(20);
+/// Without progress towards a known head for this long, a tail begins anew where it stands.
+pub const TAIL_STALL: Duration = Duration::from_secs(1);
+/// How long a tail waits before it asks again whether something is really wrong with the log.
+pub const TAIL_CONFIRM: Duration = Duration::from_millis(300);
+/// Largest value in the vault.
+pub const VALUE_BYTES: usize = 256 * 1024;
+/// How long reading a whole shelf of the vault may take.
+pub const SCAN_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Past this without the log's authority, nobody with a session is served (`max_staleness`).
 pub const MAX_STALENESS: Duration = Duration::from_secs(5 * 60);
@@ -87,6 +149,8 @@ pub const AWAY_PAUSE: Duration = Duration::from_millis(500);
 pub const ASSERTION_LIFE: Duration = Duration::from_secs(5 * 60);
 /// An assertion with less life left than this is signed anew.
 pub const ASSERTION_REUSE: Duration = Duration::from_secs(2 * 60);
+/// Longest header made of one claim.
+pub const CLAIM_HEADER_BYTES: usize = 16 * 1024;
 /// Assertions that a worker keeps.
 pub const ASSERTION_CACHE: usize = 100_000;
 
@@ -94,3 +158,30 @@ pub const ASSERTION_CACHE: usize = 100_000;
 pub const DRAIN: Duration = Duration::from_millis(1500);
 /// Log lines waiting to be written, in batches.
 pub const LINE_BATCHES: usize = 1024;
+
+/// Life of an authorization code of the demo's provider (RFC 6749 §4.1.2 allows ten minutes).
+pub const DEMO_CODE_LIFE: Duration = Duration::from_secs(60);
+/// Life of an access token and of an ID token of the demo's provider.
+pub const DEMO_TOKEN_LIFE: Duration = Duration::from_secs(60 * 60);
+/// Life of a login at the demo's provider, and of the refresh tokens that come from it.
+pub const DEMO_LOGIN_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a form of the demo's provider may lie open.
+pub const DEMO_FORM_LIFE: Duration = Duration::from_secs(30 * 60);
+/// Codes, grants and ended logins that the demo's provider remembers, each.
+pub const DEMO_REMEMBERED: usize = 10_000;
+/// Largest request body of the demo's provider.
+pub const DEMO_BODY_BYTES: usize = 64 * 1024;
+/// How long the demo's upstream waits for the gateway's keys.
+pub const DEMO_JWKS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the demo's upstream trusts keys without asking again.
+pub const DEMO_JWKS_LIFE: Duration = Duration::from_secs(60);
+/// Largest WebSocket message that the demo's upstream echoes.
+pub const DEMO_MESSAGE_BYTES: usize = 1024 * 1024;
+/// The longest that the demo's upstream may be asked to be slow.
+pub const DEMO_SLOWEST: Duration = Duration::from_secs(120);
+/// Life of the demo's certificate: the longest that browsers accept is 398 days.
+pub const DEMO_CERTIFICATE_LIFE: Duration = Duration::from_secs(397 * 24 * 60 * 60);
+/// The demo's certificate is made again when it has less life left.
+pub const DEMO_CERTIFICATE_RENEWAL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Life of the demo's certificate authority: longer than anybody keeps a demo.
+pub const DEMO_AUTHORITY_LIFE: Duration = Duration::from_secs(3650 * 24 * 60 * 60);

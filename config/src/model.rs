@@ -1,5 +1,6 @@
 //! A configuration that was understood: every value decoded, every default filled in, names as in Pomerium's file.
 
+use std::cmp::Ordering;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -59,6 +60,16 @@ pub struct ListenAddress {
     pub host: Option<String>,
     /// The port; 0 lets the system choose.
     pub port: u16,
+}
+
+impl ListenAddress {
+    /// Whether only this machine can reach it.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let Some(host) = &self.host else { return false };
+        host.eq_ignore_ascii_case("localhost")
+            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
 }
 
 impl std::fmt::Display for ListenAddress {
@@ -187,13 +198,40 @@ pub struct Route {
     pub policy: Policy,
 }
 
+impl Route {
+    /// The order in which routes are tried: by `from` ascending, then `path`, then `prefix` descending, then id; so on
+    /// one host an exact path comes before every prefix, and a longer prefix before the shorter one it begins with.
+    #[must_use]
+    pub fn order(&self, other: &Self) -> Ordering {
+        let path = |route: &Self| match &route.matcher {
+            PathMatcher::Path(path) => path.clone(),
+            PathMatcher::Prefix(_) => String::new(),
+        };
+        let prefix = |route: &Self| match &route.matcher {
+            PathMatcher::Path(_) => String::new(),
+            PathMatcher::Prefix(prefix) => prefix.clone(),
+        };
+        (self.from.to_string().cmp(&other.from.to_string()))
+            .then_with(|| path(other).cmp(&path(self)))
+            .then_with(|| prefix(other).cmp(&prefix(self)))
+            .then_with(|| self.id.cmp(&other.id))
+    }
+}
+
 /// The external side of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct From {
-    /// Lower-case A-label host, without a trailing dot.
+    /// Lower-case A-label host, without a trailing dot; an IPv6 address in brackets.
     pub host: String,
     /// The port, only where one was written that is not the scheme's own; else any port matches.
     pub port: Option<u16>,
+}
+
+impl std::fmt::Display for From {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.host)?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
 }
 
 /// An upstream: `http` or `https`.
@@ -204,7 +242,7 @@ pub struct Upstream {
 }
 
 /// Which paths of a host a route takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PathMatcher {
     /// `prefix`: a string prefix, as in Pomerium; `/` by default.
     Prefix(String),

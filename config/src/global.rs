@@ -1,0 +1,176 @@
+//! The top level of a configuration, key by key.
+
+use crate::keys::{self, GLOBAL};
+use crate::node::{Fields, Node};
+use crate::{
+    CertificatePair, Config, IssuerFormat, ListenAddress, LogLevel, files, headers, identity, order, routes, storage,
+    urls,
+};
+
+/// Decodes a document. `None` only where something was reported.
+pub fn decode(root: &Node<'_>) -> Option<Config> {
+    let top = root.fields()?;
+    keys::check(&top, GLOBAL);
+    services(&top);
+    let insecure_server = flag(&top, "insecure_server", false);
+    let address = listen(&top, "address", ListenAddress { host: None, port: 443 });
+    warn_of_plain_http(&top, insecure_server, address.as_ref());
+    let certificates = certificates(&top, insecure_server);
+    let authenticate = top.required(
+        "authenticate_service_url",
+        "the https URL of a host that leads here; there is no hosted authenticate service",
+    );
+    let storage = storage::decode(&top);
+    let cookie = identity::cookie(&top);
+    let pass_identity_headers = flag(&top, "pass_identity_headers", false);
+    let jwt_issuer_format = issuer_format(&top).unwrap_or(IssuerFormat::HostOnly);
+    let defaults = routes::Defaults { insecure_server, pass_identity_headers, jwt_issuer_format };
+    let response = top.get("set_response_headers");
+    let authenticate_service_url = authenticate.as_ref().and_then(urls::service);
+    let idp = identity::provider(&top);
+    let health_check_addr = listen(&top, "health_check_addr", health_address());
+    let shared_secret = files::secret(&top, "shared_secret");
+    let cookie_secret = files::secret(&top, "cookie_secret");
+    let signing_key = files::signing_key(&top);
+    let jwt_claims_headers = top.get("jwt_claims_headers").as_ref().map(headers::claims).unwrap_or_default();
+    let signout_redirect_url = top.get("signout_redirect_url").as_ref().and_then(urls::page);
+    let set_response_headers = headers::global_response(response.as_ref(), !insecure_server);
+    let log_level = log_level(&top).unwrap_or(LogLevel::Info);
+    let routes = order::ordered(routes::decode(&top, defaults), &cookie);
+    // nothing is decoded below: every problem was said, whichever value is absent
+    Some(Config {
+        address: address?,
+        insecure_server,
+        certificates,
+        authenticate_service_url: authenticate_service_url?,
+        shared_secret,
+        cookie_secret,
+        signing_key,
+        cookie,
+        idp: idp?,
+        storage: storage?,
+        jwt_claims_headers,
+        jwt_issuer_format,
+        pass_identity_headers,
+        signout_redirect_url,
+        set_response_headers,
+        log_level,
+        health_check_addr: health_check_addr?,
+        routes,
+        warnings: Vec::new(),
+    })
+}
+
+/// A boolean key of a map.
+pub fn flag(fields: &Fields<'_>, name: &str, default: bool) -> bool {
+    fields.get(name).and_then(|node| node.boolean()).unwrap_or(default)
+}
+
+/// `jwt_issuer_format`, at the top level or in a route; Pomerium has spelled the first value in three ways.
+pub fn issuer_format(fields: &Fields<'_>) -> Option<IssuerFormat> {
+    let here = [
+        ("host_only", IssuerFormat::HostOnly),
+        ("uri", IssuerFormat::Uri),
+        ("hostOnly", IssuerFormat::HostOnly),
+        ("IssuerHostOnly", IssuerFormat::HostOnly),
+        ("IssuerURI", IssuerFormat::Uri),
+    ];
+    fields.get("jwt_issuer_format")?.choice(&here, &[])
+}
+
+fn services(top: &Fields<'_>) {
+    let later = ["authenticate", "authorize", "proxy", "databroker", "cache"];
+    let Some(node) = top.get("services") else { return };
+    for (node, text) in node.texts() {
+        match text.as_str() {
+            "all" => {}
+            other if later.contains(&other) => {
+                node.wrong("runs parts apart, which is not supported by this version", "all")
+            }
+            _ => node.wrong("is not a known service", "all"),
+        }
+    }
+}
+
+fn listen(top: &Fields<'_>, name: &str, default: ListenAddress) -> Option<ListenAddress> {
+    top.get(name).map_or(Some(default), |node| urls::listen(&node))
+}
+
+fn health_address() -> ListenAddress {
+    ListenAddress { host: Some("127.0.0.1".to_owned()), port: 28080 }
+}
+
+fn log_level(top: &Fields<'_>) -> Option<LogLevel> {
+    let here = [
+        ("trace", LogLevel::Trace),
+        ("debug", LogLevel::Debug),
+        ("info", LogLevel::Info),
+        ("warn", LogLevel::Warn),
+        ("error", LogLevel::Error),
+    ];
+    top.get("log_level")?.choice(&here, &["fatal", "panic", "disabled"])
+}
+
+fn warn_of_plain_http(top: &Fields<'_>, insecure_server: bool, address: Option<&ListenAddress>) {
+    let is_public = address.is_some_and(|address| !address.is_loopback());
+    if let Some(node) = top.get("insecure_server").filter(|_| insecure_server && is_public) {
+        node.warn(
+            "speaks plain HTTP on an address that other machines reach",
+            "end TLS here, or let only the proxy in front reach this address",
+        );
+    }
+}
+
+/// `certificate_file` with `certificate_key_file`, and `certificates`, in file order.
+fn certificates(top: &Fields<'_>, insecure_server: bool) -> Vec<CertificatePair> {
+    let mut pairs = Vec::new();
+    let mut given = false;
+    let ours = |name: &str| matches!(name, "certificate_file" | "certificate_key_file" | "certificates");
+    let set = top.entries().filter(|(name, _)| ours(name) && top.get(name).is_some());
+    for (name, node) in set {
+        match name {
+            "certificate_file" => {
+                given = true;
+                let key = top.get("certificate_key_file");
+                if key.is_none() {
+                    node.wrong("is given without certificate_key_file", "give both");
+                }
+                pairs.extend(pair(&node, key.as_ref()));
+            }
+            "certificate_key_file" => {
+                given = true;
+                if top.get("certificate_file").is_none() {
+                    node.wrong("is given without certificate_file", "give both");
+                }
+            }
+            "certificates" => match node.items() {
+                Some(items) => {
+                    given = given || !items.is_empty();
+                    pairs.extend(items.iter().filter_map(listed_pair));
+                }
+                None => node.wrong("is not a list", "a list of maps with `cert` and `key`"),
+            },
+            _ => {}
+        }
+    }
+    if !given && !insecure_server {
+        let right = "certificate_file and certificate_key_file, or insecure_server: true where TLS is ended in front";
+        top.missing("certificates", right);
+    }
+    pairs
+}
+
+fn listed_pair(node: &Node<'_>) -> Option<CertificatePair> {
+    let fields = node.fields()?;
+    keys::check_names(&fields, &["cert", "key"]);
+    let cert = fields.required("cert", "the path of a PEM certificate chain");
+    let key = fields.required("key", "the path of a PEM private key");
+    pair(&cert?, key.as_ref())
+}
+
+/// Both files are looked at, so that both problems are said.
+fn pair(cert: &Node<'_>, key: Option<&Node<'_>>) -> Option<CertificatePair> {
+    let cert = files::readable(cert);
+    let key = key.and_then(files::readable);
+    Some(CertificatePair { cert: cert?, key: key? })
+}
