@@ -1,5 +1,5 @@
 //! Owns   · the right to append: one command in flight for each aggregate, many across aggregates.
-//! Answers · [`Append`]: a command, decided and on the log, and read back on this node.
+//! Answers · [`Append`]: a command, decided and on the log, and read back on this node; [`Flush`].
 //! Asks   · the replica (what an aggregate is) and the log (compare-and-append).
 //! If it dies · nothing is half done: an append is on the log or it is not, and its id can be tried again.
 
@@ -32,6 +32,11 @@ pub struct Append {
     /// Who asks, and why.
     pub cause: Cause,
 }
+
+/// Wait until nothing is in flight any more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Flush;
 
 /// A command, by family.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +117,18 @@ impl Handler<Append> for Journal {
             };
             inner.forget(append.aggregate, turn);
             outcome.unwrap_or_else(|_| Err(JournalError::Unavailable("the deadline passed".into())))
+        })
+    }
+}
+
+impl Handler<Flush> for Journal {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Flush, _: &mut Self::Context) -> Self::Result {
+        let inner = Rc::clone(&self.inner);
+        Box::pin(async move {
+            // every slot at once: what was in flight has ended; the semaphore is never closed
+            let _ = inner.in_flight.acquire_many(u32::try_from(JOURNAL_IN_FLIGHT).unwrap_or(u32::MAX)).await;
         })
     }
 }

@@ -101,3 +101,16 @@ impl Views {
         }
     }
 }
+
+#[cfg(test)]
+impl Views {
+    /// Opens a session without a log, for the tests of other components.
+    pub(crate) fn begin(&self, session: SessionView) {
+        self.open(session);
+    }
+
+    /// Ends one.
+    pub(crate) fn finish(&self, session: SessionId) {
+        self.end(session);
+    }
+}

@@ -1,1 +1,18 @@
-//! placeholder
+//! What the tests stand on: the binary itself, real servers, a browser, and peers that do as they are told.
+
+pub mod certificate;
+pub mod chromium;
+pub mod client;
+pub mod connect;
+pub mod cookies;
+pub mod form;
+pub mod gateway;
+pub mod idp;
+pub mod nats;
+pub mod oidc;
+pub mod process;
+pub mod raw_upstream;
+pub mod sign_in;
+pub mod upstream;
+pub mod websocket;
+pub mod world;

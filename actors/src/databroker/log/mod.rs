@@ -8,6 +8,12 @@
 //! - A tail yields every record once, in order, from where it was asked to begin, those of other processes too.
 //! - [`Log::head`] and [`Log::last`] answer from the authority (the stream's leader), never from a copy that may lag.
 
+#[cfg(test)]
+mod contract;
+pub mod file;
+mod heads;
+pub mod jetstream;
+
 use async_trait::async_trait;
 use futures_util::stream::LocalBoxStream;
 use portcullis_events::{Aggregate, EventId, Time};

@@ -5,6 +5,11 @@
 //! - Once acknowledged, a value survives `kill -9`.
 //! - A deleted value is gone from the store's files; its key can be put again with [`Revision::NONE`].
 
+#[cfg(test)]
+mod contract;
+pub mod file;
+pub mod jetstream;
+
 use async_trait::async_trait;
 
 /// Which shelf of the vault.

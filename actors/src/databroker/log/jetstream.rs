@@ -1,0 +1,113 @@
+//! The log in a JetStream stream: compare-and-append on exact subjects, questions to the leader, our own tailer.
+
+mod tail;
+
+use std::sync::Arc;
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, StorageType};
+use async_trait::async_trait;
+use futures_util::stream::LocalBoxStream;
+use portcullis_config::limits::EVENT_BYTES;
+use portcullis_events::{Aggregate, SUBJECT_PREFIX};
+
+use super::{AppendError, Expected, Head, Log, NewRecord, Record, TailFault, Tailed, Unavailable};
+use crate::databroker::nats::{Find, Nats, Stored, Stream, StreamError, Write, WriteError};
+
+/// The stream.
+pub const STREAM: &str = "PORTCULLIS_EVT";
+
+/// A log in a stream.
+#[derive(Debug)]
+pub struct JetStreamLog {
+    stream: Arc<Stream>,
+}
+
+impl JetStreamLog {
+    /// The log on a connection; its stream is made when it is first needed.
+    #[must_use]
+    pub fn new(nats: &Nats, replicas: usize) -> Self {
+        Self::on(nats, config(replicas), true)
+    }
+
+    /// The log on a connection, never made.
+    #[must_use]
+    pub fn new_for_reading(nats: &Nats) -> Self {
+        Self::on(nats, config(1), false)
+    }
+
+    fn on(nats: &Nats, config: Config, may_create: bool) -> Self {
+        Self { stream: Arc::new(Stream::new(nats.clone(), config, may_create)) }
+    }
+
+    /// Whether the stream is there and set up as it must be.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    pub async fn check(&self) -> Result<(), StreamError> {
+        self.stream.ensure().await
+    }
+}
+
+/// Nothing leaves this stream: not by age, not by number, not by delete or purge. A hole is damage, always.
+fn config(replicas: usize) -> Config {
+    Config {
+        name: STREAM.into(),
+        subjects: vec![format!("{SUBJECT_PREFIX}>")],
+        storage: StorageType::File,
+        discard: DiscardPolicy::New,
+        num_replicas: replicas,
+        deny_delete: true,
+        deny_purge: true,
+        allow_direct: true,
+        ..Config::default()
+    }
+}
+
+#[async_trait]
+impl Log for JetStreamLog {
+    async fn append(&self, record: NewRecord) -> Result<u64, AppendError> {
+        if record.body.len() > EVENT_BYTES {
+            return Err(AppendError::Refused(format!("an event of more than {EVENT_BYTES} bytes")));
+        }
+        let expected = match record.expected {
+            Expected::NoStream => 0,
+            Expected::Seq(seq) => seq,
+        };
+        let (subject, id) = (record.aggregate.subject(), record.id.to_string());
+        let written = self.stream.write(Write { subject: &subject, expected, id: &id }, record.body.into()).await;
+        written.map_err(|error| match error {
+            WriteError::Conflict { actual } => AppendError::Conflict { actual },
+            WriteError::Away(why) => AppendError::Unavailable(why),
+            WriteError::Refused(why) => AppendError::Refused(why),
+        })
+    }
+
+    async fn head(&self) -> Result<Head, Unavailable> {
+        self.stream.info().await.map(|info| head(&info)).map_err(unavailable)
+    }
+
+    async fn last(&self, aggregate: Aggregate) -> Result<Option<Record>, Unavailable> {
+        let last = self.stream.find(Find::Last(&aggregate.subject())).await;
+        last.map(|last| last.map(record)).map_err(unavailable)
+    }
+
+    fn tail(&self, after: u64) -> LocalBoxStream<'static, Result<Tailed, TailFault>> {
+        tail::follow(Arc::clone(&self.stream), after)
+    }
+}
+
+fn unavailable(error: StreamError) -> Unavailable {
+    Unavailable(error.to_string())
+}
+
+fn head(info: &Info) -> Head {
+    let last = info.state.last_sequence;
+    Head { last, first: if info.state.messages == 0 { last + 1 } else { info.state.first_sequence } }
+}
+
+fn record(stored: Stored) -> Record {
+    Record { seq: stored.seq, subject: stored.subject, body: stored.body.to_vec() }
+}
+
+#[cfg(test)]
+mod tests;

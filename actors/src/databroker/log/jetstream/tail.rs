@@ -1,0 +1,280 @@
+//! Following a stream: an ephemeral consumer that is thrown away at the first doubt, held against the leader's head.
+//!
+//! A consumer may stand on a replica that lags, lost messages, or stalls in silence; so every sequence must follow the
+//! one before it, and every second the leader says where the log ends. What is missing is asked of the leader itself
+//! before it is called a hole.
+
+use std::mem::discriminant;
+use std::sync::Arc;
+
+use async_nats::jetstream::Message;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use futures_util::stream::{self, LocalBoxStream, StreamExt};
+use portcullis_config::limits::{
+    AWAY_PAUSE, HEAD_POLL, TAIL_BATCH, TAIL_CONFIRM, TAIL_FETCH, TAIL_HEARTBEAT, TAIL_INACTIVE, TAIL_STALL,
+};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use uuid::Uuid;
+
+use super::super::heads::Heads;
+use super::{Head, Record, TailFault, Tailed, head, record};
+use crate::clock;
+use crate::databroker::nats::{Find, Stream, StreamError, jittered};
+
+pub(super) fn follow(stream: Arc<Stream>, after: u64) -> LocalBoxStream<'static, Result<Tailed, TailFault>> {
+    let now = Instant::now();
+    let tail = Tail {
+        stream,
+        seen: after,
+        known: None,
+        consumer: None,
+        restarts: 0,
+        missing: None,
+        heads: Heads::default(),
+        poll_at: now,
+        idle_since: now,
+        left_at: now,
+        suspicion: None,
+    };
+    stream::unfold(Some(tail), |tail| async {
+        let mut tail = tail?;
+        match tail.next().await {
+            Ok(item) => Some((Ok(item), Some(tail))),
+            Err(fault) => Some((Err(fault), None)),
+        }
+    })
+    .boxed_local()
+}
+
+struct Tail {
+    stream: Arc<Stream>,
+    /// Everything up to here was yielded.
+    seen: u64,
+    /// Where the leader said that the log ends; absent before it was first heard.
+    known: Option<u64>,
+    consumer: Option<pull::Stream>,
+    /// How often the consumer was begun anew since the last record.
+    restarts: u32,
+    /// The sequence that the leader itself did not have when it was last asked for it.
+    missing: Option<u64>,
+    heads: Heads,
+    poll_at: Instant,
+    /// Since when nothing came, the time apart in which nobody asked for it.
+    idle_since: Instant,
+    left_at: Instant,
+    /// What the leader's last answer would mean if the next one says the same: a new leader may stumble.
+    suspicion: Option<TailFault>,
+}
+
+/// What a sequence means to a tail that has seen another.
+#[derive(Debug, PartialEq, Eq)]
+enum Order {
+    Next,
+    Again,
+    Gap,
+}
+
+const fn order(seen: u64, seq: u64) -> Order {
+    if seq == seen + 1 {
+        Order::Next
+    } else if seq <= seen {
+        Order::Again
+    } else {
+        Order::Gap
+    }
+}
+
+/// What the leader's head means to a tail that has seen so much of the log.
+fn judge(seen: u64, head: Head) -> Result<(), TailFault> {
+    if head.last < seen {
+        return Err(TailFault::Backwards { last: head.last, seen });
+    }
+    if head.first > seen + 1 {
+        return Err(TailFault::Hole { missing: seen + 1 });
+    }
+    Ok(())
+}
+
+impl Tail {
+    async fn next(&mut self) -> Result<Tailed, TailFault> {
+        self.idle_since += self.left_at.elapsed();
+        loop {
+            if let Some(head) = self.heads.due(self.seen) {
+                self.left_at = Instant::now();
+                return Ok(head);
+            }
+            if let Some(item) = self.step().await? {
+                self.left_at = Instant::now();
+                return Ok(item);
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<Option<Tailed>, TailFault> {
+        if Instant::now() >= self.poll_at {
+            return self.poll().await;
+        }
+        let Some(known) = self.known else {
+            sleep_until(self.poll_at).await;
+            return Ok(None);
+        };
+        let behind = known > self.seen;
+        let stall_at = self.idle_since + TAIL_STALL;
+        let Some(consumer) = &mut self.consumer else {
+            // a fresh consumer did not help: the leader itself is asked
+            return if behind && self.restarts > 1 { self.fetch().await } else { Ok(self.begin(known).await) };
+        };
+        let wake_at = if behind { stall_at.min(self.poll_at) } else { self.poll_at };
+        match timeout_at(wake_at, consumer.next()).await {
+            Ok(Some(Ok(message))) => Ok(self.receive(&message)),
+            Ok(Some(Err(error))) => Ok(self.restart(&error.to_string())),
+            Ok(None) => Ok(self.restart("the consumer ended")),
+            Err(_) if behind && Instant::now() >= stall_at => Ok(self.restart("it does not move")),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn receive(&mut self, message: &Message) -> Option<Tailed> {
+        let Ok(info) = message.info() else { return self.restart("a message that is not from the stream") };
+        match order(self.seen, info.stream_sequence) {
+            Order::Again => None,
+            Order::Gap => self.restart("a gap"),
+            Order::Next => {
+                let (seq, subject) = (info.stream_sequence, message.subject.to_string());
+                Some(self.advance(Record { seq, subject, body: message.payload.to_vec() }))
+            }
+        }
+    }
+
+    fn advance(&mut self, record: Record) -> Tailed {
+        self.seen = record.seq;
+        self.idle_since = Instant::now();
+        (self.restarts, self.missing) = (0, None);
+        Tailed::Record(record)
+    }
+
+    fn restart(&mut self, why: &str) -> Option<Tailed> {
+        tracing::debug!(why, seen = self.seen, "the tail of the log begins anew");
+        self.consumer = None;
+        self.restarts = self.restarts.saturating_add(1);
+        // the reason may be the log itself
+        self.poll_at = self.poll_at.min(Instant::now() + TAIL_CONFIRM);
+        None
+    }
+
+    /// A consumer from where we stand.
+    async fn begin(&mut self, known: u64) -> Option<Tailed> {
+        if self.restarts > 1 {
+            sleep(jittered(AWAY_PAUSE)).await;
+        }
+        let config = pull::Config {
+            name: Some(format!("tail-{}", Uuid::new_v4().simple())),
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.seen + 1 },
+            ack_policy: AckPolicy::None,
+            memory_storage: true,
+            num_replicas: 1,
+            inactive_threshold: TAIL_INACTIVE,
+            ..pull::Config::default()
+        };
+        let consumer = match self.stream.context().create_consumer_on_stream(config, self.stream.name()).await {
+            Ok(consumer) => consumer,
+            Err(error) => return self.restart(&error.to_string()),
+        };
+        let is_far = known.saturating_sub(self.seen) > u64::try_from(TAIL_BATCH.0).unwrap_or(u64::MAX);
+        let fetch = consumer.stream().max_messages_per_batch(if is_far { TAIL_BATCH.1 } else { TAIL_BATCH.0 });
+        match fetch.heartbeat(TAIL_HEARTBEAT).expires(TAIL_FETCH).messages().await {
+            Ok(messages) => {
+                self.consumer = Some(messages);
+                self.idle_since = Instant::now();
+                None
+            }
+            Err(error) => self.restart(&error.to_string()),
+        }
+    }
+
+    /// The next record from the leader. It is a hole only where the leader says twice that it has none.
+    async fn fetch(&mut self) -> Result<Option<Tailed>, TailFault> {
+        let missing = self.seen + 1;
+        match self.stream.find(Find::At(missing)).await {
+            Ok(Some(stored)) => {
+                tracing::warn!(seq = missing, "a replica of the log lacks a record that its leader has");
+                Ok(Some(self.advance(record(stored))))
+            }
+            Ok(None) if self.missing == Some(missing) => Err(TailFault::Hole { missing }),
+            Ok(None) => {
+                self.missing = Some(missing);
+                sleep(TAIL_CONFIRM).await;
+                Ok(None)
+            }
+            Err(_) => {
+                // the poll will say what is wrong; until then a consumer is tried again
+                self.restarts = 0;
+                sleep(jittered(AWAY_PAUSE)).await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Asks the leader where the log stands, and whether it still is the same log.
+    async fn poll(&mut self) -> Result<Option<Tailed>, TailFault> {
+        let at = clock::now();
+        let info = self.stream.info().await;
+        self.poll_at = Instant::now() + jittered(HEAD_POLL);
+        let head = match info {
+            Ok(info) => head(&info),
+            Err(StreamError::Away(why)) => return Ok(Some(Tailed::Away(why))),
+            Err(StreamError::Gone(why)) => return self.suspect(TailFault::Replaced(why)),
+            Err(StreamError::Differs(why)) => return self.suspect(TailFault::Broken(why)),
+        };
+        if self.known.is_none() && self.seen == 0 {
+            // whoever has nothing yet begins with what is kept
+            self.seen = head.first.saturating_sub(1);
+        }
+        if let Err(fault) = judge(self.seen, head) {
+            return self.suspect(fault);
+        }
+        self.suspicion = None;
+        if self.known.is_none_or(|known| known <= self.seen) {
+            // until now there was nothing to wait for
+            self.idle_since = Instant::now();
+        }
+        self.known = Some(head.last);
+        self.heads.heard(self.seen, head, at);
+        Ok(None)
+    }
+
+    fn suspect(&mut self, fault: TailFault) -> Result<Option<Tailed>, TailFault> {
+        if self.suspicion.as_ref().is_some_and(|before| discriminant(before) == discriminant(&fault)) {
+            return Err(fault);
+        }
+        self.poll_at = Instant::now() + TAIL_CONFIRM;
+        self.suspicion = Some(fault);
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_taken_only_where_it_follows_the_last() {
+        assert_eq!(order(4, 5), Order::Next);
+        assert_eq!(order(4, 4), Order::Again);
+        assert_eq!(order(4, 1), Order::Again);
+        assert_eq!(order(4, 6), Order::Gap);
+    }
+
+    #[test]
+    fn a_head_before_what_was_seen_is_a_log_that_went_backwards() {
+        assert_eq!(judge(4, Head { last: 4, first: 1 }), Ok(()));
+        assert_eq!(judge(4, Head { last: 3, first: 1 }), Err(TailFault::Backwards { last: 3, seen: 4 }));
+    }
+
+    #[test]
+    fn a_log_cut_off_past_what_was_seen_has_a_hole() {
+        assert_eq!(judge(4, Head { last: 9, first: 5 }), Ok(()));
+        assert_eq!(judge(4, Head { last: 9, first: 6 }), Err(TailFault::Hole { missing: 5 }));
+        assert_eq!(judge(9, Head { last: 9, first: 10 }), Ok(()));
+    }
+}

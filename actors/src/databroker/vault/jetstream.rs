@@ -1,0 +1,198 @@
+//! The vault in JetStream: one key-value bucket a shelf, read from the leader; what is replaced or deleted is
+//! overwritten on the disks, because a purge only unlinks it.
+
+use std::collections::HashMap;
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use portcullis_config::limits::{
+    AWAY_PAUSE, SCAN_DEADLINE, TAIL_BATCH, TAIL_FETCH, TAIL_HEARTBEAT, TAIL_INACTIVE, VALUE_BYTES,
+};
+use uuid::Uuid;
+
+use super::{Revision, Sealed, Shelf, Vault, VaultError};
+use crate::databroker::nats::{Find, Nats, Stream, StreamError, Write, WriteError};
+
+/// What a bucket may keep of a key: more than one only between a put and the erasure of the value it replaced. With one
+/// the server itself would drop that value, and leave it on the disk.
+const HISTORY: i64 = 8;
+
+/// A vault in two buckets.
+#[derive(Debug)]
+pub struct JetStreamVault {
+    secrets: Stream,
+    data_keys: Stream,
+}
+
+impl JetStreamVault {
+    /// The vault on a connection; its buckets are made when they are first needed.
+    #[must_use]
+    pub fn new(nats: &Nats, replicas: usize) -> Self {
+        let stream = |shelf| Stream::new(nats.clone(), bucket(shelf, replicas), true);
+        Self { secrets: stream(Shelf::Secret), data_keys: stream(Shelf::DataKey) }
+    }
+
+    /// Whether both buckets are there and set up as they must be.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    pub async fn check(&self) -> Result<(), StreamError> {
+        self.secrets.ensure().await?;
+        self.data_keys.ensure().await
+    }
+
+    const fn shelf(&self, shelf: Shelf) -> &Stream {
+        match shelf {
+            Shelf::Secret => &self.secrets,
+            Shelf::DataKey => &self.data_keys,
+        }
+    }
+}
+
+/// The bucket of a shelf, as clients of key-value buckets know it, but that messages can be deleted.
+fn bucket(shelf: Shelf, replicas: usize) -> Config {
+    Config {
+        name: format!("KV_PORTCULLIS_{}", shelf.name()),
+        subjects: vec![format!("{}>", prefix(shelf))],
+        storage: StorageType::File,
+        discard: DiscardPolicy::New,
+        max_messages_per_subject: HISTORY,
+        num_replicas: replicas,
+        allow_rollup: true,
+        allow_direct: true,
+        ..Config::default()
+    }
+}
+
+fn prefix(shelf: Shelf) -> String {
+    format!("$KV.PORTCULLIS_{}.", shelf.name())
+}
+
+#[async_trait]
+impl Vault for JetStreamVault {
+    async fn get(&self, shelf: Shelf, key: &str) -> Result<Option<Sealed>, VaultError> {
+        let subject = format!("{}{key}", prefix(shelf));
+        let last = self.shelf(shelf).find(Find::Last(&subject)).await?;
+        Ok(last
+            .filter(|last| !last.is_marker)
+            .map(|last| Sealed { revision: Revision(last.seq), value: last.body.to_vec() }))
+    }
+
+    async fn put(&self, shelf: Shelf, key: &str, expected: Revision, value: Vec<u8>) -> Result<Revision, VaultError> {
+        if value.len() > VALUE_BYTES {
+            return Err(VaultError::Refused(format!("a value of more than {VALUE_BYTES} bytes")));
+        }
+        let stream = self.shelf(shelf);
+        let subject = format!("{}{key}", prefix(shelf));
+        let id = Uuid::new_v4().to_string();
+        let write = |expected| Write { subject: &subject, expected, id: &id };
+        let stored = match stream.write(write(expected.0), value.clone().into()).await {
+            // a key that another client of the bucket deleted has a marker, and no value
+            Err(WriteError::Conflict { .. }) if expected == Revision::NONE => {
+                let last = stream.find(Find::Last(&subject)).await?;
+                let marker = last.filter(|last| last.is_marker).ok_or(VaultError::Conflict)?;
+                stream.write(write(marker.seq), value.into()).await
+            }
+            stored => stored,
+        };
+        let revision = stored.map_err(|error| match error {
+            WriteError::Conflict { .. } => VaultError::Conflict,
+            WriteError::Away(why) => VaultError::Unavailable(why),
+            WriteError::Refused(why) => VaultError::Refused(why),
+        })?;
+        if expected != Revision::NONE {
+            self.erase_before(shelf, &subject, revision).await;
+        }
+        Ok(Revision(revision))
+    }
+
+    async fn delete(&self, shelf: Shelf, key: &str) -> Result<(), VaultError> {
+        let stream = self.shelf(shelf);
+        let subject = format!("{}{key}", prefix(shelf));
+        // a few at most: those that a crash kept from being erased when they were replaced
+        while let Some(last) = stream.find(Find::Last(&subject)).await? {
+            stream.erase(last.seq).await?;
+        }
+        Ok(())
+    }
+
+    async fn scan(&self, shelf: Shelf) -> Result<Vec<(String, Sealed)>, VaultError> {
+        let all = async {
+            loop {
+                match self.read_all(shelf).await {
+                    Ok(Some(all)) => return all,
+                    Ok(None) => {}
+                    Err(why) => tracing::debug!(%why, shelf = shelf.name(), "the shelf is read anew"),
+                }
+                tokio::time::sleep(AWAY_PAUSE).await;
+            }
+        };
+        let all = tokio::time::timeout(SCAN_DEADLINE, all).await;
+        let all = all.map_err(|_| VaultError::Unavailable("the shelf could not be read to its end".into()))?;
+        Ok(all.into_iter().filter_map(|(key, sealed)| Some((key, sealed?))).collect())
+    }
+}
+
+impl JetStreamVault {
+    /// Values that were replaced: overwritten, now or by the delete that comes one day.
+    async fn erase_before(&self, shelf: Shelf, subject: &str, revision: u64) {
+        let stream = self.shelf(shelf);
+        loop {
+            let erased = match stream.find(Find::Next(1, subject)).await {
+                Ok(Some(old)) if old.seq < revision => stream.erase(old.seq).await,
+                Ok(Some(_) | None) => return,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = erased {
+                return tracing::warn!(%error, shelf = shelf.name(), "a replaced value was not erased yet");
+            }
+        }
+    }
+
+    /// The last message of every key, `None` where it is a marker. No answer where a consumer, which may stand on a
+    /// replica that lags, did not yield as many keys as the leader knows.
+    async fn read_all(&self, shelf: Shelf) -> Result<Option<HashMap<String, Option<Sealed>>>, String> {
+        let stream = self.shelf(shelf);
+        let before = stream.info().await.map_err(|error| error.to_string())?.state.subjects_count;
+        let prefix = prefix(shelf);
+        let config = pull::Config {
+            name: Some(format!("scan-{}", Uuid::new_v4().simple())),
+            deliver_policy: DeliverPolicy::LastPerSubject,
+            ack_policy: AckPolicy::None,
+            filter_subject: format!("{prefix}>"),
+            memory_storage: true,
+            num_replicas: 1,
+            inactive_threshold: TAIL_INACTIVE,
+            ..pull::Config::default()
+        };
+        let consumer = stream.context().create_consumer_on_stream(config, stream.name()).await;
+        let consumer = consumer.map_err(|error| error.to_string())?;
+        let mut all = HashMap::new();
+        let mut pending = consumer.cached_info().num_pending;
+        let fetch = consumer.stream().max_messages_per_batch(TAIL_BATCH.1).expires(TAIL_FETCH);
+        let mut messages = fetch.heartbeat(TAIL_HEARTBEAT).messages().await.map_err(|error| error.to_string())?;
+        while pending > 0 {
+            let message = messages.next().await.ok_or("the consumer ended")?.map_err(|error| error.to_string())?;
+            let info = message.info().map_err(|error| error.to_string())?;
+            pending = info.pending;
+            let key = message.subject.strip_prefix(&prefix).unwrap_or_default().to_owned();
+            let is_marker = message.headers.as_ref().is_some_and(|headers| headers.get("KV-Operation").is_some());
+            let sealed = Sealed { revision: Revision(info.stream_sequence), value: message.payload.to_vec() };
+            all.insert(key, (!is_marker).then_some(sealed));
+        }
+        let after = stream.info().await.map_err(|error| error.to_string())?.state.subjects_count;
+        let found = u64::try_from(all.len()).unwrap_or(u64::MAX);
+        Ok((found >= before.min(after)).then_some(all))
+    }
+}
+
+impl From<StreamError> for VaultError {
+    fn from(error: StreamError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests;

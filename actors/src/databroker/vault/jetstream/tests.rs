@@ -1,0 +1,78 @@
+//! The JetStream vault keeps the contract on a real server, beside other clients of its buckets.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_nats::jetstream;
+use portcullis_harness::nats::NatsServer;
+
+use super::super::contract::{Ground, contract};
+use super::*;
+
+const KEY: &str = "00000000-0000-4000-8000-000000000001";
+
+struct Server {
+    server: NatsServer,
+    vault: Arc<JetStreamVault>,
+}
+
+impl Ground for Server {
+    async fn fresh() -> Self {
+        let server = NatsServer::start().unwrap();
+        let nats = Nats::connect(&[server.url()]).await.unwrap();
+        Self { server, vault: Arc::new(JetStreamVault::new(&nats, 1)) }
+    }
+
+    fn vault(&self) -> Arc<dyn Vault> {
+        self.vault.clone()
+    }
+
+    async fn crash(&mut self) {
+        self.server.restart().unwrap();
+        let nats = Nats::connect(&[self.server.url()]).await.unwrap();
+        self.vault = Arc::new(JetStreamVault::new(&nats, 1));
+    }
+
+    fn files(&self) -> &Path {
+        self.server.store()
+    }
+}
+
+contract!(Server);
+
+#[actix::test]
+async fn a_bucket_that_refuses_erasure_is_not_used() {
+    let ground = Server::fresh().await;
+    let administrator = jetstream::new(async_nats::connect(ground.server.url().as_str()).await.unwrap());
+    let bucket = jetstream::kv::Config { bucket: "PORTCULLIS_DEK".into(), history: 8, ..Default::default() };
+    administrator.create_key_value(bucket).await.unwrap();
+    let error = ground.vault.check().await.unwrap_err();
+    assert!(matches!(&error, StreamError::Differs(why) if why.contains("deny_delete is true")), "{error}");
+}
+
+#[actix::test]
+async fn a_key_that_another_client_deleted_has_no_value_and_is_free() {
+    let ground = Server::fresh().await;
+    let vault = ground.vault();
+    vault.put(Shelf::Secret, KEY, Revision::NONE, b"first".to_vec()).await.unwrap();
+    let client = jetstream::new(async_nats::connect(ground.server.url().as_str()).await.unwrap());
+    let bucket = client.get_key_value("PORTCULLIS_SECRET").await.unwrap();
+    assert_eq!(bucket.get(KEY).await.unwrap().as_deref(), Some(&b"first"[..]));
+    bucket.delete(KEY).await.unwrap();
+    assert_eq!(vault.get(Shelf::Secret, KEY).await, Ok(None));
+    assert_eq!(vault.scan(Shelf::Secret).await, Ok(Vec::new()));
+    vault.put(Shelf::Secret, KEY, Revision::NONE, b"second".to_vec()).await.unwrap();
+    assert_eq!(vault.get(Shelf::Secret, KEY).await.unwrap().map(|found| found.value), Some(b"second".to_vec()));
+}
+
+#[actix::test]
+async fn a_server_that_is_away_is_said_to_be() {
+    let mut ground = Server::fresh().await;
+    let revision = ground.vault().put(Shelf::Secret, KEY, Revision::NONE, b"first".to_vec()).await.unwrap();
+    ground.server.kill().unwrap();
+    assert!(matches!(ground.vault().get(Shelf::Secret, KEY).await, Err(VaultError::Unavailable(_))));
+    assert!(matches!(ground.vault().delete(Shelf::Secret, KEY).await, Err(VaultError::Unavailable(_))));
+    ground.server.restart().unwrap();
+    // a put goes on trying until the server is back
+    assert!(ground.vault().put(Shelf::Secret, KEY, revision, b"second".to_vec()).await.unwrap() > revision);
+}

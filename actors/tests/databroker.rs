@@ -1,0 +1,318 @@
+//! The circle of an event: command, journal, log, replica, view, on a real embedded log.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr};
+use portcullis_actors::clock;
+use portcullis_actors::databroker::broker::{
+    Broker, BrokerError, End, Open, Opened, SessionStanding, StandingOf, Tools,
+};
+use portcullis_actors::databroker::data_keys::DataKeys;
+use portcullis_actors::databroker::hand_over::{HandOver, SessionTokens, SignedInIdentity};
+use portcullis_actors::databroker::journal::{Flush, Journal};
+use portcullis_actors::databroker::log::{Expected, NewRecord};
+use portcullis_actors::databroker::replica::Replica;
+use portcullis_actors::databroker::store::{self, Store};
+use portcullis_actors::databroker::view::Views;
+use portcullis_actors::keyring::{Keyring, Purpose};
+use portcullis_config::{Secret, Storage};
+use portcullis_events::{Aggregate, Context, Envelope, Epoch, Event, EventId, Hash, SessionId, session};
+use serde_json::json;
+use uuid::Uuid;
+
+const HOST: &str = "app.example.com";
+const SOON: Duration = Duration::from_secs(10);
+
+/// A databroker of one node.
+struct Node {
+    store: Store,
+    views: Arc<Views>,
+    journal: Addr<Journal>,
+    broker: Addr<Broker>,
+}
+
+fn keyring() -> Keyring {
+    Keyring::new(vec![Secret::new(vec![7; 32])]).unwrap()
+}
+
+impl Node {
+    async fn start(dir: &Path) -> Self {
+        let store = store::open(&Storage::File(Some(dir.to_path_buf())), dir).await.unwrap();
+        Self::on(store).await
+    }
+
+    /// A node on a store that another node may be using as well.
+    async fn on(store: Store) -> Self {
+        let views = Arc::new(Views::default());
+        let data_keys = Rc::new(DataKeys::new(Arc::clone(&store.vault), keyring().sealer(Purpose::DataKey).unwrap()));
+        let replica =
+            Replica::new(Arc::clone(&store.log), Rc::clone(&data_keys), Arc::clone(&views), "/test".into()).start();
+        let journal = Journal::new(Arc::clone(&store.log), replica, Arc::clone(&views), "/test".into()).start();
+        let broker = Broker::new(Tools {
+            log: Arc::clone(&store.log),
+            vault: Arc::clone(&store.vault),
+            data_keys,
+            views: Arc::clone(&views),
+            journal: journal.clone(),
+            hand_overs: keyring().sealer(Purpose::HandOver).unwrap(),
+            id_token_hints: keyring().sealer(Purpose::IdTokenHint).unwrap(),
+        })
+        .start();
+        assert!(views.progress.reaches(1, SOON).await, "the log has no beginning");
+        Self { store, views, journal, broker }
+    }
+
+    async fn open(&self, hand_over: &str, host: &str) -> Result<Opened, BrokerError> {
+        let open = Open { hand_over: hand_over.into(), host: host.into(), request_id: "request-1".into() };
+        self.broker.send(open).await.unwrap()
+    }
+
+    async fn standing(&self, session: SessionId) -> SessionStanding {
+        self.broker.send(StandingOf { session }).await.unwrap().unwrap()
+    }
+
+    /// Appends an event past the journal, as another program would.
+    async fn append(&self, session: SessionId, event: Event) -> u64 {
+        let envelope = self.envelope(session, event).await;
+        self.append_raw(envelope.aggregate, envelope.id, envelope.encode().unwrap()).await
+    }
+
+    /// The next event of a session, as another program would write it.
+    async fn envelope(&self, session: SessionId, event: Event) -> Envelope {
+        let aggregate = Aggregate::session(session);
+        let last = self.store.log.last(aggregate).await.unwrap();
+        Envelope {
+            id: EventId::new(Uuid::now_v7()),
+            source: "/elsewhere".into(),
+            aggregate,
+            time: clock::now(),
+            context: Context { actor: "admin".into(), cause: None, traceparent: None },
+            epoch: self.views.progress.epoch().unwrap(),
+            prev: last.as_ref().map(|last| Hash::of(&last.body)),
+            event,
+        }
+    }
+
+    async fn append_raw(&self, aggregate: Aggregate, id: EventId, body: Vec<u8>) -> u64 {
+        let last = self.store.log.last(aggregate).await.unwrap();
+        let expected = last.map_or(Expected::NoStream, |last| Expected::Seq(last.seq));
+        self.store.log.append(NewRecord { aggregate, expected, id, body }).await.unwrap()
+    }
+}
+
+fn hand_over(session: SessionId, groups: &[&str]) -> String {
+    let claims = json!({
+        "sub": "sub-of-alice", "email": "alice@example.com", "name": "Alice", "groups": groups,
+    });
+    let now = clock::now();
+    let identity = SignedInIdentity {
+        idp: "idp-1".into(),
+        issuer: "https://id.example.com".into(),
+        subject: "sub-of-alice".into(),
+        claims: claims.as_object().unwrap().clone(),
+        tokens: SessionTokens {
+            access: Secret::new("canary-access-token"),
+            refresh: Some(Secret::new("canary-refresh-token")),
+            id_token: Secret::new("canary-id-token"),
+            access_expires_at: Some(now.plus(Duration::from_secs(60))),
+        },
+        issued_at: now,
+        expires_at: now.plus(Duration::from_secs(3600)),
+    };
+    seal(&HandOver { session, valid_until: now.plus(Duration::from_secs(60)), identity: Some(identity) })
+}
+
+fn seal(hand_over: &HandOver) -> String {
+    hand_over.seal(&keyring().sealer(Purpose::HandOver).unwrap(), HOST).unwrap()
+}
+
+fn session() -> SessionId {
+    SessionId::new(Uuid::new_v4())
+}
+
+#[actix_rt::test]
+async fn a_session_is_in_the_views_when_its_opening_is_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let id = session();
+    assert!(node.views.session(id).is_none());
+    let opened = node.open(&hand_over(id, &["admins"]), HOST).await.unwrap();
+    let view = node.views.session(id).unwrap();
+    assert_eq!(
+        (view.email.as_deref(), view.groups.as_slice()),
+        (Some("alice@example.com"), &["admins".to_owned()][..])
+    );
+    assert_eq!(view.seq, opened.position);
+    assert!(matches!(node.standing(id).await, SessionStanding::Open { .. }));
+}
+
+#[actix_rt::test]
+async fn a_hand_over_delivered_twice_opens_one_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let sealed = hand_over(session(), &["a", "b"]);
+    let (first, second) = futures_util::future::join(node.open(&sealed, HOST), node.open(&sealed, HOST)).await;
+    assert_eq!(first.unwrap().position, second.unwrap().position);
+    let head = node.store.log.head().await.unwrap().last;
+    node.open(&sealed, HOST).await.unwrap();
+    assert_eq!(node.store.log.head().await.unwrap().last, head, "the third delivery wrote something");
+    // the log's creation, the tokens, the groups, the session
+    assert_eq!(head, 4);
+}
+
+#[actix_rt::test]
+async fn a_hand_over_is_refused_at_another_host_when_it_is_old_and_when_it_is_not_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let sealed = hand_over(session(), &[]);
+    let old = seal(&HandOver { session: session(), valid_until: clock::now(), identity: None });
+    for (text, host) in [(sealed.as_str(), "evil.example.com"), (&old, HOST), ("v1.x.y", HOST), ("", HOST)] {
+        assert!(matches!(node.open(text, host).await, Err(BrokerError::Refused(_))), "{host}");
+    }
+    assert_eq!(node.store.log.head().await.unwrap().last, 1, "a refusal wrote something");
+}
+
+#[actix_rt::test]
+async fn a_second_host_opens_no_session_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let id = session();
+    let valid_until = clock::now().plus(Duration::from_secs(60));
+    let again = seal(&HandOver { session: id, valid_until, identity: None });
+    assert!(matches!(node.open(&again, HOST).await, Err(BrokerError::Refused(_))));
+    let first = node.open(&hand_over(id, &[]), HOST).await.unwrap();
+    assert_eq!(node.open(&again, HOST).await.unwrap().position, first.position);
+    node.broker.send(End { session: id, request_id: "r".into() }).await.unwrap().unwrap();
+    assert!(matches!(node.open(&again, HOST).await, Err(BrokerError::Refused(_))));
+}
+
+#[actix_rt::test]
+async fn an_ended_session_is_out_of_the_views_and_its_tokens_out_of_the_vault() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let id = session();
+    node.open(&hand_over(id, &[]), HOST).await.unwrap();
+    let mut ended = node.views.ended();
+    let end = End { session: id, request_id: "r".into() };
+    assert!(node.broker.send(end.clone()).await.unwrap().unwrap().id_token_hint.is_some());
+    assert_eq!(ended.recv().await.unwrap().session, id);
+    assert!(node.views.session(id).is_none());
+    assert_eq!(node.standing(id).await, SessionStanding::Shut);
+    assert!(node.broker.send(end).await.unwrap().unwrap().id_token_hint.is_none());
+}
+
+#[actix_rt::test]
+async fn a_revocation_that_another_program_appends_takes_effect() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let id = session();
+    node.open(&hand_over(id, &[]), HOST).await.unwrap();
+    let revoked = Event::Session(session::Event::Revoked(session::Revoked { reason: "laptop lost".into() }));
+    let seq = node.append(id, revoked).await;
+    assert!(node.views.progress.reaches(seq, SOON).await);
+    assert!(node.views.session(id).is_none());
+}
+
+#[actix_rt::test]
+async fn every_node_that_reads_the_log_knows_the_same_sessions() {
+    let dir = tempfile::tempdir().unwrap();
+    let one = Node::start(dir.path()).await;
+    let (kept, ended) = (session(), session());
+    let opened = one.open(&hand_over(kept, &["admins"]), HOST).await.unwrap();
+    one.open(&hand_over(ended, &["admins"]), HOST).await.unwrap();
+    one.broker.send(End { session: ended, request_id: "r".into() }).await.unwrap().unwrap();
+    let two = Node::on(one.store.clone()).await;
+    let head = one.store.log.head().await.unwrap().last;
+    assert!(two.views.progress.reaches(head, SOON).await);
+    // caught up: a new session is projected as it comes, the old ones were projected at once
+    let third = session();
+    let seq = one.open(&hand_over(third, &[]), HOST).await.unwrap().position;
+    assert!(two.views.progress.reaches(seq, SOON).await);
+    for (id, known) in [(kept, true), (ended, false), (third, true)] {
+        assert_eq!(one.views.session(id).is_some(), known);
+        assert_eq!(two.views.session(id).as_deref(), one.views.session(id).as_deref());
+    }
+    assert_eq!(two.views.progress.epoch(), Some(opened.epoch));
+}
+
+#[actix_rt::test]
+async fn an_event_that_cannot_be_read_stops_the_node_and_is_named() {
+    type Spoil = fn(Envelope) -> Vec<u8>;
+    fn text(envelope: Envelope) -> String {
+        String::from_utf8(envelope.encode().unwrap()).unwrap()
+    }
+    let spoils: [(&str, Spoil); 4] = [
+        ("unknown event type", |envelope| text(envelope).replace("session.revoked.v1", "session.promoted.v1").into()),
+        ("not a cloudevent", |envelope| text(envelope)[..200].into()),
+        ("previous event", |envelope| text(Envelope { prev: None, ..envelope }).into()),
+        ("another log", |envelope| text(Envelope { epoch: Epoch::new(Uuid::from_u128(99)), ..envelope }).into()),
+    ];
+    for (why, spoil) in spoils {
+        let dir = tempfile::tempdir().unwrap();
+        let node = Node::start(dir.path()).await;
+        let id = session();
+        node.open(&hand_over(id, &[]), HOST).await.unwrap();
+        assert!(node.views.progress.vouches(clock::now(), SOON));
+        let revoked = Event::Session(session::Event::Revoked(session::Revoked { reason: "x".into() }));
+        let envelope = node.envelope(id, revoked).await;
+        let seq = node.append_raw(envelope.aggregate, envelope.id, spoil(envelope)).await;
+        let told = stopped(&node).await;
+        assert!(told.contains(why) && told.contains(&format!("sequence {seq}")), "{why}: {told}");
+        assert!(!node.views.progress.vouches(clock::now(), SOON), "{why}");
+        assert_eq!(node.views.progress.applied(), seq - 1, "{why}");
+    }
+}
+
+/// Waits until the node says that it stopped, and why.
+async fn stopped(node: &Node) -> String {
+    let deadline = tokio::time::Instant::now() + SOON;
+    loop {
+        let standing = node.views.progress.standing(clock::now());
+        if let portcullis_actors::databroker::progress::Standing::Stopped { why } = standing {
+            return why;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "not stopped: {standing}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[actix_rt::test]
+async fn many_sign_ins_at_once_are_each_acknowledged_and_each_on_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let ids: Vec<_> = (0..100).map(|_| session()).collect();
+    let sealed: Vec<_> = ids.iter().map(|id| hand_over(*id, &["a", "b"])).collect();
+    let opened = futures_util::future::join_all(sealed.iter().map(|sealed| node.open(sealed, HOST))).await;
+    for (id, opened) in ids.iter().zip(opened) {
+        let position = opened.unwrap().position;
+        let last = node.store.log.last(Aggregate::session(*id)).await.unwrap().unwrap();
+        assert_eq!(last.seq, position);
+        assert!(node.views.session(*id).is_some());
+    }
+    node.journal.send(Flush).await.unwrap();
+    // one person, so one difference of groups; the creation; tokens and session of each
+    assert_eq!(node.store.log.head().await.unwrap().last, 1 + 1 + 200);
+}
+
+#[actix_rt::test]
+async fn no_token_and_no_personal_data_stand_in_the_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    node.open(&hand_over(session(), &["canary-group"]), HOST).await.unwrap();
+    let mut files = 0;
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        for canary in ["canary-", "alice@example.com", "sub-of-alice", "Alice"] {
+            let found = bytes.windows(canary.len()).any(|window| window == canary.as_bytes());
+            assert!(!found, "{canary} stands in {}", path.display());
+        }
+        files += 1;
+    }
+    assert!(files >= 2, "nothing was looked at");
+}

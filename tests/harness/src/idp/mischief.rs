@@ -1,0 +1,47 @@
+//! The ways in which the scripted provider misbehaves.
+
+macro_rules! mischiefs {
+    ($($name:ident),* $(,)?) => {
+        /// A way to misbehave. The prefix says what is affected; what is not affected stays correct.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[expect(missing_docs, reason = "the names say it, and `server.rs` and `sign.rs` do it")]
+        pub enum Mischief {
+            $($name),*
+        }
+
+        impl Mischief {
+            /// Every one of them, [`Mischief::None`] first.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+        }
+    };
+}
+
+mischiefs! {
+    None,
+    // correct, but not what most providers do
+    SignsWithEs256, SignsWithoutKid, AudienceOfOneInAList, AudienceOfManyWithAzp, ClientSecretPostOnly, TokenTypeLowerCase,
+    NoUserInfoEndpoint, NoEmailVerified, NamesItself, KeysAmongOthers,
+    // signature
+    AlgNone, AlgNoneInOtherCase, AlgMissing, AlgHs256WithPublicKeyPem, AlgHs256WithPublicKeyDer, AlgHs256WithModulus,
+    AlgHs256WithClientSecret, AlgHs256Empty, AlgOfAnotherKey, HeaderJwk, HeaderJku, HeaderX5u, HeaderCrit, HeaderTyp,
+    KidUnknown, KidOfAPath, KidOfANumber, SignatureBroken, SignatureMissing, SignatureOfAnotherToken, Es256Zero, Es256Der,
+    // claims
+    IssOther, IssWithSlash, IssMissing, IssInAList, AudOther, AudMissing, AudMany, AudPrefix, AzpOther, NonceOther,
+    NonceMissing, ExpPast, ExpMissing, ExpString, ExpHuge, IatFuture, IatMissing, IatString, IatOld, NbfFuture, NbfString,
+    SubMissing, SubEmpty, SubNumber, SubLong, AtHashOther, AtHashNumber, PayloadArray, PayloadTwice, PayloadString,
+    // token endpoint
+    TokenRedirects, TokenRedirects303, TokenRefuses, TokenFails, TokenBusy, TokenHuge, TokenHugeInChunks, TokenGzip,
+    TokenGarbage, TokenHtml, TokenMac, TokenNoIdToken, TokenNoAccessToken, TokenExpiresInString, TokenTwice,
+    TokenCloses, TokenSlow, TokenEmpty,
+    // discovery
+    DiscoveryOtherIssuer, DiscoveryIssuerWithSlash, DiscoveryKeysPlain, DiscoveryKeysMetadata, DiscoveryKeysFile,
+    DiscoveryKeysPrivate, DiscoveryTokenPlain, DiscoveryUserInfoMetadata, DiscoveryNoToken, DiscoveryGarbage,
+    DiscoveryRedirects, DiscoveryDown, DiscoverySlow, DiscoveryStalls, DiscoveryGzip, DiscoveryHuge,
+    // keys
+    KeysOct, KeysWeak, KeysForEncryption, KeysGarbage, KeysEmpty, KeysDown, KeysRedirect, KeysMany, KeysTwice, KeysGzip,
+    // user info
+    UserInfoOther, UserInfoNoSub, UserInfoDown, UserInfoRefuses, UserInfoJwt, UserInfoArray, UserInfoRedirects,
+    UserInfoHuge, UserInfoLarge,
+    // authorization response (RFC 9207)
+    ResponseIssOther, ResponseIssMissing,
+}

@@ -1,0 +1,207 @@
+//! A scripted OpenID provider on loopback: correct by itself, and hostile in exactly one way when told to be.
+//!
+//! It runs on a thread of its own, so plain threads, actors and processes can use it alike.
+
+#![expect(clippy::expect_used, reason = "a test's server that cannot work fails its test")]
+
+mod bodies;
+mod mischief;
+mod server;
+mod sign;
+mod tls;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+use url::Url;
+
+pub use mischief::Mischief;
+
+/// The client id that the provider knows.
+pub const CLIENT_ID: &str = "portcullis";
+/// Its secret. It has characters that client authentication must encode (RFC 6749 §2.3.1).
+pub const CLIENT_SECRET: &str = "scripted secret: 100% +/=&é";
+
+/// Who is at the browser: signs in at once, whenever the browser comes.
+#[derive(Debug, Clone)]
+pub struct Person {
+    /// `sub`.
+    pub sub: String,
+    /// `email`.
+    pub email: String,
+    /// `name`.
+    pub name: String,
+    /// `groups`.
+    pub groups: Vec<String>,
+    /// `email_verified`; `None` leaves it out.
+    pub email_verified: Option<bool>,
+}
+
+impl Default for Person {
+    /// `alice`.
+    fn default() -> Self {
+        Self {
+            sub: "alice-0001".into(),
+            email: "alice@example.com".into(),
+            name: "Alice Example".into(),
+            groups: vec!["staff".into(), "admins".into()],
+            email_verified: Some(true),
+        }
+    }
+}
+
+/// A request that the provider saw.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The method.
+    pub method: String,
+    /// The path.
+    pub path: String,
+    /// The query, empty if there was none.
+    pub query: String,
+    /// The headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: String,
+}
+
+impl Seen {
+    /// The first header of a name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The parameter of a form body.
+    #[must_use]
+    pub fn form(&self, name: &str) -> Option<String> {
+        url::form_urlencoded::parse(self.body.as_bytes()).find(|(have, _)| have == name).map(|(_, value)| value.into())
+    }
+}
+
+/// The provider. Stops when it is dropped.
+pub struct ScriptedIdp {
+    issuer: String,
+    certificate: Option<String>,
+    shared: Shared,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+type Shared = Arc<Mutex<State>>;
+
+struct State {
+    issuer: String,
+    person: Person,
+    mischief: Mischief,
+    seen: Vec<Seen>,
+    codes: Vec<Code>,
+}
+
+/// An authorization code that was given out and not redeemed.
+#[derive(Debug, Clone)]
+struct Code {
+    code: String,
+    client_id: String,
+    redirect_uri: String,
+    nonce: Option<String>,
+    challenge: Option<String>,
+    person: Person,
+}
+
+fn lock(shared: &Shared) -> MutexGuard<'_, State> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ScriptedIdp {
+    /// Starts a correct provider on a free port.
+    ///
+    /// # Panics
+    /// Where no port can be had.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// Starts a correct provider that speaks TLS as `localhost`, with the certificate in [`ScriptedIdp::certificate`].
+    ///
+    /// # Panics
+    /// Where no port can be had.
+    #[must_use]
+    pub fn start_tls() -> Self {
+        Self::start_with(Some(tls::certificate()))
+    }
+
+    fn start_with(certificate: Option<tls::Certificate>) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("a bound port");
+        let issuer = match &certificate {
+            Some(_) => format!("https://localhost:{}", address.port()),
+            None => format!("http://{address}"),
+        };
+        let shared = Arc::new(Mutex::new(State {
+            issuer: issuer.clone(),
+            person: Person::default(),
+            mischief: Mischief::None,
+            seen: Vec::new(),
+            codes: Vec::new(),
+        }));
+        let (stop, stopped) = oneshot::channel();
+        let state = Arc::clone(&shared);
+        let pem = certificate.as_ref().map(|certificate| certificate.pem.clone());
+        let thread = std::thread::spawn(move || server::serve(listener, certificate, state, stopped));
+        Self { issuer, certificate: pem, shared, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Its self-signed certificate in PEM, if it speaks TLS: who trusts it (`SSL_CERT_FILE`) trusts the provider.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&str> {
+        self.certificate.as_deref()
+    }
+
+    /// Its issuer, such as `http://127.0.0.1:40001`.
+    #[must_use]
+    pub fn issuer(&self) -> String {
+        self.issuer.clone()
+    }
+
+    /// From now on it misbehaves in this way, and in no other.
+    pub fn set(&self, mischief: Mischief) {
+        lock(&self.shared).mischief = mischief;
+    }
+
+    /// From now on this person is at the browser.
+    pub fn set_person(&self, person: Person) {
+        lock(&self.shared).person = person;
+    }
+
+    /// Every request so far, oldest first.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Seen> {
+        lock(&self.shared).seen.clone()
+    }
+
+    /// Forgets the requests so far.
+    pub fn forget_requests(&self) {
+        lock(&self.shared).seen.clear();
+    }
+
+    /// What a browser would be redirected to from this authorization URL, without a browser and without a request.
+    ///
+    /// # Errors
+    /// What is wrong with the authorization request.
+    pub fn authorize(&self, url: &Url) -> Result<Url, String> {
+        server::authorize(&mut lock(&self.shared), url)
+    }
+}
+
+impl Drop for ScriptedIdp {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // a panic on its thread was seen by its clients
+            drop(thread.join());
+        }
+    }
+}
