@@ -1,0 +1,63 @@
+//! Who is calling: from the handle that a request presents to an open session, on this node's own views.
+
+use portcullis_config::limits::{MAX_STALENESS, READ_YOUR_WRITES};
+use portcullis_events::Time;
+
+use super::Caller;
+use crate::databroker::view::Views;
+use crate::keyring::Sealer;
+use crate::keyring::handle::Handle;
+
+/// The node cannot say who is calling: nobody is let in, and it is worth trying again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CannotSay {
+    /// The log has not been heard of for too long, cannot be followed, or was not read yet.
+    #[error("the views are too old to be believed")]
+    Stale,
+    /// The session was opened on another node, and its event has not arrived here.
+    #[error("the session's event has not arrived")]
+    Behind,
+}
+
+/// What handles are opened with, and for whom.
+pub struct Identifier<'a> {
+    /// Opens handles.
+    pub handles: &'a Sealer,
+    /// The views of this node.
+    pub views: &'a Views,
+    /// The id of the identity provider of the route.
+    pub idp: &'a str,
+}
+
+impl Identifier<'_> {
+    /// The caller behind a handle that was made for `audience`; `None` for a handle that is foreign, over, of another
+    /// log or provider, or whose session has ended.
+    ///
+    /// # Errors
+    /// [`CannotSay`]. Waits for the handle's log position where the session is not known yet, and for nothing else.
+    pub async fn identify(&self, audience: &str, handle: &str, now: Time) -> Result<Option<Caller>, CannotSay> {
+        let Some(handle) = Handle::open(self.handles, audience, handle, now) else { return Ok(None) };
+        if !self.views.progress.vouches(now, MAX_STALENESS) {
+            return Err(CannotSay::Stale);
+        }
+        if self.views.progress.epoch() != Some(handle.epoch) {
+            return Ok(None);
+        }
+        if let Some(caller) = self.caller(&handle, now) {
+            return Ok(Some(caller));
+        }
+        if self.views.progress.applied() >= handle.position {
+            return Ok(None);
+        }
+        if !self.views.progress.reaches(handle.position, READ_YOUR_WRITES).await {
+            return Err(CannotSay::Behind);
+        }
+        Ok(self.caller(&handle, now))
+    }
+
+    fn caller(&self, handle: &Handle, now: Time) -> Option<Caller> {
+        let session = self.views.session(handle.session)?;
+        (session.idp == self.idp).then_some(())?;
+        Caller::of(session, now)
+    }
+}

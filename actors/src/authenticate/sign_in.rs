@@ -1,0 +1,388 @@
+//! Owns   · nothing that outlives a message: a sign-in under way is sealed into its browser's cookie.
+//! Answers · [`Arrive`] (a browser with a signed URL), [`Return`] (back from the provider), [`Leave`] (sign-out).
+//! Asks   · the provider, and databroker (is the session of this browser still open?).
+//! If it dies · sign-ins under way go on at its successor, on any node: their state travels with the browser.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix::{Actor, Context, Handler, Message, ResponseFuture};
+use aws_lc_rs::constant_time;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use portcullis_config::Cookie;
+use portcullis_config::limits::{CLOCK_LEEWAY, REDIRECT_BYTES, SIGN_IN_COOKIES, SIGN_IN_LIFE, SIGNED_URL_LIFE};
+use portcullis_events::{Epoch, SessionId, Time};
+use serde::{Deserialize, Serialize};
+use url::Url;
+use uuid::Uuid;
+
+use super::cookie::{SetCookie, state_prefix};
+use super::provider::{Begin, EndSession, Redeem};
+use super::start::{parameter, short};
+use crate::ask::{Ask, AskError, Port};
+use crate::clock;
+use crate::databroker::broker::{BrokerError, SessionStanding, StandingOf};
+use crate::databroker::hand_over::{HandOver, SessionTokens, SignedInIdentity};
+use crate::idp::{Identity, SignInError};
+use crate::keyring::handle::Handle;
+use crate::keyring::signed_url::UrlSigner;
+use crate::keyring::{KeyError, Sealer, random};
+
+/// A browser arrives with the URL that a proxy signed.
+#[derive(Clone, Serialize, Deserialize, Message)]
+#[rtype(result = "Result<Step, SignInFault>")]
+pub struct Arrive {
+    /// The URL as it arrived.
+    pub url: String,
+    /// The value of the browser's session cookie on this host.
+    pub handle: Option<String>,
+}
+
+/// A browser returns from the provider.
+#[derive(Clone, Serialize, Deserialize, Message)]
+#[rtype(result = "Result<Step, SignInFault>")]
+pub struct Return {
+    /// The authorization code.
+    pub code: String,
+    /// The state, as we made it.
+    pub state: String,
+    /// The issuer the response names (RFC 9207).
+    pub iss: Option<String>,
+    /// The values of the browser's state cookies whose name fits the state.
+    pub keepsakes: Vec<String>,
+    /// The request.
+    pub request_id: String,
+}
+
+/// A session has ended; where does the provider's own sign-out lie?
+#[derive(Clone, Serialize, Deserialize, Message)]
+#[rtype(result = "Option<Url>")]
+pub struct Leave {
+    /// The raw ID token as databroker sealed it for us.
+    pub id_token_hint: Option<String>,
+    /// Where the provider sends the browser afterwards.
+    pub post_logout_redirect_uri: Url,
+}
+
+/// Where the browser goes next, with the cookies it is given on the way.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Step {
+    /// Where to.
+    pub way: Way,
+    /// Cookies to set.
+    pub cookies: Vec<SetCookie>,
+}
+
+/// How the browser goes there.
+#[derive(Clone, Serialize, Deserialize)]
+pub enum Way {
+    /// By redirect.
+    Redirect(Url),
+    /// By a form that submits itself: what it carries is too long for a URL.
+    Form {
+        /// Where it is posted.
+        action: Url,
+        /// Its fields, in order; the signature last.
+        fields: Vec<(String, String)>,
+    },
+}
+
+impl std::fmt::Debug for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Redirect(url) => write!(f, "Redirect({}…)", url.origin().ascii_serialization()),
+            Self::Form { action, .. } => write!(f, "Form({}…)", action.origin().ascii_serialization()),
+        }
+    }
+}
+
+/// Why a sign-in does not go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum SignInFault {
+    /// The browser's request is forged, stale or malformed: our own signature or state does not hold.
+    #[error("bad request: {0}")]
+    BadRequest(String),
+    /// The provider's answer cannot be believed.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The provider or databroker did not answer; the same may be tried again.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+}
+
+impl Ask for Arrive {
+    type Answer = Result<Step, SignInFault>;
+}
+
+impl Ask for Return {
+    type Answer = Result<Step, SignInFault>;
+}
+
+impl Ask for Leave {
+    type Answer = Option<Url>;
+}
+
+impl From<KeyError> for SignInFault {
+    fn from(error: KeyError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<AskError> for SignInFault {
+    fn from(error: AskError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<SignInError> for SignInFault {
+    fn from(error: SignInError) -> Self {
+        match error {
+            SignInError::Refused(because) => Self::Refused(because.to_string()),
+            SignInError::Unavailable(why) => Self::Unavailable(why),
+        }
+    }
+}
+
+/// What a browser keeps for us while it is at the provider.
+#[derive(Serialize, Deserialize)]
+struct Keepsake {
+    state: String,
+    nonce: String,
+    verifier: String,
+    redirect_uri: Url,
+    start: String,
+    idp: String,
+    made_at: Time,
+}
+
+/// What the sign-in works with.
+pub struct Tools {
+    /// The scheme, host and port of this component, as browsers know it.
+    pub url: Url,
+    /// How cookies look.
+    pub cookie: Cookie,
+    /// The id of the identity provider.
+    pub idp: String,
+    /// The provider.
+    pub begin: Port<Begin>,
+    /// The provider.
+    pub redeem: Port<Redeem>,
+    /// The provider.
+    pub end_session: Port<EndSession>,
+    /// databroker.
+    pub standing: Port<StandingOf>,
+    /// URLs between proxy and us.
+    pub signer: UrlSigner,
+    /// Keepsakes.
+    pub keepsakes: Sealer,
+    /// Handles.
+    pub handles: Sealer,
+    /// Hand-overs.
+    pub hand_overs: Sealer,
+    /// ID token hints.
+    pub id_token_hints: Sealer,
+}
+
+/// The relying party.
+pub struct SignIn {
+    tools: Rc<Tools>,
+}
+
+impl SignIn {
+    /// A relying party.
+    #[must_use]
+    pub fn new(tools: Tools) -> Self {
+        Self { tools: Rc::new(tools) }
+    }
+}
+
+impl Actor for SignIn {
+    type Context = Context<Self>;
+}
+
+impl Handler<Arrive> for SignIn {
+    type Result = ResponseFuture<Result<Step, SignInFault>>;
+
+    fn handle(&mut self, arrive: Arrive, _: &mut Self::Context) -> Self::Result {
+        let tools = Rc::clone(&self.tools);
+        Box::pin(async move { tools.arrive(&arrive, clock::now()).await })
+    }
+}
+
+impl Handler<Return> for SignIn {
+    type Result = ResponseFuture<Result<Step, SignInFault>>;
+
+    fn handle(&mut self, returned: Return, _: &mut Self::Context) -> Self::Result {
+        let tools = Rc::clone(&self.tools);
+        Box::pin(async move { tools.returned(&returned, clock::now()).await })
+    }
+}
+
+impl Handler<Leave> for SignIn {
+    type Result = ResponseFuture<Option<Url>>;
+
+    fn handle(&mut self, leave: Leave, _: &mut Self::Context) -> Self::Result {
+        let tools = Rc::clone(&self.tools);
+        Box::pin(async move { tools.leave(leave).await })
+    }
+}
+
+impl Tools {
+    async fn arrive(&self, arrive: &Arrive, now: Time) -> Result<Step, SignInFault> {
+        let bad = |error: &dyn std::fmt::Display| SignInFault::BadRequest(error.to_string());
+        self.signer.verify(&arrive.url, now).map_err(|error| bad(&error))?;
+        let url = Url::parse(&arrive.url).map_err(|error| bad(&error))?;
+        let redirect_uri = parameter(&url, "pomerium_redirect_uri").map_err(|error| bad(&error))?;
+        let redirect_uri = Url::parse(&redirect_uri).map_err(|error| bad(&error))?;
+        let start = parameter(&url, "pomerium_start").map_err(|error| bad(&error))?;
+
+        match self.open_session(arrive.handle.as_deref(), now).await? {
+            Some(session) => {
+                let way = self.to_proxy(&redirect_uri, &start, session, None, now)?;
+                Ok(Step { way, cookies: Vec::new() })
+            }
+            None => self.to_provider(redirect_uri, start, now).await,
+        }
+    }
+
+    /// The session this browser already has here, if the log's authority says that it is open.
+    async fn open_session(&self, handle: Option<&str>, now: Time) -> Result<Option<SessionId>, SignInFault> {
+        let Some(handle) = handle.and_then(|text| Handle::open(&self.handles, self.host(), text, now)) else {
+            return Ok(None);
+        };
+        match self.standing.ask(StandingOf { session: handle.session }).await? {
+            Ok(SessionStanding::Open { .. }) => Ok(Some(handle.session)),
+            Ok(SessionStanding::Shut) => Ok(None),
+            Err(BrokerError::Refused(why) | BrokerError::Unavailable(why)) => Err(SignInFault::Unavailable(why)),
+        }
+    }
+
+    async fn to_provider(&self, redirect_uri: Url, start: String, now: Time) -> Result<Step, SignInFault> {
+        let [state, nonce, verifier] = [random_text()?, random_text()?, random_text()?];
+        let begin = Begin { state: state.clone(), nonce: nonce.clone(), verifier: verifier.clone() };
+        let url = self.begin.ask(begin).await??;
+        let name = keepsake_name(&self.cookie.name, &state);
+        let keepsake = Keepsake { state, nonce, verifier, redirect_uri, start, idp: self.idp.clone(), made_at: now };
+        let plain = serde_json::to_vec(&keepsake).map_err(|_| KeyError::Derive)?;
+        let sealed = self.keepsakes.seal(self.host(), &plain)?;
+        Ok(Step { way: Way::Redirect(url), cookies: vec![SetCookie::transient(name, sealed, SIGN_IN_LIFE)] })
+    }
+
+    async fn returned(&self, returned: &Return, now: Time) -> Result<Step, SignInFault> {
+        let keepsake = self.keepsake(returned, now)?;
+        let redeem = Redeem {
+            code: returned.code.clone(),
+            verifier: keepsake.verifier,
+            nonce: keepsake.nonce,
+            iss: returned.iss.clone(),
+        };
+        let identity = self.redeem.ask(redeem).await??;
+
+        let session = SessionId::new(Uuid::new_v4());
+        let expires_at = now.plus(self.cookie.expire);
+        let identity = self.signed_in(identity, now, expires_at);
+        let way = self.to_proxy(&keepsake.redirect_uri, &keepsake.start, session, Some(identity), now)?;
+
+        // of this host alone: it says nothing of the log, which only databroker knows
+        let handle = Handle { session, epoch: Epoch::new(Uuid::nil()), position: 0, issued_at: now, expires_at };
+        let handle = handle.seal(&self.handles, self.host())?;
+        let spent = keepsake_name(&self.cookie.name, &returned.state);
+        let cookies = vec![
+            SetCookie::authenticate(&self.cookie, handle, self.cookie.expire),
+            SetCookie::transient(spent, String::new(), Duration::ZERO),
+        ];
+        Ok(Step { way, cookies })
+    }
+
+    fn keepsake(&self, returned: &Return, now: Time) -> Result<Keepsake, SignInFault> {
+        let opened = returned.keepsakes.iter().take(SIGN_IN_COOKIES).find_map(|sealed| {
+            let keepsake: Keepsake = serde_json::from_slice(&self.keepsakes.open(self.host(), sealed)?).ok()?;
+            let same = constant_time::verify_slices_are_equal(keepsake.state.as_bytes(), returned.state.as_bytes());
+            same.is_ok().then_some(keepsake)
+        });
+        let keepsake = opened.ok_or_else(|| {
+            SignInFault::BadRequest("the sign-in was not begun in this browser, or it took too long".into())
+        })?;
+        let in_time = now < keepsake.made_at.plus(SIGN_IN_LIFE) && now >= keepsake.made_at.minus(CLOCK_LEEWAY);
+        if !in_time {
+            return Err(SignInFault::BadRequest("the sign-in took too long".into()));
+        }
+        if keepsake.idp != self.idp {
+            return Err(SignInFault::BadRequest("the sign-in was begun at another provider".into()));
+        }
+        Ok(keepsake)
+    }
+
+    fn signed_in(&self, identity: Identity, issued_at: Time, expires_at: Time) -> SignedInIdentity {
+        let tokens = SessionTokens {
+            access: identity.tokens.access,
+            refresh: identity.tokens.refresh,
+            id_token: identity.tokens.id_token,
+            access_expires_at: identity.tokens.access_expires_at,
+        };
+        SignedInIdentity {
+            idp: self.idp.clone(),
+            issuer: identity.issuer,
+            subject: identity.subject,
+            claims: identity.claims,
+            tokens,
+            issued_at,
+            expires_at,
+        }
+    }
+
+    /// The callback at the host the browser came from, sealed for databroker and signed for the proxy.
+    fn to_proxy(
+        &self,
+        redirect_uri: &Url,
+        start: &str,
+        session: SessionId,
+        identity: Option<SignedInIdentity>,
+        now: Time,
+    ) -> Result<Way, SignInFault> {
+        let host = redirect_uri.host_str().ok_or_else(|| SignInFault::BadRequest("no host to return to".into()))?;
+        let hand_over = HandOver { session, valid_until: now.plus(SIGNED_URL_LIFE), identity };
+        let hand_over = hand_over.seal(&self.hand_overs, host)?;
+        let mut callback = redirect_uri.clone();
+        callback.set_path("/.pomerium/callback/");
+        callback
+            .query_pairs_mut()
+            .clear()
+            .append_pair("pomerium_redirect_uri", redirect_uri.as_str())
+            .append_pair("pomerium_start", start)
+            .append_pair("pomerium_session_encrypted", &hand_over);
+        let signed = self.signer.sign(callback, now);
+        if signed.as_str().len() <= REDIRECT_BYTES {
+            return Ok(Way::Redirect(signed));
+        }
+        let fields = signed.query_pairs().into_owned().collect();
+        let mut action = signed;
+        action.set_query(None);
+        Ok(Way::Form { action, fields })
+    }
+
+    async fn leave(&self, leave: Leave) -> Option<Url> {
+        let hint = leave.id_token_hint.and_then(|sealed| self.id_token_hints.open("authenticate", &sealed));
+        let end = EndSession {
+            id_token_hint: hint.and_then(|hint| String::from_utf8(hint).ok()),
+            post_logout_redirect_uri: leave.post_logout_redirect_uri,
+        };
+        // a provider that is down keeps nobody signed in here
+        self.end_session.ask(end).await.ok().flatten()
+    }
+
+    fn host(&self) -> &str {
+        self.url.host_str().unwrap_or_default()
+    }
+}
+
+/// The name of the cookie that keeps a sign-in with this `state`.
+#[must_use]
+pub fn keepsake_name(cookie_name: &str, state: &str) -> String {
+    format!("{}{}", state_prefix(cookie_name), short(state))
+}
+
+fn random_text() -> Result<String, KeyError> {
+    Ok(URL_SAFE_NO_PAD.encode(random::<32>()?))
+}

@@ -1,0 +1,213 @@
+//! How a provider is called: HTTP/1.1, no redirect followed, nothing unpacked, every answer bounded in size and time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use awc::error::{PayloadError, SendRequestError};
+use awc::http::header;
+use awc::{Client, Connector};
+use bytes::Bytes;
+use openidconnect::{HttpRequest, HttpResponse};
+use portcullis_config::limits::{IDP_ANSWER_BYTES, IDP_TIMEOUT};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::{Because, Endpoint, SignInError};
+
+/// The HTTP client of one thread.
+#[derive(Clone)]
+pub(super) struct Http {
+    client: Client,
+    timeout: Duration,
+}
+
+impl Http {
+    /// A client that trusts the system's certificate authorities (`SSL_CERT_FILE` and `SSL_CERT_DIR` override them).
+    pub(super) fn new() -> Self {
+        Self::trusting(system_roots(), IDP_TIMEOUT)
+    }
+
+    fn trusting(roots: RootCertStore, timeout: Duration) -> Self {
+        let connector = Connector::new().timeout(timeout).handshake_timeout(timeout);
+        let connector = match tls(roots) {
+            Ok(tls) => connector.rustls_0_23(Arc::new(tls)),
+            Err(error) => {
+                tracing::error!(%error, "no TLS towards identity providers");
+                connector
+            }
+        };
+        let client = Client::builder().connector(connector).disable_redirects().timeout(timeout).finish();
+        Self { client, timeout }
+    }
+
+    /// Gets a JSON document.
+    ///
+    /// # Errors
+    /// [`SignInError`], where the answer is not 200 with a JSON body within the bounds.
+    pub(super) async fn get(&self, endpoint: Endpoint, url: &str, bearer: Option<&str>) -> Result<Bytes, SignInError> {
+        let mut request = http::Request::get(url).header(http::header::ACCEPT, "application/json");
+        if let Some(token) = bearer {
+            request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Vec::new()).map_err(|_| Because::Garbage(endpoint))?;
+        let answer = self.call(endpoint, request).await?;
+        if answer.status() != http::StatusCode::OK {
+            return Err(Because::Status { endpoint, status: answer.status().as_u16() }.into());
+        }
+        // key sets have a type of their own (RFC 7517 §8.5.2)
+        let json = ["application/json", "application/jwk-set+json"];
+        if !json.contains(&media_type(&answer).as_str()) {
+            return Err(Because::Garbage(endpoint).into());
+        }
+        Ok(answer.into_body().into())
+    }
+
+    /// Makes one request, as it is. A provider that is in trouble (5xx, 429) or does not answer is unavailable; a
+    /// redirect, a content coding and an answer beyond the bounds are refused.
+    ///
+    /// # Errors
+    /// [`SignInError`].
+    pub(super) async fn call(&self, endpoint: Endpoint, request: HttpRequest) -> Result<HttpResponse, SignInError> {
+        match tokio::time::timeout(self.timeout, self.exchange(endpoint, request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(away(endpoint, "did not answer in time")),
+        }
+    }
+
+    async fn exchange(&self, endpoint: Endpoint, request: HttpRequest) -> Result<HttpResponse, SignInError> {
+        let (head, body) = request.into_parts();
+        let method = awc::http::Method::from_bytes(head.method.as_str().as_bytes());
+        let method = method.map_err(|_| Because::Garbage(endpoint))?;
+        // a connection that is used once cannot be closed under a request that must not be sent twice
+        let mut outgoing = self.client.request(method, head.uri.to_string()).force_close();
+        for (name, value) in &head.headers {
+            outgoing = outgoing.insert_header((name.as_str(), value.as_bytes()));
+        }
+        let outgoing = outgoing.insert_header((header::ACCEPT_ENCODING, "identity")).no_decompress();
+
+        let mut incoming = match outgoing.send_body(body).await {
+            Ok(incoming) => incoming,
+            Err(error) => return Err(not_sent(endpoint, &error)),
+        };
+        let status = incoming.status();
+        if status.is_server_error() || status == awc::http::StatusCode::TOO_MANY_REQUESTS {
+            return Err(away(endpoint, &format!("answered with status {}", status.as_u16())));
+        }
+        if status.is_redirection() {
+            return Err(Because::Redirect(endpoint).into());
+        }
+        if coded(incoming.headers()) {
+            return Err(Because::Encoded(endpoint).into());
+        }
+        let mut answer = http::Response::builder().status(status.as_u16());
+        if let Some(kind) = incoming.headers().get(header::CONTENT_TYPE) {
+            answer = answer.header(http::header::CONTENT_TYPE, kind.as_bytes());
+        }
+        let body = incoming.body().limit(IDP_ANSWER_BYTES).await.map_err(|error| not_read(endpoint, &error))?;
+        answer.body(body.to_vec()).map_err(|_| Because::Garbage(endpoint).into())
+    }
+}
+
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "some of the system's certificate authorities could not be read");
+    }
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        tracing::warn!("no certificate authority is trusted; identity providers can be reached on loopback only");
+    }
+    roots
+}
+
+fn tls(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn coded(headers: &header::HeaderMap) -> bool {
+    headers.get_all(header::CONTENT_ENCODING).any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// The media type without its parameters, in lower case; empty where there is none.
+pub(super) fn media_type(answer: &HttpResponse) -> String {
+    let kind = answer.headers().get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+fn away(endpoint: Endpoint, what: &str) -> SignInError {
+    SignInError::Unavailable(format!("the {endpoint} {what}"))
+}
+
+fn not_sent(endpoint: Endpoint, error: &SendRequestError) -> SignInError {
+    match error {
+        SendRequestError::Connect(error) => away(endpoint, &format!("cannot be reached: {error}")),
+        SendRequestError::Send(error) => away(endpoint, &format!("broke off: {error}")),
+        SendRequestError::Timeout => away(endpoint, "did not answer in time"),
+        SendRequestError::Response(_) => Because::Garbage(endpoint).into(),
+        _ => away(endpoint, "cannot be asked"),
+    }
+}
+
+fn not_read(endpoint: Endpoint, error: &PayloadError) -> SignInError {
+    match error {
+        PayloadError::Overflow => Because::TooLarge(endpoint).into(),
+        PayloadError::Io(_) | PayloadError::Incomplete(_) => away(endpoint, "broke off"),
+        _ => Because::Garbage(endpoint).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_harness::idp::{Mischief, ScriptedIdp};
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+
+    use super::*;
+
+    #[actix::test]
+    async fn a_provider_that_never_answers_is_unavailable_in_time() {
+        let idp = ScriptedIdp::start();
+        let http = Http::trusting(RootCertStore::empty(), Duration::from_millis(50));
+        let ask = async |endpoint, mischief, method: &str, path: &str| {
+            idp.set(mischief);
+            let request = http::Request::builder().method(method).uri(format!("{}{path}", idp.issuer()));
+            http.call(endpoint, request.body(Vec::new()).unwrap()).await.map(drop)
+        };
+        let document = "/.well-known/openid-configuration";
+        for (endpoint, mischief, method, path) in [
+            (Endpoint::Discovery, Mischief::DiscoverySlow, "GET", document),
+            (Endpoint::Discovery, Mischief::DiscoveryStalls, "GET", document),
+            (Endpoint::Token, Mischief::TokenSlow, "POST", "/token"),
+        ] {
+            let answer = ask(endpoint, mischief, method, path).await;
+            assert_eq!(answer, Err(away(endpoint, "did not answer in time")), "{mischief:?}");
+        }
+    }
+
+    #[actix::test]
+    async fn a_provider_that_is_down_is_unavailable() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let answer = Http::new().get(Endpoint::Discovery, &format!("http://{closed}/"), None).await;
+        assert!(matches!(answer, Err(SignInError::Unavailable(_))));
+    }
+
+    #[actix::test]
+    async fn a_provider_is_believed_only_with_a_certificate_that_somebody_vouches_for() {
+        let idp = ScriptedIdp::start_tls();
+        let keys = format!("{}/jwks", idp.issuer());
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(idp.certificate().unwrap().as_bytes()).unwrap()).unwrap();
+        let http = Http::trusting(roots, IDP_TIMEOUT);
+        assert!(http.get(Endpoint::Keys, &keys, None).await.is_ok());
+        // the certificate is for another name
+        let elsewhere = keys.replace("localhost", "127.0.0.1");
+        assert!(matches!(http.get(Endpoint::Keys, &elsewhere, None).await, Err(SignInError::Unavailable(_))));
+        let answer = Http::new().get(Endpoint::Keys, &keys, None).await;
+        assert!(matches!(answer, Err(SignInError::Unavailable(_))));
+        assert_eq!(idp.requests().len(), 1);
+    }
+}
