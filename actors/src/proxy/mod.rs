@@ -1,0 +1,4 @@
+//! proxy: where a request leads, and what stays open for longer than one.
+
+pub mod connections;
+pub mod routes;

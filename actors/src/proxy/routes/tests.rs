@@ -1,0 +1,313 @@
+//! Where requests lead.
+
+use std::time::Duration;
+
+use portcullis_config::policy::{Actions, Criterion, Policy, Rule, StringMatcher, StringTest};
+use portcullis_config::{
+    Config, Cookie, From, IdentityProvider, IssuerFormat, ListenAddress, LogLevel, PathMatcher, Route, Storage,
+    Upstream,
+};
+use proptest::prelude::*;
+use url::Url;
+
+use super::{Located, NotLocated, RouteTable};
+use crate::request::tests::{Head, paths::difficult_path};
+
+/// A configuration with these routes: `host[:port]path`, the path a prefix, or exact after a `=`.
+pub(crate) fn config(routes: &[&str]) -> Config {
+    Config {
+        address: ListenAddress { host: None, port: 0 },
+        insecure_server: false,
+        certificates: Vec::new(),
+        authenticate_service_url: Url::parse("https://auth.test:8443").unwrap(),
+        shared_secret: None,
+        cookie_secret: None,
+        signing_key: None,
+        cookie: Cookie {
+            name: "_pomerium".to_owned(),
+            domain: None,
+            http_only: true,
+            expire: Duration::from_secs(60),
+            same_site: None,
+        },
+        idp: IdentityProvider {
+            url: Url::parse("https://idp.test").unwrap(),
+            issuer: "https://idp.test".to_owned(),
+            client_id: "id".to_owned(),
+            client_secret: None,
+            scopes: Vec::new(),
+            request_params: Vec::new(),
+        },
+        storage: Storage::Memory,
+        jwt_claims_headers: Vec::new(),
+        jwt_issuer_format: IssuerFormat::HostOnly,
+        pass_identity_headers: false,
+        signout_redirect_url: None,
+        set_response_headers: Vec::new(),
+        log_level: LogLevel::Info,
+        health_check_addr: ListenAddress { host: None, port: 0 },
+        routes: routes.iter().map(|route| self::route(route)).collect(),
+        warnings: Vec::new(),
+    }
+}
+
+fn route(text: &str) -> Route {
+    let (authority, path) = text.split_at(text.find(['/', '=']).unwrap());
+    let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, port.parse().ok()));
+    Route {
+        id: text.to_owned(),
+        name: None,
+        from: From { host: host.to_owned(), port },
+        to: vec![Upstream { url: Url::parse("http://upstream.test").unwrap() }],
+        matcher: match path.strip_prefix('=') {
+            Some(whole) => PathMatcher::Path(whole.to_owned()),
+            None => PathMatcher::Prefix(path.to_owned()),
+        },
+        prefix_rewrite: None,
+        preserve_host_header: false,
+        set_request_headers: Vec::new(),
+        remove_request_headers: Vec::new(),
+        set_response_headers: Vec::new(),
+        allow_websockets: false,
+        tls_skip_verify: false,
+        pass_identity_headers: false,
+        jwt_issuer_format: IssuerFormat::HostOnly,
+        policy: Policy::default(),
+    }
+}
+
+/// `own`, `own at authenticate`, the id of the route, or why not.
+fn leads(table: &RouteTable, host: &str, path: &str) -> String {
+    let request = Head { target: path, headers: vec![("host", host)], ..Head::default() }.accepted();
+    match table.locate(&request) {
+        Ok(Located::Own { at_authenticate: false }) => "own".to_owned(),
+        Ok(Located::Own { at_authenticate: true }) => "own at authenticate".to_owned(),
+        Ok(Located::Route { index: _, route }) => route.id.clone(),
+        Err(NotLocated::UnknownHost) => "unknown host".to_owned(),
+        Err(NotLocated::NoRoute) => "no route".to_owned(),
+        Err(NotLocated::OddPath) => "odd".to_owned(),
+    }
+}
+
+#[test]
+fn the_first_route_of_a_host_that_takes_the_path_wins() {
+    let table = RouteTable::new(&config(&[
+        "app.test=/exact",
+        "app.test/admin",
+        "app.test/api/",
+        "app.test/",
+        "other.test/only",
+        "port.test:8443/",
+        "port.test:9443/x",
+    ]));
+    for (host, path, leads_to) in [
+        ("app.test", "/exact", "app.test=/exact"),
+        ("app.test", "/exact/", "app.test/"),
+        ("app.test", "/exact?x", "app.test=/exact"),
+        ("APP.test.:1234", "/%61dmin", "app.test/admin"),
+        ("app.test", "/administrator", "app.test/admin"),
+        ("app.test", "//admin", "app.test/admin"),
+        ("app.test", "/public/../admin", "app.test/admin"),
+        ("app.test", "/Admin", "app.test/"),
+        ("app.test", "/api", "app.test/"),
+        ("app.test", "/api/", "app.test/api/"),
+        ("app.test", "/?/admin", "app.test/"),
+        ("other.test", "/", "no route"),
+        ("other.test", "/only/x", "other.test/only"),
+        ("port.test", "/", "no route"),
+        ("port.test:443", "/", "no route"),
+        ("port.test:8443", "/", "port.test:8443/"),
+        ("port.test:9443", "/", "no route"),
+        ("port.test:9443", "/x", "port.test:9443/x"),
+        ("nowhere.test", "/", "unknown host"),
+        ("app.test.evil.test", "/", "unknown host"),
+        ("evilapp.test", "/", "unknown host"),
+        ("127.0.0.1", "/", "unknown host"),
+    ] {
+        assert_eq!(leads(&table, host, path), leads_to, "{host}{path}");
+    }
+    assert!(table.is_route_host("app.test") && table.knows_host("app.test"));
+    assert!(!table.is_route_host("auth.test") && table.knows_host("auth.test"));
+    assert!(!table.knows_host("nowhere.test"));
+}
+
+#[test]
+fn an_index_is_the_place_in_the_configuration() {
+    let config = config(&["b.test/x", "a.test/", "b.test/"]);
+    let table = RouteTable::new(&config);
+    for (index, route) in config.routes.iter().enumerate() {
+        let target = match &route.matcher {
+            PathMatcher::Prefix(prefix) | PathMatcher::Path(prefix) => prefix,
+        };
+        let head = Head { target, headers: vec![("host", &route.from.host)], ..Head::default() };
+        let Ok(Located::Route { index: found, route: taken }) = table.locate(&head.accepted()) else {
+            panic!("no route")
+        };
+        assert_eq!((found, &taken.id), (index, &route.id));
+    }
+}
+
+#[test]
+fn our_own_paths_are_never_forwarded() {
+    let table = RouteTable::new(&config(&["app.test/", "deep.test/deep"]));
+    for path in [
+        "/.pomerium",
+        "/.pomerium/",
+        "/.pomerium/sign_out",
+        "/.pomerium/x/../user",
+        "//.pomerium/",
+        "/%2epomerium/user",
+        "/.pomerium/..;/x",
+        "/.pomerium/%5c",
+        "/.well-known/pomerium",
+        "/.well-known/pomerium/jwks.json",
+        "/robots.txt",
+        "/ping",
+        "/healthz",
+    ] {
+        for host in ["app.test", "deep.test"] {
+            assert_eq!(leads(&table, host, path), "own", "{host}{path}");
+        }
+        assert_eq!(leads(&table, "auth.test", path), "own at authenticate", "{path}");
+    }
+    for path in [
+        "/.pomeriumx",
+        "/.well-known/pomeriumx",
+        "/.well-known/x",
+        "/ping/",
+        "/healthz/x",
+        "/oauth2/callback",
+        "/.POMERIUM",
+    ] {
+        assert_eq!(leads(&table, "app.test", path), "app.test/", "{path}");
+    }
+    for path in ["/ping", "/healthz", "/ping?x", "//ping"] {
+        assert_eq!(leads(&table, "nowhere.test", path), "own", "{path}");
+    }
+    for path in ["/robots.txt", "/.pomerium/", "/.well-known/pomerium"] {
+        assert_eq!(leads(&table, "nowhere.test", path), "unknown host", "{path}");
+    }
+}
+
+#[test]
+fn the_authenticate_host_is_ours_but_for_the_routes_it_has() {
+    let alone = RouteTable::new(&config(&["app.test/"]));
+    for path in ["/", "/oauth2/callback", "/anything", "/..;/x"] {
+        assert_eq!(leads(&alone, "auth.test", path), "own at authenticate", "{path}");
+        assert_eq!(leads(&alone, "auth.test:8443", path), "own at authenticate", "{path}");
+    }
+    let shared = RouteTable::new(&config(&["auth.test/"]));
+    for path in ["/", "/oauth2/callback", "/oauth2/x/../callback", "/.pomerium/sign_in"] {
+        assert_eq!(leads(&shared, "auth.test", path), "own at authenticate", "{path}");
+    }
+    assert_eq!(leads(&shared, "auth.test", "/anything"), "auth.test/");
+}
+
+const ODD: [&str; 9] =
+    ["/..;/x", "/a\\b", "/a%5cb", "/%252e%252e/x", "/%c0%ae/x", "/a%00", "/caf\u{e9}", "/;/x", "/a;x/../b"];
+
+#[test]
+fn an_odd_path_is_refused_where_a_path_decides_and_passes_where_none_does() {
+    let mut deciding = vec![config(&["app.test/", "app.test/x"]), config(&["app.test/x"]), config(&["app.test=/x"])];
+    let rules = |actions: Actions| {
+        [Rule { allow: Some(actions.clone()), deny: None }, Rule { allow: None, deny: Some(actions) }]
+    };
+    let by_path = Criterion::HttpPath(StringMatcher(vec![StringTest::Is("/x".to_owned())]));
+    for actions in [
+        Actions { and: vec![Criterion::Accept, by_path.clone()], ..Actions::default() },
+        Actions { or: vec![by_path.clone()], ..Actions::default() },
+        Actions { not: vec![by_path.clone()], ..Actions::default() },
+        Actions { nor: vec![by_path], ..Actions::default() },
+    ] {
+        for rule in rules(actions) {
+            let mut config = config(&["app.test/"]);
+            config.routes[0].policy = Policy { rules: vec![Rule::default(), rule] };
+            deciding.push(config);
+        }
+    }
+    // beyond a rewritten prefix or the path of `to` lies what is not the route's
+    let mut rewritten = config(&["app.test/"]);
+    rewritten.routes[0].prefix_rewrite = Some("/inner/".to_owned());
+    let mut below = config(&["app.test/"]);
+    below.routes[0].to[0].url.set_path("/inner");
+    deciding.extend([rewritten, below]);
+    for config in deciding {
+        let table = RouteTable::new(&config);
+        for path in ODD {
+            assert_eq!(leads(&table, "app.test", path), "odd", "{path} {:?}", config.routes);
+        }
+    }
+    let mut catch_all = config(&["app.test/", "other.test/x"]);
+    catch_all.routes[0].prefix_rewrite = Some("/".to_owned());
+    catch_all.routes[0].policy = Policy {
+        rules: vec![Rule { allow: Some(Actions { or: vec![Criterion::Accept], ..Actions::default() }), deny: None }],
+    };
+    let table = RouteTable::new(&catch_all);
+    for path in ODD {
+        assert_eq!(leads(&table, "app.test", path), "app.test/", "{path}");
+    }
+}
+
+#[test]
+fn a_path_with_two_readings_is_refused_only_where_they_lead_to_different_places() {
+    let table = RouteTable::new(&config(&["app.test=/exact", "app.test/admin", "app.test/"]));
+    for (path, leads_to) in [
+        ("/exact;x", "odd"),
+        ("/exact%3bx", "odd"),
+        ("/exact%3fx", "odd"),
+        ("/exact%23/x", "odd"),
+        ("/exac%2574", "odd"),
+        ("/adm%2569n", "odd"),
+        ("/a;x/dmin", "app.test/"),
+        ("/admin;x", "app.test/admin"),
+        ("/admin/x;jsessionid=1", "app.test/admin"),
+        ("/list;v=1/C%23", "app.test/"),
+        ("/a%2520b", "app.test/"),
+    ] {
+        assert_eq!(leads(&table, "app.test", path), leads_to, "{path}");
+    }
+    let mut by_path = config(&["app.test/"]);
+    let is_admin = Criterion::HttpPath(StringMatcher(vec![StringTest::Is("/admin".to_owned())]));
+    let deny = Actions { or: vec![is_admin], ..Actions::default() };
+    by_path.routes[0].policy = Policy { rules: vec![Rule { allow: None, deny: Some(deny) }] };
+    let table = RouteTable::new(&by_path);
+    for (path, leads_to) in [("/admin;x", "odd"), ("/admin%23", "odd"), ("/adm%2569n", "odd"), ("/a%20b", "app.test/")]
+    {
+        assert_eq!(leads(&table, "app.test", path), leads_to, "{path}");
+    }
+}
+
+#[test]
+fn the_asterisk_leads_to_no_route() {
+    let table = RouteTable::new(&config(&["app.test/"]));
+    let request = Head { method: "OPTIONS", ..Head::to("*") }.accepted();
+    assert!(matches!(table.locate(&request), Err(NotLocated::NoRoute)));
+}
+
+#[test]
+fn ten_thousand_hosts_are_found_by_name() {
+    let routes: Vec<_> = (0..10_000).map(|index| format!("app-{index}.test/")).collect();
+    let table = RouteTable::new(&config(&routes.iter().map(String::as_str).collect::<Vec<_>>()));
+    for index in [0, 4_999, 9_999] {
+        let host = format!("app-{index}.test");
+        assert_eq!(leads(&table, &host, "/x"), format!("{host}/"));
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_route_is_a_function_of_the_canonical_value(
+        path in difficult_path(),
+        host in "(?i)(app|auth|none)\\.test\\.?(:443)?",
+    ) {
+        let table = RouteTable::new(&config(&["app.test=/a", "app.test/admin", "app.test/public/", "app.test/", "auth.test/b"]));
+        let head = Head { target: &path, headers: vec![("host", &host)], ..Head::default() };
+        let Ok(request) = head.canonical() else { return Ok(()) };
+        let first = leads(&table, &host, &path);
+        let again = leads(&table, request.authority(), request.path());
+        // what dot segments took away is judged only once
+        if first != "odd" {
+            prop_assert_eq!(first, again);
+        }
+    }
+}
