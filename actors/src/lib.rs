@@ -4,7 +4,10 @@
 
 pub mod ask;
 pub mod authenticate;
+pub mod authorize;
 pub mod clock;
 pub mod databroker;
 pub mod idp;
 pub mod keyring;
+pub mod proxy;
+pub mod request;

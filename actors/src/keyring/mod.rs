@@ -4,6 +4,7 @@
 //! another's. A ring may hold several secrets: the first makes, all are tried by id, so that a secret can be replaced
 //! without signing anybody out.
 
+pub mod assertion;
 pub mod handle;
 mod seal;
 pub mod signed_url;
@@ -31,6 +32,8 @@ pub enum Purpose {
     IdTokenHint,
     /// Proof that a form came from our own page.
     Form,
+    /// Signatures of assertions, where no key was given for them.
+    Assertion,
 }
 
 impl Purpose {
@@ -43,6 +46,7 @@ impl Purpose {
             Self::DataKey => b"portcullis data key v1",
             Self::IdTokenHint => b"portcullis id token hint v1",
             Self::Form => b"portcullis form v1",
+            Self::Assertion => b"portcullis assertion v1",
         }
     }
 }

@@ -1,0 +1,7 @@
+//! What authorize promises.
+
+mod identity;
+mod matrix;
+pub(super) mod people;
+mod properties;
+mod rules;
