@@ -1,0 +1,133 @@
+//! The command line: what can be asked of the binary, and the exit codes it answers with.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Everything went well.
+pub const FINE: u8 = 0;
+/// Bad usage or configuration (`EX_USAGE` of sysexits).
+pub const USAGE: u8 = 64;
+/// A fault beneath us (`EX_SOFTWARE` of sysexits).
+pub const FAULT: u8 = 70;
+
+/// An identity-aware access proxy.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, about, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; `run` by default.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Without a command: `run` with this configuration.
+    #[command(flatten)]
+    pub run: ConfigFile,
+}
+
+/// Which configuration.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigFile {
+    /// The configuration file (YAML or JSON, Pomerium's keys).
+    #[arg(short = 'c', long = "config", value_name = "FILE", env = "PORTCULLIS_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway.
+    Run(ConfigFile),
+    /// Check a configuration and say everything that is wrong with it.
+    Validate(ConfigFile),
+    /// Run a gateway with a provider and an upstream of its own, to look at.
+    Demo(DemoOptions),
+    /// Print the event log as JSON lines, one CloudEvent each.
+    Events(EventsOptions),
+}
+
+/// How the demo runs.
+#[derive(Debug, Clone, Args)]
+pub struct DemoOptions {
+    /// Where to listen: a loopback address and a port.
+    #[arg(long, default_value = "127.0.0.1:8443", value_name = "ADDRESS:PORT", value_parser = loopback)]
+    pub address: std::net::SocketAddr,
+    /// Where log, keys and certificates are kept; a directory that goes away by default.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Write the configuration the demo runs on to this file.
+    #[arg(long, value_name = "FILE")]
+    pub config_out: Option<PathBuf>,
+    /// Run only the provider and the upstream, for a `portcullis run` beside them.
+    #[arg(long)]
+    pub peers_only: bool,
+}
+
+/// Which events.
+#[derive(Debug, Clone, Args)]
+pub struct EventsOptions {
+    /// Which log: the configuration's.
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// Begin at this sequence.
+    #[arg(long, default_value_t = 1, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..))]
+    pub from: u64,
+    /// Go on with what comes later, until interrupted.
+    #[arg(long)]
+    pub follow: bool,
+}
+
+fn loopback(text: &str) -> Result<std::net::SocketAddr, String> {
+    let address: std::net::SocketAddr =
+        text.parse().map_err(|_| "not an address and port, such as 127.0.0.1:8443".to_owned())?;
+    match address.ip() {
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) if ip.is_loopback() => Ok(address),
+        _ => Err("the demo listens on loopback only: its passwords are no secret".to_owned()),
+    }
+}
+
+/// Reads the arguments. Pomerium's `-config FILE`, with one dash, is `--config FILE`.
+///
+/// # Errors
+/// clap's own error, which prints itself: help and version go to stdout and are no failure.
+pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(arguments.map(two_dashes))
+}
+
+fn two_dashes(argument: OsString) -> OsString {
+    match argument.to_str() {
+        Some("-config") => "--config".into(),
+        Some("-version") => "--version".into(),
+        Some(text) if text.starts_with("-config=") => format!("-{text}").into(),
+        Some(_) | None => argument,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Cli, clap::Error> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn pomeriums_way_to_start_is_ours() {
+        for line in ["pomerium -config a.yaml", "p --config a.yaml", "p -config=a.yaml", "p -c a.yaml"] {
+            let cli = read(line).unwrap();
+            assert!(cli.command.is_none());
+            assert_eq!(cli.run.config, Some(PathBuf::from("a.yaml")), "{line}");
+        }
+        for line in ["p run -c a.yaml", "p run --config a.yaml", "p run -config a.yaml"] {
+            let Some(Command::Run(file)) = read(line).unwrap().command else { panic!("{line}") };
+            assert_eq!(file.config, Some(PathBuf::from("a.yaml")), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_demo_stays_on_loopback() {
+        assert!(read("p demo --address 0.0.0.0:8443").is_err());
+        assert!(read("p demo --address 127.0.0.1:9000").is_ok());
+        assert!(read("p demo --address [::1]:9000").is_ok());
+    }
+}

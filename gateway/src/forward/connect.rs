@@ -1,0 +1,161 @@
+//! One connection to an upstream: TCP, TLS where the route says so, HTTP/1.1.
+
+use std::sync::Arc;
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use portcullis_config::limits::UPSTREAM_CONNECT;
+use rustls::ClientConfig;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::body::RequestBody;
+
+/// Where an upstream is, and how it is spoken to: what two requests must share to share a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// An IP address or a name.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// Speak TLS.
+    pub tls: bool,
+    /// Believe any certificate (`tls_skip_verify`).
+    pub skip_verify: bool,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nothing came in time.
+    #[error("connecting took too long")]
+    Late,
+    /// The address cannot be reached or refused.
+    #[error("cannot connect: {0}")]
+    Io(#[from] std::io::Error),
+    /// The upstream's certificate is not valid for its name, or TLS failed otherwise.
+    #[error("TLS: {0}")]
+    Tls(std::io::Error),
+    /// The upstream does not speak HTTP/1.1.
+    #[error("HTTP: {0}")]
+    Http(#[from] hyper::Error),
+    /// The name is none that a certificate could have.
+    #[error("not a TLS server name")]
+    Name,
+}
+
+/// How upstream certificates are judged.
+#[derive(Clone)]
+pub struct Trust {
+    verified: Arc<ClientConfig>,
+    any: Arc<ClientConfig>,
+}
+
+impl Trust {
+    /// The system's certificate authorities (`SSL_CERT_FILE` and `SSL_CERT_DIR` over them).
+    ///
+    /// # Errors
+    /// Where rustls refuses the configuration.
+    pub fn of_system() -> Result<Self, rustls::Error> {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in rustls_native_certs::load_native_certs().certs {
+            // one bad file of the system's store is no reason to trust less of the others
+            let _ = roots.add(certificate);
+        }
+        let verified = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let provider = Arc::clone(verified.crypto_provider());
+        let any = ClientConfig::builder()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+            .with_no_client_auth();
+        Ok(Self { verified: Arc::new(with_http1(verified)), any: Arc::new(with_http1(any)) })
+    }
+}
+
+fn with_http1(mut config: ClientConfig) -> ClientConfig {
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
+}
+
+/// Connects, and drives the connection on this worker until it closes.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn connect(endpoint: &Endpoint, trust: &Trust) -> Result<SendRequest<RequestBody>, ConnectError> {
+    let connecting = async {
+        let tcp = TcpStream::connect((connect_host(&endpoint.host), endpoint.port)).await?;
+        tcp.set_nodelay(true)?;
+        if !endpoint.tls {
+            return handshake(TokioIo::new(tcp)).await;
+        }
+        let config = if endpoint.skip_verify { &trust.any } else { &trust.verified };
+        let name = ServerName::try_from(endpoint.host.trim_matches(['[', ']']).to_owned());
+        let name = name.map_err(|_| ConnectError::Name)?;
+        let tls = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await.map_err(ConnectError::Tls)?;
+        handshake(TokioIo::new(tls)).await
+    };
+    tokio::time::timeout(UPSTREAM_CONNECT, connecting).await.map_err(|_| ConnectError::Late)?
+}
+
+/// RFC 6761 §6.3: names under `localhost` are loopback, whatever the resolver says.
+fn connect_host(host: &str) -> &str {
+    if host == "localhost" || host.ends_with(".localhost") { "127.0.0.1" } else { host.trim_matches(['[', ']']) }
+}
+
+async fn handshake<T>(io: TokioIo<T>) -> Result<SendRequest<RequestBody>, ConnectError>
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::Builder::new().handshake(io).await?;
+    actix_rt::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "an upstream connection ended");
+        }
+    });
+    Ok(sender)
+}
+
+/// For `tls_skip_verify`: the name and the chain are not looked at, the handshake's signatures are.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

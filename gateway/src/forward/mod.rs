@@ -1,0 +1,173 @@
+//! Passing a permitted request to its upstream and the answer back: streamed both ways, one connection at a time.
+
+pub mod body;
+mod connect;
+pub mod outgoing;
+mod pool;
+mod upgrade;
+
+use std::rc::Rc;
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use portcullis_config::limits::UPSTREAM_RESPONSE;
+
+use body::{AnswerBody, RequestBody};
+pub use connect::Trust;
+use connect::{ConnectError, Endpoint};
+pub use outgoing::Outgoing;
+use pool::Lease;
+pub use pool::Pool;
+pub use upgrade::Tunnel;
+
+/// Why there is no answer from the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamFault {
+    /// It cannot be reached.
+    Unreachable,
+    /// It did not begin its answer in time.
+    Late,
+    /// It broke off, or answered what is not HTTP.
+    Broken,
+    /// The client's own body broke off.
+    ClientGone,
+}
+
+impl UpstreamFault {
+    /// What the access line says.
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::Unreachable => "upstream_unreachable",
+            Self::Late => "upstream_timeout",
+            Self::Broken => "upstream_broken",
+            Self::ClientGone => "request_body_broken",
+        }
+    }
+
+    /// The status that says so.
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Late => StatusCode::GATEWAY_TIMEOUT,
+            Self::Broken => StatusCode::BAD_GATEWAY,
+            Self::ClientGone => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// The upstream's answer: with a body, or with a connection that is no longer HTTP.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made and taken apart once a request: boxing would cost an allocation for each"
+)]
+pub enum Answer {
+    /// A response, hop-by-hop headers removed.
+    Response(Response<AnswerBody>),
+    /// `101 Switching Protocols`.
+    Switched(Response<()>, Tunnel),
+}
+
+/// Sends a request and waits for the head of its answer.
+///
+/// A request that cannot have reached the upstream, or may be repeated (RFC 9110 §9.2.2) and has no body, is sent once
+/// more on a new connection if the first was a kept one.
+///
+/// # Errors
+/// [`UpstreamFault`].
+pub async fn forward(pool: &Rc<Pool>, outgoing: Outgoing, body: Incoming) -> Result<Answer, UpstreamFault> {
+    let body = RequestBody::passing(body);
+    let repeatable = body.is_empty() && outgoing.method.is_idempotent();
+    let lease = pool.lease(&outgoing.endpoint).await.map_err(|error| unreachable(&outgoing.endpoint, &error))?;
+    let kept = !lease.is_fresh();
+    let request = outgoing.request(body).map_err(|_| UpstreamFault::Broken)?;
+    let again = match exchange(lease, request, outgoing.websocket).await {
+        Ok(answer) => return Ok(answer),
+        Err(Failed::Unsent(request)) if kept => *request,
+        Err(Failed::Broken) if kept && repeatable => {
+            outgoing.request(RequestBody::none()).map_err(|_| UpstreamFault::Broken)?
+        }
+        Err(failed) => return Err(failed.fault()),
+    };
+    let lease = pool.lease_fresh(&outgoing.endpoint).await.map_err(|error| unreachable(&outgoing.endpoint, &error))?;
+    exchange(lease, again, outgoing.websocket).await.map_err(Failed::fault)
+}
+
+fn unreachable(endpoint: &Endpoint, error: &ConnectError) -> UpstreamFault {
+    tracing::warn!(host = %endpoint.host, port = endpoint.port, %error, "an upstream cannot be reached");
+    UpstreamFault::Unreachable
+}
+
+enum Failed {
+    /// Nothing was sent: the request comes back whole.
+    Unsent(Box<Request<RequestBody>>),
+    /// The connection broke before the answer.
+    Broken,
+    /// The answer did not begin in time.
+    Late,
+    /// The client's body broke.
+    ClientGone,
+}
+
+impl Failed {
+    fn fault(self) -> UpstreamFault {
+        match self {
+            Self::Unsent(_) | Self::Broken => UpstreamFault::Broken,
+            Self::Late => UpstreamFault::Late,
+            Self::ClientGone => UpstreamFault::ClientGone,
+        }
+    }
+}
+
+async fn exchange(mut lease: Lease, request: Request<RequestBody>, websocket: bool) -> Result<Answer, Failed> {
+    let activity = request.body().activity();
+    let sending = lease.sender().try_send_request(request);
+    let mut response = match activity.within(UPSTREAM_RESPONSE, sending).await {
+        None => return Err(Failed::Late),
+        Some(Ok(response)) => response,
+        Some(Err(mut error)) => {
+            return Err(match error.take_message() {
+                Some(request) => Failed::Unsent(Box::new(request)),
+                None if activity.broke() => Failed::ClientGone,
+                None => {
+                    tracing::debug!(error = %error.error(), "an upstream broke off");
+                    Failed::Broken
+                }
+            });
+        }
+    };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // a switch that nobody asked for would turn the connection into something nobody looks at
+        if !websocket || !is_websocket(response.headers()) {
+            return Err(Failed::Broken);
+        }
+        let tunnel = Tunnel::to(hyper::upgrade::on(&mut response));
+        return Ok(Answer::Switched(response.map(drop), tunnel));
+    }
+    let (mut parts, incoming) = response.into_parts();
+    // how the upstream speaks is between it and us
+    parts.version = Version::HTTP_11;
+    remove_hop_by_hop(&mut parts.headers);
+    Ok(Answer::Response(Response::from_parts(parts, AnswerBody::upstream(incoming, lease))))
+}
+
+fn is_websocket(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// RFC 9110 §7.6.1: what concerns one connection is not passed on, nor what `Connection` names.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let nominated: Vec<_> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse::<http::HeaderName>().ok())
+        .collect();
+    for name in nominated {
+        headers.remove(name);
+    }
+    for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "te"] {
+        headers.remove(name);
+    }
+}

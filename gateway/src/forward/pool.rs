@@ -1,0 +1,112 @@
+//! Idle upstream connections of one worker: no lock, nothing shared.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::time::Instant;
+
+use hyper::client::conn::http1::SendRequest;
+use portcullis_config::limits::{UPSTREAM_IDLE, UPSTREAM_IDLE_CONNECTIONS};
+
+use super::body::RequestBody;
+use super::connect::{ConnectError, Endpoint, Trust, connect};
+
+struct Idle {
+    sender: SendRequest<RequestBody>,
+    since: Instant,
+}
+
+/// The pool of a worker.
+pub struct Pool {
+    trust: Trust,
+    idle: RefCell<HashMap<Endpoint, VecDeque<Idle>>>,
+}
+
+/// A connection in use. Dropped, it closes; given back, it serves another request.
+pub struct Lease {
+    pool: Rc<Pool>,
+    endpoint: Endpoint,
+    sender: SendRequest<RequestBody>,
+    fresh: bool,
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(trust: Trust) -> Rc<Self> {
+        Rc::new(Self { trust, idle: RefCell::default() })
+    }
+
+    /// A connection: the one that was used last, or a new one.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn lease(self: &Rc<Self>, endpoint: &Endpoint) -> Result<Lease, ConnectError> {
+        while let Some(mut sender) = self.take_idle(endpoint) {
+            if sender.ready().await.is_ok() {
+                return Ok(self.leased(endpoint, sender, false));
+            }
+        }
+        self.lease_fresh(endpoint).await
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn lease_fresh(self: &Rc<Self>, endpoint: &Endpoint) -> Result<Lease, ConnectError> {
+        let sender = connect(endpoint, &self.trust).await?;
+        Ok(self.leased(endpoint, sender, true))
+    }
+
+    fn leased(self: &Rc<Self>, endpoint: &Endpoint, sender: SendRequest<RequestBody>, fresh: bool) -> Lease {
+        Lease { pool: Rc::clone(self), endpoint: endpoint.clone(), sender, fresh }
+    }
+
+    fn take_idle(&self, endpoint: &Endpoint) -> Option<SendRequest<RequestBody>> {
+        let mut all = self.idle.borrow_mut();
+        let idle = all.get_mut(endpoint)?;
+        let now = Instant::now();
+        while idle.front().is_some_and(|idle| now.duration_since(idle.since) > UPSTREAM_IDLE) {
+            idle.pop_front();
+        }
+        loop {
+            let newest = idle.pop_back()?;
+            if !newest.sender.is_closed() {
+                return Some(newest.sender);
+            }
+        }
+    }
+
+    /// Closes connections that were idle for too long.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        self.idle.borrow_mut().retain(|_, idle| {
+            idle.retain(|idle| !idle.sender.is_closed() && now.duration_since(idle.since) <= UPSTREAM_IDLE);
+            !idle.is_empty()
+        });
+    }
+}
+
+impl Lease {
+    /// The connection's sender.
+    pub fn sender(&mut self) -> &mut SendRequest<RequestBody> {
+        &mut self.sender
+    }
+
+    /// Whether it was opened for this request: its failing is the upstream's, not a stale connection's.
+    pub const fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Returns the connection after a complete exchange.
+    pub fn give_back(self) {
+        if self.sender.is_closed() {
+            return;
+        }
+        let mut all = self.pool.idle.borrow_mut();
+        let idle = all.entry(self.endpoint).or_default();
+        if idle.len() < UPSTREAM_IDLE_CONNECTIONS {
+            idle.push_back(Idle { sender: self.sender, since: Instant::now() });
+        }
+    }
+}

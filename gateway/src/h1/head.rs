@@ -1,0 +1,141 @@
+//! One request head, byte by byte: RFC 9112 §2 to §6, and nothing that a lenient reader would add.
+
+use portcullis_config::limits::REQUEST_HEAD_BYTES;
+
+/// The first byte that may not pass, counted from the start of what was just read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Violation {
+    /// How many bytes before it may pass.
+    pub at: usize,
+}
+
+/// How the body after a head is framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// There is none.
+    None,
+    /// So many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked,
+    /// The request asks to switch protocols.
+    Switch,
+}
+
+/// A head that is being read.
+#[derive(Debug, Default)]
+pub struct Head {
+    line: Vec<u8>,
+    read: usize,
+    begun: bool,
+    blank: bool,
+    old: bool,
+    length: Option<u64>,
+    chunked: bool,
+    switch: bool,
+}
+
+impl Head {
+    /// Takes bytes up to the end of the head; says how many, and the framing once the head is whole.
+    ///
+    /// # Errors
+    /// [`Violation`].
+    pub fn take(&mut self, bytes: &[u8]) -> Result<(usize, Option<Framing>), Violation> {
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+                self.keep(rest).ok_or(Violation { at })?;
+                return Ok((bytes.len(), None));
+            };
+            let line = rest.get(..end).unwrap_or_default();
+            self.keep(line).ok_or(Violation { at })?;
+            let line = std::mem::take(&mut self.line);
+            let violation = Violation { at: at + end };
+            let line = line.strip_suffix(b"\r").ok_or(violation)?;
+            at += end + 1;
+            if let Some(framing) = self.line(line).ok_or(violation)? {
+                return Ok((at, Some(framing)));
+            }
+        }
+        Ok((at, None))
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Option<()> {
+        self.read += bytes.len() + 1;
+        if self.read > REQUEST_HEAD_BYTES + 2 {
+            return None;
+        }
+        self.line.extend_from_slice(bytes);
+        Some(())
+    }
+
+    /// One line without its end: `None` refuses it, `Some(Some(…))` ends the head.
+    fn line(&mut self, line: &[u8]) -> Option<Option<Framing>> {
+        if !self.begun {
+            if line.is_empty() {
+                // RFC 9112 §2.2: one empty line before the request line is forgiven
+                return (!std::mem::replace(&mut self.blank, true)).then_some(None);
+            }
+            self.begun = true;
+            return self.request_line(line).map(|()| None);
+        }
+        if line.is_empty() {
+            return self.framing().map(Some);
+        }
+        self.field(line).map(|()| None)
+    }
+
+    fn request_line(&mut self, line: &[u8]) -> Option<()> {
+        let mut parts = line.split(|byte| *byte == b' ');
+        let (method, target, version) = (parts.next()?, parts.next()?, parts.next()?);
+        let whole = parts.next().is_none() && !target.is_empty();
+        self.old = version == b"HTTP/1.0";
+        let version = self.old || version == b"HTTP/1.1";
+        // a fragment is never sent (RFC 9112 §3.2), and hyper would cut it off without a word
+        let clean = target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#');
+        (whole && version && clean && is_token(method)).then_some(())
+    }
+
+    fn field(&mut self, line: &[u8]) -> Option<()> {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let (name, value) = (line.get(..colon)?, line.get(colon + 1..)?);
+        let clean = value.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f));
+        if !is_token(name) || !clean {
+            return None;
+        }
+        let value = value.trim_ascii();
+        if name.eq_ignore_ascii_case(b"content-length") {
+            if self.length.is_some() || value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
+                return None;
+            }
+            self.length = Some(std::str::from_utf8(value).ok()?.parse().ok()?);
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                return None;
+            }
+            self.chunked = true;
+        } else if name.eq_ignore_ascii_case(b"upgrade") {
+            self.switch = true;
+        }
+        Some(())
+    }
+
+    fn framing(&self) -> Option<Framing> {
+        match (self.length, self.chunked) {
+            (Some(_), true) => None,
+            // RFC 9112 §6.1: a transfer coding in HTTP/1.0 means faulty framing
+            (None, true) if self.old => None,
+            // nothing switches protocols and has a body
+            (Some(1..), false) | (None, true) if self.switch => None,
+            (None, true) => Some(Framing::Chunked),
+            (Some(0) | None, false) if self.switch => Some(Framing::Switch),
+            (Some(length), false) => Some(Framing::Length(length)),
+            (None, false) => Some(Framing::None),
+        }
+    }
+}
+
+/// RFC 9110 §5.6.2
+fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+}

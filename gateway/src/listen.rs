@@ -1,0 +1,202 @@
+//! Sockets and connections: accept, TLS, HTTP/1.1 or HTTP/2, each on the worker that accepted it.
+
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix_server::{Server, ServerHandle};
+use actix_service::{fn_factory, fn_service};
+use anyhow::{Context, Result};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use portcullis_config::ListenAddress;
+use portcullis_config::limits::{
+    H2_PENDING_RESETS, H2_PING, H2_STREAMS, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, REQUEST_HEAD_BYTES, REQUEST_HEADERS,
+};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::h1::Gate;
+use crate::serve::serve;
+use crate::worker::{Blueprint, Worker};
+
+/// Binds an address; without a host, on every interface of both families.
+///
+/// # Errors
+/// The address is in use, or not ours.
+pub fn bind(address: &ListenAddress) -> Result<TcpListener> {
+    let port = address.port;
+    let bound = match &address.host {
+        Some(host) => TcpListener::bind((host.as_str(), port)),
+        None => TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port))),
+    };
+    bound.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// How a listener speaks, and how it is told to stop.
+#[derive(Clone)]
+pub struct Speech {
+    /// TLS; plain HTTP without.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Becomes true when the node drains.
+    pub draining: watch::Receiver<bool>,
+    /// How many clients are connected.
+    pub open: Open,
+}
+
+/// Counts client connections, so that a node that drains knows when the last one is gone.
+#[derive(Clone, Default)]
+pub struct Open(Arc<watch::Sender<usize>>);
+
+/// One client connection.
+pub struct Entered(Open);
+
+impl Open {
+    fn enter(&self) -> Entered {
+        self.0.send_modify(|open| *open += 1);
+        Entered(self.clone())
+    }
+
+    /// Waits until nobody is connected.
+    pub async fn nobody(&self) {
+        // the sender lives in this very value: waiting cannot fail
+        let _ = self.0.subscribe().wait_for(|open| *open == 0).await;
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|open| *open = open.saturating_sub(1));
+    }
+}
+
+/// Starts the workers of a listener. They stop with the handle.
+///
+/// # Errors
+/// The system refuses the socket.
+pub fn start(listener: TcpListener, speech: Speech, blueprint: Blueprint, workers: usize) -> Result<ServerHandle> {
+    let factory = move || {
+        let (speech, blueprint) = (speech.clone(), blueprint.clone());
+        fn_factory(move || {
+            let (speech, blueprint) = (speech.clone(), blueprint.clone());
+            async move {
+                let worker = Worker::build(blueprint).await.map_err(|error| {
+                    tracing::error!(%error, "a worker cannot start");
+                })?;
+                let service = fn_service(move |stream: TcpStream| {
+                    let (worker, speech) = (Rc::clone(&worker), speech.clone());
+                    async move {
+                        accept(stream, worker, speech).await;
+                        Ok::<_, ()>(())
+                    }
+                });
+                Ok::<_, ()>(service)
+            }
+        })
+    };
+    let server = Server::build()
+        .workers(workers)
+        .backlog(4096)
+        .disable_signals()
+        .shutdown_timeout(0)
+        .listen("gateway", listener, factory)?
+        .run();
+    let handle = server.handle();
+    actix_rt::spawn(server);
+    Ok(handle)
+}
+
+async fn accept(stream: TcpStream, worker: Rc<Worker>, speech: Speech) {
+    let _open = speech.open.enter();
+    let Ok(peer) = stream.peer_addr() else { return };
+    // latency over batching: an answer is written whole
+    let _ = stream.set_nodelay(true);
+    match &speech.tls {
+        None => speak(stream, false, Facts { peer, https: false }, worker, speech.draining).await,
+        Some(tls) => {
+            let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
+            match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+                Ok(Ok(stream)) => {
+                    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                    speak(stream, h2, Facts { peer, https: true }, worker, speech.draining).await;
+                }
+                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!("a TLS handshake took too long"),
+            }
+        }
+    }
+}
+
+/// What a request's connection says of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Whether it came by TLS.
+    pub https: bool,
+}
+
+/// Runs on the current worker whatever a connection spawns.
+#[derive(Clone, Copy)]
+struct OnThisWorker;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for OnThisWorker
+where
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        actix_rt::spawn(future);
+    }
+}
+
+async fn speak<T>(stream: T, h2: bool, facts: Facts, worker: Rc<Worker>, mut draining: watch::Receiver<bool>)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let worker = Rc::clone(&worker);
+        async move { Ok::<_, std::convert::Infallible>(serve(request, facts, worker).await) }
+    });
+    let outcome = if h2 {
+        let mut builder = hyper::server::conn::http2::Builder::new(OnThisWorker);
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(H2_STREAMS)
+            .keep_alive_interval(H2_PING)
+            .keep_alive_timeout(H2_PING)
+            .max_pending_accept_reset_streams(H2_PENDING_RESETS)
+            .max_local_error_reset_streams(H2_PENDING_RESETS)
+            .max_header_list_size(u32::try_from(REQUEST_HEAD_BYTES).unwrap_or(u32::MAX));
+        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            _ = draining.wait_for(|draining| *draining) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    } else {
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(REQUEST_HEAD_BYTES)
+            .max_headers(REQUEST_HEADERS)
+            .pipeline_flush(true);
+        let mut connection =
+            std::pin::pin!(builder.serve_connection(TokioIo::new(Gate::new(stream)), service).with_upgrades());
+        tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            _ = draining.wait_for(|draining| *draining) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "a client connection ended");
+    }
+}

@@ -1,0 +1,292 @@
+//! One node: its actors started in order, its listeners, and its end in the reverse order.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use actix::{Actor, Addr};
+use actix_rt::{Arbiter, ArbiterHandle};
+use actix_server::ServerHandle;
+use anyhow::{Context, Result, anyhow};
+use portcullis_actors::ask::Port;
+use portcullis_actors::authenticate::provider::{Begin, EndSession, Provider, Redeem};
+use portcullis_actors::authenticate::provider_id;
+use portcullis_actors::authenticate::sign_in::{Arrive, Leave, Return, SignIn, Tools as SignInTools};
+use portcullis_actors::authorize::decision_log::{DecisionLog, LineSink};
+use portcullis_actors::databroker::broker::{Broker, End, Open, StandingOf, Tools as BrokerTools};
+use portcullis_actors::databroker::data_keys::DataKeys;
+use portcullis_actors::databroker::journal::{Flush, Journal};
+use portcullis_actors::databroker::replica::Replica;
+use portcullis_actors::databroker::store::{self, Store};
+use portcullis_actors::databroker::view::Views;
+use portcullis_actors::keyring::assertion::AssertionKeys;
+use portcullis_actors::keyring::{Keyring, Purpose};
+use portcullis_actors::proxy::connections::{Connections, Cutter};
+use portcullis_config::limits::{
+    ASKS_IN_FLIGHT, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_TIMEOUT, SIGN_IN_DEADLINE,
+};
+use portcullis_config::{Config, Secret};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::forward::Trust;
+use crate::health::{self, Vitals};
+use crate::in_force::InForce;
+use crate::listen::{self, Speech};
+use crate::state_dir;
+use crate::tls;
+use crate::worker::Blueprint;
+
+/// A node that runs.
+pub struct Node {
+    vitals: Arc<Vitals>,
+    draining: watch::Sender<bool>,
+    open: listen::Open,
+    connections: Connections,
+    journal: Addr<Journal>,
+    gateway: ServerHandle,
+    health: ServerHandle,
+    arbiters: Vec<Arbiter>,
+    fallen: mpsc::Receiver<&'static str>,
+}
+
+impl Node {
+    /// Starts a node. `data_dir` keeps its log and the secrets that the configuration does not give.
+    ///
+    /// # Errors
+    /// A listener, a certificate, a key or the store cannot be had. A log that is away is no error: the node waits.
+    pub async fn start(config: Config, data_dir: &Path, listener: TcpListener) -> Result<Self> {
+        let config = Arc::new(config);
+        let tls = (!config.insecure_server).then(|| tls::server_config(&config.certificates)).transpose()?;
+        let keys = Keys::of(&config, data_dir)?;
+        let health_listener = listen::bind(&config.health_check_addr).context("health_check_addr")?;
+        let (address, health_address) = (listener.local_addr()?, health_listener.local_addr()?);
+        let store = store::open(&config.storage, data_dir).await?;
+
+        let views = Arc::new(Views::default());
+        let in_force = InForce::new(&config);
+        let vitals = Arc::new(Vitals {
+            views: Arc::clone(&views),
+            listening: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            revision: in_force.now().revision.clone(),
+        });
+        let health = health::start(health_listener, Arc::clone(&vitals))?;
+        tracing::info!("health on http://{health_address}");
+
+        // in the order of their start; they stop in the reverse order
+        let (fall, fallen) = mpsc::channel(8);
+        let mut arbiters = Vec::new();
+        let lines = start_decision_log(&mut arbiters, &fall);
+        let databroker = start_databroker(&mut arbiters, &fall, store, &views, &keys).await?;
+        let authenticate =
+            start_authenticate(&mut arbiters, &fall, &config, &keys, databroker.standing.clone()).await?;
+        let connections = Connections::default();
+        start_proxy(&mut arbiters, &fall, &connections, &views);
+
+        let blueprint = Blueprint {
+            idp: provider_id(&config.idp).into(),
+            in_force,
+            views,
+            connections: connections.clone(),
+            keyring: keys.shared,
+            cookie_keyring: keys.cookie,
+            assertion_keys: Arc::new(keys.assertion),
+            trust: Trust::of_system()?,
+            lines,
+            open: databroker.open,
+            end: databroker.end,
+            arrive: authenticate.arrive,
+            returned: authenticate.returned,
+            leave: authenticate.leave,
+            config,
+        };
+        let (draining, drained) = watch::channel(false);
+        let open = listen::Open::default();
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let workers = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        let speech = Speech { tls, draining: drained, open: open.clone() };
+        let gateway = listen::start(listener, speech, blueprint, workers)?;
+        vitals.listening.store(true, Ordering::Release);
+        tracing::info!("listening on {scheme}://{address}");
+        Ok(Self { vitals, draining, open, connections, journal: databroker.journal, gateway, health, arbiters, fallen })
+    }
+
+    /// Waits until a component falls that the node cannot do without; its name.
+    pub async fn fallen(&mut self) -> &'static str {
+        self.fallen.recv().await.unwrap_or("the node")
+    }
+
+    /// Stops in order: not ready, drained, journal flushed, then the actors, the last started first.
+    pub async fn stop(mut self) {
+        self.vitals.draining.store(true, Ordering::Release);
+        // no new connections; those that are open end after the request they are at
+        self.gateway.pause().await;
+        self.draining.send_replace(true);
+        if tokio::time::timeout(DRAIN, self.open.nobody()).await.is_err() {
+            tracing::info!(open = self.connections.len(), "cutting what is still open");
+        }
+        self.connections.stop();
+        self.gateway.stop(false).await;
+        let _ = tokio::time::timeout(DRAIN, self.journal.send(Flush)).await;
+        while let Some(arbiter) = self.arbiters.pop() {
+            arbiter.stop();
+            // a thread that panicked has said so already
+            let _ = actix_rt::task::spawn_blocking(move || arbiter.join()).await;
+        }
+        self.health.stop(false).await;
+    }
+}
+
+/// What the node seals and signs with.
+struct Keys {
+    shared: Keyring,
+    cookie: Keyring,
+    assertion: AssertionKeys,
+}
+
+impl Keys {
+    fn of(config: &Config, data_dir: &Path) -> Result<Self> {
+        let given = |secret: &Option<Secret>, name| match secret {
+            Some(secret) => Ok(secret.clone()),
+            None => state_dir::secret(data_dir, name),
+        };
+        let shared = Keyring::new(vec![given(&config.shared_secret, "shared_secret")?])?;
+        let cookie = Keyring::new(vec![given(&config.cookie_secret, "cookie_secret")?])?;
+        let assertion = match &config.signing_key {
+            Some(pem) => AssertionKeys::from_pem(pem.expose()).context("signing_key")?,
+            None => AssertionKeys::derived(&shared)?,
+        };
+        Ok(Self { shared, cookie, assertion })
+    }
+}
+
+/// Says which component fell, when the thread it runs on unwinds.
+struct Fall {
+    name: &'static str,
+    to: mpsc::Sender<&'static str>,
+}
+
+impl Drop for Fall {
+    fn drop(&mut self) {
+        // during an orderly stop nobody listens any more
+        let _ = self.to.try_send(self.name);
+    }
+}
+
+/// A thread of its own for a component.
+fn arbiter(arbiters: &mut Vec<Arbiter>, fall: &mpsc::Sender<&'static str>, name: &'static str) -> ArbiterHandle {
+    let arbiter = Arbiter::new();
+    let fall = Fall { name, to: fall.clone() };
+    arbiter.spawn(async move {
+        let _fall = fall;
+        std::future::pending::<()>().await;
+    });
+    let handle = arbiter.handle();
+    arbiters.push(arbiter);
+    handle
+}
+
+fn start_decision_log(arbiters: &mut Vec<Arbiter>, fall: &mpsc::Sender<&'static str>) -> LineSink {
+    let lost = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&lost);
+    let handle = arbiter(arbiters, fall, "the request log");
+    let log = DecisionLog::start_in_arbiter(&handle, move |_| DecisionLog::new(std::io::stdout(), counted));
+    LineSink::new(&log, lost)
+}
+
+/// The ways into databroker.
+struct Databroker {
+    open: Port<Open>,
+    end: Port<End>,
+    standing: Port<StandingOf>,
+    journal: Addr<Journal>,
+}
+
+async fn start_databroker(
+    arbiters: &mut Vec<Arbiter>,
+    fall: &mpsc::Sender<&'static str>,
+    Store { log, vault }: Store,
+    views: &Arc<Views>,
+    keys: &Keys,
+) -> Result<Databroker> {
+    let wrapping = keys.shared.sealer(Purpose::DataKey)?;
+    let hand_overs = keys.shared.sealer(Purpose::HandOver)?;
+    let id_token_hints = keys.shared.sealer(Purpose::IdTokenHint)?;
+    let views = Arc::clone(views);
+    let source = format!("/portcullis/{}", uuid::Uuid::new_v4());
+    let (made, making) = oneshot::channel();
+    arbiter(arbiters, fall, "databroker").spawn(async move {
+        let data_keys = Rc::new(DataKeys::new(Arc::clone(&vault), wrapping));
+        let replica = Replica::new(Arc::clone(&log), Rc::clone(&data_keys), Arc::clone(&views), source.clone()).start();
+        let journal = Journal::new(Arc::clone(&log), replica, Arc::clone(&views), source).start();
+        let tools = BrokerTools { log, vault, data_keys, views, journal: journal.clone(), hand_overs, id_token_hints };
+        let broker = Broker::new(tools).start();
+        let _ = made.send(Databroker {
+            open: Port::new(broker.clone(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
+            end: Port::new(broker.clone(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
+            standing: Port::new(broker, ASKS_IN_FLIGHT, COMMAND_DEADLINE),
+            journal,
+        });
+    });
+    making.await.map_err(|_| anyhow!("databroker did not start"))
+}
+
+/// The ways into authenticate.
+struct Authenticate {
+    arrive: Port<Arrive>,
+    returned: Port<Return>,
+    leave: Port<Leave>,
+}
+
+async fn start_authenticate(
+    arbiters: &mut Vec<Arbiter>,
+    fall: &mpsc::Sender<&'static str>,
+    config: &Arc<Config>,
+    keys: &Keys,
+    standing: Port<StandingOf>,
+) -> Result<Authenticate> {
+    let config = Arc::clone(config);
+    let signer = keys.shared.signer(Purpose::SignedUrl)?;
+    let keepsakes = keys.cookie.sealer(Purpose::SignIn)?;
+    let handles = keys.shared.sealer(Purpose::Handle)?;
+    let hand_overs = keys.shared.sealer(Purpose::HandOver)?;
+    let id_token_hints = keys.shared.sealer(Purpose::IdTokenHint)?;
+    let (made, making) = oneshot::channel();
+    arbiter(arbiters, fall, "authenticate").spawn(async move {
+        let provider = Provider::new(config.idp.clone(), config.authenticate_service_url.clone()).start();
+        let tools = SignInTools {
+            url: config.authenticate_service_url.clone(),
+            cookie: config.cookie.clone(),
+            idp: provider_id(&config.idp),
+            begin: Port::<Begin>::new(provider.clone(), ASKS_IN_FLIGHT, SIGN_IN_DEADLINE),
+            redeem: Port::<Redeem>::new(provider.clone(), ASKS_IN_FLIGHT, SIGN_IN_DEADLINE),
+            end_session: Port::<EndSession>::new(provider, ASKS_IN_FLIGHT, IDP_TIMEOUT),
+            standing,
+            signer,
+            keepsakes,
+            handles,
+            hand_overs,
+            id_token_hints,
+        };
+        let sign_in = SignIn::new(tools).start();
+        let _ = made.send(Authenticate {
+            arrive: Port::new(sign_in.clone(), ASKS_IN_FLIGHT, SIGN_IN_DEADLINE),
+            returned: Port::new(sign_in.clone(), ASKS_IN_FLIGHT, SIGN_IN_DEADLINE),
+            leave: Port::new(sign_in, ASKS_IN_FLIGHT, SIGN_IN_DEADLINE),
+        });
+    });
+    making.await.map_err(|_| anyhow!("authenticate did not start"))
+}
+
+fn start_proxy(
+    arbiters: &mut Vec<Arbiter>,
+    fall: &mpsc::Sender<&'static str>,
+    connections: &Connections,
+    views: &Arc<Views>,
+) {
+    let (connections, views) = (connections.clone(), Arc::clone(views));
+    let handle = arbiter(arbiters, fall, "proxy");
+    Cutter::start_in_arbiter(&handle, move |_| Cutter::new(connections, views));
+}

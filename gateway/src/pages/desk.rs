@@ -1,0 +1,135 @@
+//! What the pages and the request path of one worker share: keys, and who is calling.
+
+use std::borrow::Cow;
+
+use http::StatusCode;
+use portcullis_actors::authenticate::cookie::start_prefix;
+use portcullis_actors::authenticate::identify::{CannotSay, Identifier};
+use portcullis_actors::authenticate::start::{self, Departure};
+use portcullis_actors::authenticate::{Caller, cookie};
+use portcullis_actors::keyring::signed_url::UrlSigner;
+use portcullis_actors::keyring::{KeyError, Sealer};
+use portcullis_actors::request::{Canonical, Presented, cookies};
+use portcullis_config::Cookie;
+use portcullis_events::{SessionId, Time};
+
+use crate::answer::Answer;
+use crate::worker::Blueprint;
+
+/// The desk of one worker.
+pub struct Desk {
+    /// Handles.
+    pub handles: Sealer,
+    /// URLs between proxy and authenticate.
+    pub signer: UrlSigner,
+    /// Proof that a form is ours.
+    pub forms: Sealer,
+    /// What the worker was made from.
+    pub blueprint: Blueprint,
+}
+
+/// The node cannot do what it should right now.
+pub const UNAVAILABLE: Answer =
+    Answer::new(StatusCode::SERVICE_UNAVAILABLE, "This cannot be done right now. Please try again in a moment.");
+
+/// The node cannot say who is calling.
+pub const CANNOT_SAY: Answer = Answer::new(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "It cannot be told right now whether your session is still open. Please try again in a moment.",
+);
+
+impl Desk {
+    /// Whom a handle for `host` is made for: the cookie's domain where it covers the host, else the host.
+    pub fn audience<'a>(&'a self, host: &'a str) -> &'a str {
+        match &self.cookie().domain {
+            Some(domain) if covers(domain, host) => domain,
+            Some(_) | None => host,
+        }
+    }
+
+    /// How the session cookie of `host` looks: without a domain that the host is not in.
+    pub fn cookie_for(&self, host: &str) -> Cow<'_, Cookie> {
+        let settings = self.cookie();
+        match &settings.domain {
+            Some(domain) if !covers(domain, host) => Cow::Owned(Cookie { domain: None, ..settings.clone() }),
+            Some(_) | None => Cow::Borrowed(settings),
+        }
+    }
+
+    /// The `cookie_*` settings.
+    pub fn cookie(&self) -> &Cookie {
+        &self.blueprint.config.cookie
+    }
+
+    /// Who presented this.
+    ///
+    /// # Errors
+    /// [`CannotSay`].
+    pub async fn identify(
+        &self,
+        request: &Canonical,
+        presented: &Presented,
+        now: Time,
+    ) -> Result<Option<Caller>, CannotSay> {
+        let blueprint = &self.blueprint;
+        let identifier = Identifier { handles: &self.handles, views: &blueprint.views, idp: &blueprint.idp };
+        identifier.identify(self.audience(request.host()), &presented.handle, now).await
+    }
+
+    /// Who is calling, by whatever the request presents.
+    ///
+    /// # Errors
+    /// [`CannotSay`].
+    pub async fn caller(&self, request: &Canonical, now: Time) -> Result<Option<Caller>, CannotSay> {
+        match Presented::of(request, &self.cookie().name) {
+            Some(presented) => self.identify(request, &presented, now).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The way to the sign-in page and back to `redirect_uri`.
+    ///
+    /// # Errors
+    /// [`KeyError`] where the operating system gives no randomness.
+    pub fn depart(&self, request: &Canonical, redirect_uri: &str, now: Time) -> Result<Departure, KeyError> {
+        let prefix = start_prefix(&self.cookie().name);
+        let held = cookies::pairs(request.headers()).find(|(name, _)| name.starts_with(&prefix));
+        start::depart(
+            &self.blueprint.config.authenticate_service_url,
+            redirect_uri,
+            &self.cookie().name,
+            held.map(|(_, value)| value),
+            &self.signer,
+            now,
+        )
+    }
+
+    /// The handle in the authenticate host's own cookie.
+    pub fn authenticate_handle<'a>(&self, request: &'a Canonical) -> Option<&'a str> {
+        cookies::single(request.headers(), &cookie::authenticate_name(&self.cookie().name))
+    }
+
+    /// The session that the authenticate host's own cookie names.
+    pub fn authenticate_session(&self, request: &Canonical, now: Time) -> Option<SessionId> {
+        let text = self.authenticate_handle(request)?;
+        let host = self.blueprint.config.authenticate_service_url.host_str()?;
+        portcullis_actors::keyring::handle::Handle::open(&self.handles, host, text, now).map(|handle| handle.session)
+    }
+}
+
+fn covers(domain: &str, host: &str) -> bool {
+    host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_domain_covers_itself_and_what_is_below() {
+        assert!(covers("example.com", "example.com"));
+        assert!(covers("example.com", "app.example.com"));
+        assert!(!covers("example.com", "badexample.com"));
+        assert!(!covers("example.com", "example.com.evil"));
+    }
+}

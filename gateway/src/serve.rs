@@ -1,0 +1,462 @@
+//! The life of a request: canonical or refused, ours or a route's, who is calling, what they may, and then on.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, REFERER, REFERRER_POLICY, SET_COOKIE, USER_AGENT};
+use http::header::{UPGRADE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper::upgrade::OnUpgrade;
+use portcullis_actors::authorize::{self, Decision, Permit, RefusalKind};
+use portcullis_actors::clock;
+use portcullis_actors::proxy::routes::{Located, NotLocated};
+use portcullis_actors::request::{Canonical, Peer, Presented, Source};
+use portcullis_config::Route;
+use portcullis_config::limits::{OWN_BODY_BYTES, OWN_BODY_TIMEOUT};
+use portcullis_events::{SessionId, Time};
+use uuid::Uuid;
+
+use crate::answer::{Answer, Format, is_navigation, redirect};
+use crate::forward::body::{AnswerBody, Guard};
+use crate::forward::outgoing::{Maker, NotPassed};
+use crate::forward::{self, UpstreamFault};
+use crate::in_force::Rules;
+use crate::listen::Facts;
+use crate::pages::bridge::Own;
+use crate::pages::desk::{CANNOT_SAY, UNAVAILABLE};
+use crate::telemetry::{AccessRecord, RequestLine};
+use crate::worker::Worker;
+
+/// Answers one request. Never fails: every refusal and every fault is an answer.
+pub async fn serve(mut request: Request<Incoming>, facts: Facts, worker: Rc<Worker>) -> Response<AnswerBody> {
+    let began = Instant::now();
+    let request_id: Rc<str> = Uuid::new_v4().hyphenated().to_string().into();
+    let upgrade = hyper::upgrade::on(&mut request);
+    let version = request.version();
+    let format = Format::of(request.headers());
+    let switching = version < Version::HTTP_2 && request.headers().contains_key(UPGRADE);
+    let promised = request.headers().get(http::header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+    let (head, body) = request.into_parts();
+    let unread = Unread::of(&head);
+    let peer = Peer { address: facts.peer.ip().to_canonical(), https: facts.https };
+    let canonical = match Canonical::of(head, peer) {
+        // RFC 9113 §8.1.1: a length that no body can have
+        Ok(_) if promised && body.is_end_stream() => Err(StatusCode::BAD_REQUEST),
+        Ok(canonical) => Ok(Rc::new(canonical)),
+        Err(bad) => {
+            tracing::debug!(request = %request_id, %bad, "a request was refused");
+            Err(bad.status())
+        }
+    };
+    let request = match canonical {
+        Ok(request) => request,
+        Err(status) => {
+            let answer = Answer::new(status, "The request is not one that can be read in one way only.");
+            let mut response = answer.render(format, &request_id);
+            if version < Version::HTTP_2 {
+                // who frames one request badly frames the next one badly
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            let line = unread.line(&request_id, facts);
+            return finish(&worker, own_headers(response), began, line, "bad_request");
+        }
+    };
+    let exchange = Exchange { worker, request, request_id, format, began, switching };
+    exchange.run(body, upgrade).await
+}
+
+/// What an access line says of a request that was never understood.
+struct Unread {
+    method: http::Method,
+}
+
+impl Unread {
+    fn of(head: &http::request::Parts) -> Self {
+        Self { method: head.method.clone() }
+    }
+
+    fn line(self, request_id: &str, facts: Facts) -> RequestLine {
+        RequestLine {
+            request_id: request_id.to_owned(),
+            method: self.method,
+            authority: String::new(),
+            path: String::new(),
+            client: facts.peer.ip().to_canonical(),
+            route: None,
+            referer: None,
+            user_agent: None,
+        }
+    }
+}
+
+struct Exchange {
+    worker: Rc<Worker>,
+    request: Rc<Canonical>,
+    request_id: Rc<str>,
+    format: Format,
+    began: Instant,
+    /// The client asked to switch protocols: unless that happens, nothing more is read from its connection.
+    switching: bool,
+}
+
+impl Exchange {
+    async fn run(self, body: Incoming, upgrade: OnUpgrade) -> Response<AnswerBody> {
+        let rules = self.worker.blueprint.in_force.now();
+        match rules.routes.locate(&self.request) {
+            Ok(Located::Own { at_authenticate }) => self.own(at_authenticate, body).await,
+            Ok(Located::Route { index, route }) => self.routed(&rules, index, route, body, upgrade).await,
+            Err(NotLocated::UnknownHost | NotLocated::NoRoute) => self.refuse(
+                Answer::new(StatusCode::NOT_FOUND, "There is nothing at this address."),
+                "route_not_found",
+                None,
+            ),
+            Err(NotLocated::OddPath) => {
+                let answer = Answer::new(StatusCode::BAD_REQUEST, "The path could be read in more than one way.");
+                self.refuse(answer, "ambiguous_path", None)
+            }
+        }
+    }
+
+    /// One of our own pages.
+    async fn own(self, at_authenticate: bool, body: Incoming) -> Response<AnswerBody> {
+        if self.request.headers().contains_key(CONTENT_ENCODING) {
+            let answer = Answer::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Encoded bodies are not accepted here.");
+            return self.refuse(answer, "own", None);
+        }
+        let body = match tokio::time::timeout(OWN_BODY_TIMEOUT, collect(body)).await {
+            Ok(Some(body)) => body,
+            Ok(None) => {
+                return self.refuse(Answer::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is too long."), "own", None);
+            }
+            Err(_) => {
+                let answer = Answer::new(StatusCode::REQUEST_TIMEOUT, "The body took too long to come.");
+                return self.refuse(answer, "own", None);
+            }
+        };
+        let own = Own { request: Rc::clone(&self.request), request_id: Rc::clone(&self.request_id), at_authenticate };
+        let response = self.worker.pages.answer(own, body).await;
+        let response = match response.status() {
+            StatusCode::NOT_FOUND if response.body().is_empty() => {
+                self.rendered(Answer::new(StatusCode::NOT_FOUND, "There is nothing at this address."), &response)
+            }
+            StatusCode::METHOD_NOT_ALLOWED if response.body().is_empty() => self
+                .rendered(Answer::new(StatusCode::METHOD_NOT_ALLOWED, "This address takes other methods."), &response),
+            status if status.is_server_error() && response.body().is_empty() => self.rendered(UNAVAILABLE, &response),
+            _ => response,
+        };
+        self.finish(own_headers(response), "own", None)
+    }
+
+    /// Our own rendering of a status that actix gave, with its headers (`Allow`).
+    fn rendered(&self, answer: Answer, given: &Response<Bytes>) -> Response<Bytes> {
+        let mut response = answer.render(self.format, &self.request_id);
+        if let Some(allow) = given.headers().get(http::header::ALLOW) {
+            response.headers_mut().insert(http::header::ALLOW, allow.clone());
+        }
+        response
+    }
+
+    /// A request to a route: who, whether, and on.
+    async fn routed(
+        self,
+        rules: &Arc<Rules>,
+        index: usize,
+        route: Arc<Route>,
+        body: Incoming,
+        upgrade: OnUpgrade,
+    ) -> Response<AnswerBody> {
+        let now = clock::now();
+        let desk = &self.worker.desk;
+        let presented = Presented::of(&self.request, &desk.cookie().name);
+        let identified = match &presented {
+            Some(presented) => desk.identify(&self.request, presented, now).await,
+            None => Ok(None),
+        };
+        // a node that cannot say who is calling treats the caller as nobody, and says so where somebody is needed
+        let (caller, cannot_say) = match identified {
+            Ok(caller) => (caller, None),
+            Err(reason) => (None, Some(reason)),
+        };
+        let session =
+            caller.as_ref().map(|caller| (caller.session().id, caller.session().person, caller.session().seq));
+        let (decision, outcome) =
+            authorize::authorize(&rules.policies, index, Arc::clone(&route), Rc::clone(&self.request), caller);
+        self.record(&decision, rules, &route, session);
+        let refusal = match outcome {
+            Ok(permit) => return self.pass(permit, route, session.map(|(id, _, _)| id), body, upgrade, now).await,
+            Err(refusal) => refusal,
+        };
+        match (refusal, cannot_say) {
+            (RefusalKind::SignIn, Some(reason)) => {
+                tracing::warn!(request = %self.request_id, %reason, "a session cannot be vouched for");
+                self.refuse(CANNOT_SAY, "session_unknown", Some(route))
+            }
+            (RefusalKind::SignIn, None) => {
+                let by_browser = presented.is_none_or(|presented| matches!(presented.source, Source::Cookie));
+                self.sign_in(by_browser, route, now)
+            }
+            (RefusalKind::Denied, _) => {
+                let answer = Answer::new(refusal.status(), "You are signed in, but you may not see this.");
+                let answer = if session.is_some() {
+                    answer.with_way("/.pomerium/".into(), "Who am I?")
+                } else {
+                    Answer::new(refusal.status(), "You may not see this.")
+                };
+                self.refuse(answer, "denied", Some(route))
+            }
+            (RefusalKind::NotFound, _) => {
+                let answer = Answer::new(refusal.status(), "There is nothing at this address.");
+                self.refuse(answer, "route_not_found", Some(route))
+            }
+        }
+    }
+
+    fn sign_in(self, by_browser: bool, route: Arc<Route>, now: Time) -> Response<AnswerBody> {
+        if !by_browser || !is_navigation(&self.request) {
+            let answer = Answer::new(StatusCode::UNAUTHORIZED, "Sign in first.");
+            return self.refuse(answer, "sign_in", Some(route));
+        }
+        match self.worker.desk.depart(&self.request, &self.request.url(), now) {
+            Ok(departure) => {
+                let response = redirect(StatusCode::FOUND, departure.url.as_str(), departure.cookie.iter());
+                self.finish(own_headers(response), "sign_in", Some(route))
+            }
+            Err(_) => self.refuse(UNAVAILABLE, "sign_in", Some(route)),
+        }
+    }
+
+    async fn pass(
+        self,
+        permit: Permit,
+        route: Arc<Route>,
+        session: Option<SessionId>,
+        body: Incoming,
+        upgrade: OnUpgrade,
+        now: Time,
+    ) -> Response<AnswerBody> {
+        let blueprint = &self.worker.blueprint;
+        let maker = Maker {
+            config: &blueprint.config,
+            managed: &self.worker.managed,
+            keys: &blueprint.assertion_keys,
+            assertions: &self.worker.assertions,
+            turn: &self.worker.turn,
+        };
+        let Ok(id) = HeaderValue::try_from(&*self.request_id) else {
+            return self.refuse(UNAVAILABLE, "fault", Some(route));
+        };
+        let outgoing = match maker.make(permit, &id, now) {
+            Ok(outgoing) => outgoing,
+            Err(NotPassed::Path) => {
+                let answer = Answer::new(StatusCode::BAD_REQUEST, "The path could be read in more than one way.");
+                return self.refuse(answer, "ambiguous_path", Some(route));
+            }
+            Err(NotPassed::WebSocket) => {
+                let answer = Answer::new(StatusCode::FORBIDDEN, "This address takes no WebSockets.");
+                return self.refuse(answer, "websocket_not_allowed", Some(route));
+            }
+            Err(NotPassed::Assertion) => return self.refuse(UNAVAILABLE, "fault", Some(route)),
+        };
+        match forward::forward(&self.worker.pool, outgoing, body).await {
+            Ok(forward::Answer::Response(response)) => {
+                let guard = Guard::new(blueprint.connections.clone(), Arc::clone(&blueprint.views), session);
+                self.passed(response.map(|body| body.guarded(guard)), route)
+            }
+            Ok(forward::Answer::Switched(response, tunnel)) => {
+                match blueprint.connections.admit(session, &blueprint.views) {
+                    Some(ticket) => {
+                        tunnel.join(upgrade, ticket);
+                        let mut response = response.map(|()| AnswerBody::own(Bytes::new()));
+                        let headers = response.headers_mut();
+                        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+                        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+                        self.passed(response, route)
+                    }
+                    None => self.refuse(UNAVAILABLE, "stopping", Some(route)),
+                }
+            }
+            Err(fault) => {
+                let message = match fault {
+                    UpstreamFault::Unreachable => "The application cannot be reached right now.",
+                    UpstreamFault::Late => "The application did not answer in time.",
+                    UpstreamFault::Broken => "The application broke off, or did not answer in HTTP.",
+                    UpstreamFault::ClientGone => "The request's body broke off.",
+                };
+                self.refuse(Answer::new(fault.status(), message), fault.detail(), Some(route))
+            }
+        }
+    }
+
+    /// The upstream's answer, with the headers that the configuration adds.
+    fn passed(self, mut response: Response<AnswerBody>, route: Arc<Route>) -> Response<AnswerBody> {
+        let cookie = &self.worker.desk.cookie().name;
+        let headers = response.headers_mut();
+        if headers.contains_key(SET_COOKIE) {
+            without_our_cookies(headers, cookie);
+        }
+        let added = &self.worker.blueprint.config.set_response_headers;
+        for (name, value) in added.iter().chain(&route.set_response_headers) {
+            headers.insert(name.clone(), value.clone());
+        }
+        self.recorded(response, "via_upstream", Some(route))
+    }
+
+    fn refuse(self, answer: Answer, detail: &'static str, route: Option<Arc<Route>>) -> Response<AnswerBody> {
+        let response = own_headers(answer.render(self.format, &self.request_id));
+        self.finish(response, detail, route)
+    }
+
+    fn finish(
+        self,
+        response: Response<Bytes>,
+        detail: &'static str,
+        route: Option<Arc<Route>>,
+    ) -> Response<AnswerBody> {
+        let mut response = response;
+        for (name, value) in &self.worker.blueprint.config.set_response_headers {
+            response.headers_mut().entry(name).or_insert_with(|| value.clone());
+        }
+        self.recorded(response.map(AnswerBody::own), detail, route)
+    }
+
+    fn recorded(
+        self,
+        mut response: Response<AnswerBody>,
+        detail: &'static str,
+        route: Option<Arc<Route>>,
+    ) -> Response<AnswerBody> {
+        if let Ok(id) = HeaderValue::try_from(&*self.request_id) {
+            response.headers_mut().insert(X_REQUEST_ID, id);
+        }
+        if self.switching && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let line = RequestLine {
+            request_id: self.request_id.to_string(),
+            method: self.request.method().clone(),
+            authority: self.request.authority().to_owned(),
+            path: self.request.path().to_owned(),
+            client: self.request.client(),
+            route,
+            referer: self.request.headers().get(REFERER).cloned(),
+            user_agent: self.request.headers().get(USER_AGENT).cloned(),
+        };
+        let record =
+            AccessRecord::new(Rc::clone(&self.worker.log), self.began, line, response.status().as_u16(), detail);
+        response.map(|body| body.recorded(record))
+    }
+
+    /// The decision line: what was decided, why, and on what state of the log and of the policy.
+    fn record(
+        &self,
+        decision: &Decision,
+        rules: &Rules,
+        route: &Route,
+        session: Option<(SessionId, portcullis_events::PersonId, u64)>,
+    ) {
+        self.worker.log.line("authorize check", |line| {
+            line.text("request-id", &self.request_id);
+            line.truth("allow", decision.allow());
+            line.list(
+                if decision.allow() { "allow-why-true" } else { "allow-why-false" },
+                decision.allow_reasons().names(),
+            );
+            line.truth("deny", decision.deny());
+            line.list(
+                if decision.deny() { "deny-why-true" } else { "deny-why-false" },
+                decision.deny_reasons().names(),
+            );
+            line.text("method", self.request.method().as_str());
+            line.text("host", self.request.host());
+            line.text("path", self.request.path());
+            line.text("ip", &self.request.client().to_string());
+            line.text("route-id", &route.id);
+            line.text("policy-revision", &rules.revision);
+            if let Some((id, person, seq)) = session {
+                line.text("session-id", &id.to_string());
+                line.text("person", &person.to_string());
+                line.number("session-sequence", seq);
+            }
+            line.number("log-sequence", self.worker.blueprint.views.progress.applied());
+        });
+    }
+}
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A request's whole body; `None` where it is too long or breaks off.
+async fn collect(mut body: Incoming) -> Option<Bytes> {
+    let mut collected = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.ok()?.into_data() {
+            if collected.len() + data.len() > OWN_BODY_BYTES {
+                return None;
+            }
+            collected.extend_from_slice(&data);
+        }
+    }
+    Some(collected.freeze())
+}
+
+/// What every answer of our own says: keep it nowhere, tell nobody where you came from, believe its type.
+fn own_headers(mut response: Response<Bytes>) -> Response<Bytes> {
+    let headers = response.headers_mut();
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.entry(REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
+    headers.entry(X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// An answer to a request that never became an exchange.
+fn finish(
+    worker: &Rc<Worker>,
+    response: Response<Bytes>,
+    began: Instant,
+    line: RequestLine,
+    detail: &'static str,
+) -> Response<AnswerBody> {
+    let mut response = response;
+    if let Ok(id) = HeaderValue::try_from(line.request_id.as_str()) {
+        response.headers_mut().insert(X_REQUEST_ID, id);
+    }
+    let record = AccessRecord::new(Rc::clone(&worker.log), began, line, response.status().as_u16(), detail);
+    response.map(|body| AnswerBody::own(body).recorded(record))
+}
+
+/// An upstream sets no cookie that is ours: it could sign its visitors in as somebody else, or out.
+fn without_our_cookies(headers: &mut HeaderMap, cookie: &str) {
+    let ours = |value: &HeaderValue| {
+        let name = value.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+        let bare = name.strip_prefix(b"__Host-").unwrap_or(name);
+        bare == cookie.as_bytes()
+            || bare.strip_prefix(cookie.as_bytes()).is_some_and(|rest| {
+                [b"_authenticate".as_slice(), b"_start_", b"_pkce_", b"_csrf"].iter().any(|ours| rest.starts_with(ours))
+            })
+    };
+    let kept: Vec<_> = headers.get_all(SET_COOKIE).iter().filter(|value| !ours(value)).cloned().collect();
+    headers.remove(SET_COOKIE);
+    for value in kept {
+        headers.append(SET_COOKIE, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstream_cannot_set_our_cookies() {
+        let mut headers = HeaderMap::new();
+        for value in ["_pomerium=x; Path=/", "a=b", "_pomerium_authenticate=x", " _pomerium =x", "_pomerium_theme=dark"]
+        {
+            headers.append(SET_COOKIE, HeaderValue::from_static(value));
+        }
+        without_our_cookies(&mut headers, "_pomerium");
+        let kept: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();
+        assert_eq!(kept, ["a=b", "_pomerium_theme=dark"]);
+    }
+}

@@ -1,0 +1,225 @@
+//! What the process tells: its own log on stderr, the request log on stdout.
+//!
+//! The request log is JSON lines, an access line and a decision line for each request, joined by `request-id`. A
+//! worker collects lines and hands them over in batches, so that no request waits for whoever reads stdout.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Instant;
+
+use portcullis_actors::authorize::decision_log::{LineSink, Lines};
+use portcullis_actors::clock;
+use portcullis_config::LogLevel;
+use tracing_subscriber::EnvFilter;
+
+/// Begins the process log on stderr.
+pub fn init(level: LogLevel) {
+    let level = match level {
+        LogLevel::Trace => "trace",
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warn",
+        LogLevel::Error => "error",
+    };
+    // dependencies speak up only when something is wrong with them, unless everything is asked for
+    let others = if level == "trace" { "debug" } else { "warn" };
+    let filter =
+        EnvFilter::new(format!("{others},portcullis={level},portcullis_actors={level},portcullis_config={level}"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    // a second call, in a test, keeps the first
+    let _ = subscriber.try_init();
+}
+
+/// How many bytes a worker collects before it hands them over at once.
+const BATCH: usize = 32 * 1024;
+
+/// The request log of one worker.
+pub struct RequestLog {
+    sink: LineSink,
+    pending: RefCell<Vec<u8>>,
+}
+
+impl RequestLog {
+    /// A log that hands its lines to `sink`.
+    pub fn new(sink: LineSink) -> Rc<Self> {
+        Rc::new(Self { sink, pending: RefCell::new(Vec::with_capacity(BATCH)) })
+    }
+
+    /// Adds one line, written by `write` into the object that is begun here.
+    pub fn line(&self, message: &str, write: impl FnOnce(&mut Line<'_>)) {
+        let full = {
+            let mut pending = self.pending.borrow_mut();
+            let mut line = Line::begin(&mut pending, message);
+            write(&mut line);
+            line.end();
+            pending.len() >= BATCH
+        };
+        if full {
+            self.flush();
+        }
+    }
+
+    /// Hands over what was collected.
+    pub fn flush(&self) {
+        let mut pending = self.pending.borrow_mut();
+        if !pending.is_empty() {
+            let batch = std::mem::replace(&mut *pending, Vec::with_capacity(BATCH));
+            self.sink.write(Lines(batch));
+        }
+    }
+}
+
+impl Drop for RequestLog {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// One JSON object being written. Everything beyond printable ASCII is escaped, so that a line stays a line and reads
+/// the same in every terminal.
+pub struct Line<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> Line<'a> {
+    fn begin(out: &'a mut Vec<u8>, message: &str) -> Self {
+        out.extend_from_slice(b"{\"level\":\"info\"");
+        let mut line = Self { out };
+        line.text("time", &clock::now().rfc3339());
+        line.text("message", message);
+        line
+    }
+
+    fn end(self) {
+        self.out.extend_from_slice(b"}\n");
+    }
+
+    fn name(&mut self, name: &str) {
+        self.out.extend_from_slice(b",\"");
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    /// A text.
+    pub fn text(&mut self, name: &str, value: &str) {
+        self.name(name);
+        self.out.push(b'"');
+        for part in value.chars() {
+            self.character(part);
+        }
+        self.out.push(b'"');
+    }
+
+    /// The value of a header, whatever bytes it has.
+    pub fn header(&mut self, name: &str, value: Option<&http::HeaderValue>) {
+        self.text(name, &value.map(|value| String::from_utf8_lossy(value.as_bytes())).unwrap_or_default());
+    }
+
+    /// A number.
+    pub fn number(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.name(name);
+        self.out.extend_from_slice(value.to_string().as_bytes());
+    }
+
+    /// A truth value.
+    pub fn truth(&mut self, name: &str, value: bool) {
+        self.name(name);
+        self.out.extend_from_slice(if value { b"true" } else { b"false" });
+    }
+
+    /// A list of names that need no escaping.
+    pub fn list<'b>(&mut self, name: &str, values: impl Iterator<Item = &'b str>) {
+        self.name(name);
+        self.out.push(b'[');
+        for (index, value) in values.enumerate() {
+            if index > 0 {
+                self.out.push(b',');
+            }
+            self.out.push(b'"');
+            self.out.extend_from_slice(value.as_bytes());
+            self.out.push(b'"');
+        }
+        self.out.push(b']');
+    }
+
+    fn character(&mut self, character: char) {
+        match character {
+            '"' => self.out.extend_from_slice(b"\\\""),
+            '\\' => self.out.extend_from_slice(b"\\\\"),
+            ' '..='~' => self.out.extend(u8::try_from(character)),
+            _ => {
+                let mut units = [0; 2];
+                for unit in character.encode_utf16(&mut units) {
+                    self.out.extend_from_slice(format!("\\u{unit:04x}").as_bytes());
+                }
+            }
+        }
+    }
+}
+
+/// The access line of one request, written when its answer has passed or was given up.
+pub struct AccessRecord {
+    log: Rc<RequestLog>,
+    began: Instant,
+    request: RequestLine,
+    status: u16,
+    detail: &'static str,
+    bytes: usize,
+}
+
+/// What an access line says of the request.
+pub struct RequestLine {
+    /// The request id.
+    pub request_id: String,
+    /// The method.
+    pub method: http::Method,
+    /// Host and port as asked for.
+    pub authority: String,
+    /// The path, without its query.
+    pub path: String,
+    /// The client.
+    pub client: std::net::IpAddr,
+    /// The route that took it, if one did.
+    pub route: Option<std::sync::Arc<portcullis_config::Route>>,
+    /// `Referer`, without its query: a query may carry what must not be kept.
+    pub referer: Option<http::HeaderValue>,
+    /// `User-Agent`.
+    pub user_agent: Option<http::HeaderValue>,
+}
+
+impl AccessRecord {
+    /// Begins a record for an answer.
+    pub fn new(log: Rc<RequestLog>, began: Instant, request: RequestLine, status: u16, detail: &'static str) -> Self {
+        Self { log, began, request, status, detail, bytes: 0 }
+    }
+
+    /// Bytes of the body passed.
+    pub fn add_bytes(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// The answer did not reach its end.
+    pub fn cut_short(&mut self) {
+        self.detail = "cut_short";
+    }
+}
+
+impl Drop for AccessRecord {
+    fn drop(&mut self) {
+        let request = &self.request;
+        self.log.line("http-request", |line| {
+            line.text("request-id", &request.request_id);
+            line.text("method", request.method.as_str());
+            line.text("authority", &request.authority);
+            line.text("path", &request.path);
+            line.text("forwarded-for", &request.client.to_string());
+            line.number("response-code", self.status);
+            line.text("response-code-details", self.detail);
+            line.number("size", self.bytes);
+            line.number("duration", self.began.elapsed().as_secs_f64());
+            line.text("upstream-cluster", request.route.as_ref().map_or("", |route| route.id.as_str()));
+            line.header("referer", request.referer.as_ref());
+            line.header("user-agent", request.user_agent.as_ref());
+        });
+    }
+}

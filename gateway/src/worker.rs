@@ -1,0 +1,118 @@
+//! What one worker holds: everything the request path needs, nothing that another worker writes.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use portcullis_actors::ask::Port;
+use portcullis_actors::authenticate::sign_in::{Arrive, Leave, Return};
+use portcullis_actors::authorize::assertion::AssertionCache;
+use portcullis_actors::authorize::decision_log::LineSink;
+use portcullis_actors::databroker::broker::{End, Open};
+use portcullis_actors::databroker::view::Views;
+use portcullis_actors::keyring::assertion::AssertionKeys;
+use portcullis_actors::keyring::{Keyring, Purpose};
+use portcullis_actors::proxy::connections::Connections;
+use portcullis_actors::request::hygiene::Managed;
+use portcullis_config::Config;
+
+use crate::forward::{Pool, Trust};
+use crate::in_force::InForce;
+use crate::pages::{Desk, Pages};
+use crate::telemetry::RequestLog;
+
+/// What every worker is made from: shared, read-only, or a way to ask.
+#[derive(Clone)]
+pub struct Blueprint {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Routes and policy in force.
+    pub in_force: Arc<InForce>,
+    /// The views of this node.
+    pub views: Arc<Views>,
+    /// What is open.
+    pub connections: Connections,
+    /// The keys.
+    pub keyring: Keyring,
+    /// The keys of the sign-in, from `cookie_secret`.
+    pub cookie_keyring: Keyring,
+    /// The assertion's keys.
+    pub assertion_keys: Arc<AssertionKeys>,
+    /// The id of the identity provider.
+    pub idp: Arc<str>,
+    /// How upstreams are trusted.
+    pub trust: Trust,
+    /// Where request lines go.
+    pub lines: LineSink,
+    /// databroker.
+    pub open: Port<Open>,
+    /// databroker.
+    pub end: Port<End>,
+    /// authenticate.
+    pub arrive: Port<Arrive>,
+    /// authenticate.
+    pub returned: Port<Return>,
+    /// authenticate.
+    pub leave: Port<Leave>,
+}
+
+/// One worker.
+pub struct Worker {
+    /// What it was made from.
+    pub blueprint: Blueprint,
+    /// Its upstream connections.
+    pub pool: Rc<Pool>,
+    /// Its lines of the request log.
+    pub log: Rc<RequestLog>,
+    /// Our own pages.
+    pub pages: Pages,
+    /// What it shares with the pages.
+    pub desk: Rc<Desk>,
+    /// The assertions it signed lately.
+    pub assertions: AssertionCache,
+    /// The header names that only we may set.
+    pub managed: Managed,
+    /// Whose turn it is among several upstreams.
+    pub turn: Cell<usize>,
+}
+
+/// How often a worker hands over its log lines and looks after its idle connections.
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
+
+impl Worker {
+    /// Builds a worker on the current thread.
+    ///
+    /// # Errors
+    /// A key cannot be derived, or the pages cannot be built.
+    pub async fn build(blueprint: Blueprint) -> Result<Rc<Self>> {
+        let desk = Rc::new(Desk {
+            handles: blueprint.keyring.sealer(Purpose::Handle)?,
+            signer: blueprint.keyring.signer(Purpose::SignedUrl)?,
+            forms: blueprint.cookie_keyring.sealer(Purpose::Form)?,
+            blueprint: blueprint.clone(),
+        });
+        let worker = Rc::new(Self {
+            pool: Pool::new(blueprint.trust.clone()),
+            log: RequestLog::new(blueprint.lines.clone()),
+            pages: Pages::build(Rc::clone(&desk)).await?,
+            desk,
+            assertions: AssertionCache::default(),
+            managed: Managed::of(&blueprint.config),
+            turn: Cell::new(0),
+            blueprint,
+        });
+        let kept = Rc::downgrade(&worker);
+        actix_rt::spawn(async move {
+            let mut tick = tokio::time::interval(HOUSEKEEPING);
+            loop {
+                tick.tick().await;
+                let Some(worker) = kept.upgrade() else { return };
+                worker.log.flush();
+                worker.pool.sweep();
+            }
+        });
+        Ok(worker)
+    }
+}
