@@ -37,12 +37,12 @@ pub async fn user_page(request: HttpRequest, own: ReqData<Own>) -> Option<Reply>
         let Ok(departure) = desk.depart(&own.request, &own.request.url(), now) else {
             return Some(own.reply(UNAVAILABLE));
         };
-        let user = User { host, person: None, sign_in: Some(departure.url.into()) };
+        let user = User { host, person: None, sign_in: Some(departure.url.into()), sign_out: "post" };
         let mut response = page(StatusCode::OK, &user);
         set_cookies(&mut response, departure.cookie.iter());
         return Some(Reply(response));
     };
-    let user = User { host, person: Some(person(caller.session())), sign_in: None };
+    let user = User { host, person: Some(person(caller.session())), sign_in: None, sign_out: "post" };
     Some(Reply(page(StatusCode::OK, &user)))
 }
 

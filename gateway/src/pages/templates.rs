@@ -51,6 +51,8 @@ pub struct User<'a> {
     pub person: Option<Person>,
     /// Where to sign in, if not.
     pub sign_in: Option<String>,
+    /// The method that signs out: `post` where the request's origin is the proof, `get` where a question comes first.
+    pub sign_out: &'static str,
 }
 
 /// What the user page shows: exactly this, and no token.
@@ -112,7 +114,7 @@ pub fn page(status: StatusCode, template: &impl Template) -> Response<Bytes> {
 /// the redirects after a form to it as well, and sign-out ends at the identity provider.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let policy = format!(
-        "default-src 'none'; style-src '{}'; script-src '{}'; img-src 'self'; form-action 'self' https: http://127.0.0.1:*; \
+        "default-src 'none'; style-src '{}'; script-src '{}'; img-src data:; form-action 'self' https: http://127.0.0.1:*; \
          base-uri 'none'; frame-ancestors 'none'",
         hash(STYLE),
         hash(SUBMIT)
@@ -141,8 +143,8 @@ mod tests {
             expires_at: markup.into(),
         };
         let pages = [
-            User { host: markup, person: Some(person), sign_in: None }.render().unwrap(),
-            User { host: markup, person: None, sign_in: Some(markup.into()) }.render().unwrap(),
+            User { host: markup, person: Some(person), sign_in: None, sign_out: "post" }.render().unwrap(),
+            User { host: markup, person: None, sign_in: Some(markup.into()), sign_out: "get" }.render().unwrap(),
             SignOut { form: markup.into() }.render().unwrap(),
             HandOverForm { host: markup, action: markup, fields: &[(markup.into(), markup.into())] }.render().unwrap(),
             Refused { status: 400, title: markup, message: markup, way: None, request_id: markup }.render().unwrap(),
