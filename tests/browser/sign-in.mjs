@@ -9,7 +9,6 @@ const { page, browser, complaints, shoot } = await open(visit);
 const seen = { barriers: {} };
 const nameField = page.locator('input[name=username], input[name=login]');
 const passwordField = page.locator('input[name=password]');
-const here = (url) => new URL(url).origin;
 
 async function look(name) {
   seen.barriers[name] = await barriers(page);
@@ -18,12 +17,17 @@ async function look(name) {
 }
 
 // a hand-over too long for a URL is a form that posts itself; without scripts there is a button to press
-async function passForms() {
-  const go = page.locator('form[method=post] button');
-  while (!visit.javaScript && page.url().includes('/.pomerium/') === false && (await passwordField.count()) === 0) {
-    if (page.url().startsWith(visit.url) || (await go.count()) === 0) return;
-    await go.first().click();
+async function arrive() {
+  const there = page.waitForURL((url) => url.href === visit.url);
+  if (visit.javaScript === false) {
+    const proceed = page.getByRole('button', { name: /^continue$/i });
+    const asked = proceed.waitFor().then(
+      () => true,
+      () => false,
+    );
+    if (await Promise.race([asked, there.then(() => false)])) await proceed.click();
   }
+  await there;
 }
 
 try {
@@ -32,9 +36,7 @@ try {
   seen.signInPage = await look('sign-in');
   await nameField.fill(visit.username);
   await passwordField.fill(visit.password);
-  await Promise.all([page.waitForURL((url) => url.origin !== here(seen.signInPage.url)), passwordField.press('Enter')]);
-  await passForms();
-  await page.waitForURL((url) => url.href === visit.url);
+  await Promise.all([arrive(), passwordField.press('Enter')]);
   seen.page = await look('page');
 
   const refused = await page.goto(visit.refusedUrl);

@@ -2,7 +2,8 @@
 //
 // usage: node provider.mjs '{"redirectUris": [...], "postLogoutRedirectUris": [...], "clientId": "...",
 //                            "clientSecret": "...", "port": 0}'
-// Prints one JSON object a line: {"ready": issuer} once, then {"request": "GET /path"} for each request it got.
+// Prints one JSON object a line: {"ready": issuer} once, then {"request": "GET /path"} for each request it got, and
+// {"issued": token} for each token it gave out, so that a test can look for it where it must not be.
 import { createHash, generateKeyPairSync, randomBytes, timingSafeEqual } from 'node:crypto';
 import { createServer } from 'node:http';
 import { Provider } from 'oidc-provider';
@@ -148,6 +149,9 @@ server.listen(port, '127.0.0.1', () => {
   for (const event of ['authorization.error', 'grant.error', 'end_session.error', 'userinfo.error']) {
     provider.on(event, (_ctx, error) => process.stderr.write(`${event}: ${error.error}: ${error.error_description}\n`));
   }
+  provider.on('grant.success', ({ body }) => {
+    for (const kind of ['access_token', 'refresh_token', 'id_token']) if (body[kind]) say({ issued: body[kind] });
+  });
   server.on('request', (request, response) => {
     const { pathname } = new URL(request.url, issuer);
     say({ request: `${request.method} ${pathname}` });

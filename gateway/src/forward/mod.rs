@@ -8,7 +8,7 @@ mod upgrade;
 
 use std::rc::Rc;
 
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use portcullis_config::limits::UPSTREAM_RESPONSE;
@@ -136,6 +136,10 @@ async fn exchange(mut lease: Lease, request: Request<RequestBody>, websocket: bo
             });
         }
     };
+    // RFC 9112 §6.3: whoever sends both may be splitting responses; the connection is not used again
+    if response.headers().contains_key(TRANSFER_ENCODING) && response.headers().contains_key(CONTENT_LENGTH) {
+        return Err(Failed::Broken);
+    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         // a switch that nobody asked for would turn the connection into something nobody looks at
         if !websocket || !is_websocket(response.headers()) {

@@ -15,6 +15,7 @@ use portcullis_actors::databroker::view::SessionView;
 use portcullis_actors::keyring::handle::Handle;
 use portcullis_actors::request::{Canonical, Presented, cookies};
 use portcullis_config::IssuerFormat;
+use portcullis_config::limits::REDIRECT_BYTES;
 use portcullis_events::{SessionId, Time};
 use url::Url;
 
@@ -197,8 +198,9 @@ async fn leave(desk: &Rc<Desk>, own: &Own) -> Reply {
     let mut url = desk.blueprint.config.authenticate_service_url.clone();
     url.set_path("/.pomerium/sign_out");
     url.set_query(None);
-    if let Some(hint) = &hint {
-        url.query_pairs_mut().append_pair("pomerium_id_token_hint", hint);
+    // without it the provider asks, or goes by the client id: better than a URL that is too long
+    if let Some(hint) = hint.filter(|hint| hint.len() <= REDIRECT_BYTES) {
+        url.query_pairs_mut().append_pair("pomerium_id_token_hint", &hint);
     }
     let url = desk.signer.sign(url, now);
     let gone = SetCookie::no_session(&desk.cookie_for(own.request.host()));

@@ -20,8 +20,8 @@ use crate::certificate::Trust;
 use crate::connect::{RawAnswer, Stream};
 use crate::cookies::Jar;
 
-/// How long an answer, or the next piece of one, may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long an answer, or the next piece of one, may take: longer than the gateway itself waits for an upstream.
+const PATIENCE: Duration = Duration::from_secs(45);
 /// What a browser says it takes.
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 
@@ -247,7 +247,7 @@ impl Opened {
     /// It was cut short.
     pub async fn collect(self) -> Result<Answer> {
         let Self { url, status, headers, body, pending, _connection } = self;
-        let collected = timeout(PATIENCE * 3, body.collect())
+        let collected = timeout(PATIENCE * 2, body.collect())
             .await
             .with_context(|| format!("{url}: the answer does not end"))?
             .with_context(|| format!("{url}: the answer was cut short"))?;
@@ -269,8 +269,10 @@ impl Opened {
             match frame {
                 None => return Ok(None),
                 Some(frame) => {
-                    if let Ok(data) = frame.context("the answer was cut short")?.into_data() {
-                        return Ok(Some(data));
+                    // an empty frame may carry the end of an HTTP/2 stream
+                    match frame.context("the answer was cut short")?.into_data() {
+                        Ok(data) if !data.is_empty() => return Ok(Some(data)),
+                        Ok(_) | Err(_) => {}
                     }
                 }
             }

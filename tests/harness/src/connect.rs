@@ -109,12 +109,12 @@ impl RawAnswer {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
 
-    /// The status codes of the answers in it, in order: lines that begin as a status line does.
+    /// The status codes of the answers in it, in order: whatever looks like a status line, wherever it begins.
     #[must_use]
     pub fn statuses(&self) -> Vec<u16> {
         let text = self.text();
-        let lines = text.lines().filter_map(|line| line.strip_prefix("HTTP/1.1 ").or(line.strip_prefix("HTTP/1.0 ")));
-        lines.filter_map(|line| line.get(..3)?.parse().ok()).collect()
+        let after = text.split("HTTP/1.").skip(1);
+        after.filter_map(|rest| rest.get(1..)?.strip_prefix(' ')?.get(..3)?.parse().ok()).collect()
     }
 }
 

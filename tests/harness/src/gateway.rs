@@ -107,6 +107,16 @@ impl Launcher {
         Ok(Outcome { code: status.code(), stdout, stderr })
     }
 
+    /// A command that goes on until it is dropped, such as `events --follow`.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn follow(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Process> {
+        // it needs a place to be at home no longer than it takes to read its variables
+        let home = tempfile::tempdir()?;
+        Process::start("portcullis", self.command(home.path(), arguments, environment))
+    }
+
     async fn start(&self, home: TempDir, arguments: Vec<String>, environment: &[(&str, &str)]) -> Result<Gateway> {
         let environment: Vec<_> =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -185,7 +195,7 @@ impl Gateway {
         let address = self.health.context("no health listener")?;
         let exchange = async {
             let mut stream = TcpStream::connect(address).await?;
-            let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+            let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
             stream.write_all(request.as_bytes()).await?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await?;
@@ -196,6 +206,12 @@ impl Gateway {
         let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no status line")?;
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         Ok((status, serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()))))
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// What it wrote to stdout: the request log, or what a command prints.

@@ -10,6 +10,7 @@ pub mod gateway;
 pub mod idp;
 pub mod nats;
 pub mod oidc;
+pub mod pattern;
 pub mod process;
 pub mod raw_upstream;
 pub mod sign_in;

@@ -57,6 +57,12 @@ impl OidcProvider {
         self.process.stdout().all().iter().filter_map(|line| field(line, "request")).collect()
     }
 
+    /// The tokens it gave out so far: secrets that must turn up nowhere.
+    #[must_use]
+    pub fn issued(&self) -> Vec<String> {
+        self.process.stdout().all().iter().filter_map(|line| field(line, "issued")).collect()
+    }
+
     /// What it complained about.
     #[must_use]
     pub fn complaints(&self) -> String {

@@ -8,7 +8,7 @@
 //! | `/hang` | never answers |
 //! | `/drop` | closes the connection instead of answering |
 //! | `/half` | begins an answer and closes the connection in its middle |
-//! | `/download?bytes=N` | N bytes of [`pattern`], as fast as they are taken |
+//! | `/download?bytes=N` | N bytes of [`crate::pattern`], as fast as they are taken |
 //! | `/upload` | takes everything, then says how much it was and its SHA-256 |
 //! | `/mirror` | sends back the body while it arrives |
 //! | `/trailers` | an answer with trailers |
@@ -19,6 +19,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use aws_lc_rs::digest;
@@ -38,15 +39,19 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::LocalSet;
+use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-/// Bodies travel in pieces of this size.
-const PIECE: usize = 16 * 1024;
+use crate::pattern::{hex, send_pattern};
+
 /// Pieces that wait for a slow reader.
 const PIECES: usize = 4;
+
+/// How long a test waits for something to arrive or to end here.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 type Reply = Response<BoxBody<Bytes, Broken>>;
 type Broken = Box<dyn std::error::Error + Send + Sync>;
@@ -146,9 +151,14 @@ impl Upstream {
     }
 
     /// Waits until `count` requests have arrived in all.
-    pub async fn has_received(&self, count: usize) {
-        // the sender lives as long as we do
-        let _ = self.stage.arrived.subscribe().wait_for(|arrived| *arrived >= count).await;
+    ///
+    /// # Errors
+    /// They have not in time.
+    pub async fn has_received(&self, count: usize) -> Result<()> {
+        let mut arrived = self.stage.arrived.subscribe();
+        let waiting = timeout(PATIENCE, arrived.wait_for(|arrived| *arrived >= count));
+        waiting.await.with_context(|| format!("fewer than {count} requests arrived"))??;
+        Ok(())
     }
 
     /// Sends an event to everybody who listens at `/sse`.
@@ -163,8 +173,14 @@ impl Upstream {
     }
 
     /// Waits until exactly `count` streams (`/sse`, `/ws`, `/download`) are open here.
-    pub async fn has_open(&self, count: usize) {
-        let _ = self.stage.open.subscribe().wait_for(|open| *open == count).await;
+    ///
+    /// # Errors
+    /// There are more or fewer for too long.
+    pub async fn has_open(&self, count: usize) -> Result<()> {
+        let mut open = self.stage.open.subscribe();
+        let waiting = timeout(PATIENCE, open.wait_for(|open| *open == count));
+        waiting.await.with_context(|| format!("not exactly {count} streams are open"))??;
+        Ok(())
     }
 }
 
@@ -278,10 +294,10 @@ fn events(stage: &Arc<Stage>) -> Reply {
     reply("text/event-stream", body.boxed())
 }
 
-/// Waits until nobody reads the body any more: an empty comment cannot be sent.
+/// Waits until nobody reads the body any more: a comment cannot be sent.
 async fn closed(sender: &mut Sender<Bytes, Broken>) {
     loop {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         if sender.send_data(Bytes::from_static(b":\n\n")).await.is_err() {
             return;
         }
@@ -335,45 +351,6 @@ fn download(bytes: u64, stage: &Arc<Stage>) -> Reply {
         send_pattern(&mut sender, bytes).await;
     });
     reply("application/octet-stream", body.boxed())
-}
-
-/// Sends `bytes` bytes of the pattern, as fast as they are taken. Ends early where nobody takes them.
-pub async fn send_pattern<E>(sender: &mut Sender<Bytes, E>, bytes: u64) {
-    let piece = pattern();
-    let mut left = bytes;
-    while left > 0 {
-        let take = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE);
-        if sender.send_data(piece.slice(..take)).await.is_err() {
-            return;
-        }
-        left -= u64::try_from(take).unwrap_or(left);
-    }
-}
-
-/// The piece of which large bodies are made, over and over.
-#[must_use]
-pub fn pattern() -> Bytes {
-    (0..PIECE).map(|index| u8::try_from(index % 251).unwrap_or_default()).collect()
-}
-
-/// The hexadecimal SHA-256 of `bytes` bytes of the pattern.
-#[must_use]
-pub fn pattern_sha256(bytes: u64) -> String {
-    let piece = pattern();
-    let mut context = digest::Context::new(&digest::SHA256);
-    let mut left = bytes;
-    while left > 0 {
-        let take = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE);
-        context.update(piece.get(..take).unwrap_or_default());
-        left -= u64::try_from(take).unwrap_or(left);
-    }
-    hex(context.finish().as_ref())
-}
-
-/// Bytes in hexadecimal.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn upload(request: Request<Incoming>) -> Result<Reply, Broken> {

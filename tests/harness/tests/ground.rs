@@ -13,10 +13,12 @@ use portcullis_harness::certificate::Authority;
 use portcullis_harness::chromium;
 use portcullis_harness::client::{Answer, Visitor};
 use portcullis_harness::form::Form;
+use portcullis_harness::gateway::{Gateway, files_with};
 use portcullis_harness::oidc::OidcProvider;
+use portcullis_harness::pattern::pattern_sha256;
 use portcullis_harness::raw_upstream::{After, RawUpstream};
 use portcullis_harness::sign_in::{credentials, submit, to_the_form};
-use portcullis_harness::upstream::{Upstream, pattern_sha256};
+use portcullis_harness::upstream::Upstream;
 use portcullis_harness::websocket::WebSocket;
 use serde_json::{Value, json};
 use url::Url;
@@ -92,6 +94,7 @@ async fn the_real_provider_grants_a_code_for_a_password_and_tokens_for_the_code(
     assert_eq!(claims["email"], "alice@example.com");
     assert_eq!(claims["groups"], json!(["admins", "engineering"]));
     assert!(provider.requests().contains(&"POST /token".to_owned()));
+    assert!(provider.issued().contains(&id_token));
 
     let refresh = tokens["refresh_token"].as_str().context("no refresh token")?;
     let again = [("grant_type", "refresh_token"), ("refresh_token", refresh)];
@@ -189,9 +192,9 @@ async fn the_upstream_streams_both_ways() -> Result<()> {
     upstream.emit("two");
     assert_eq!(events.event().await?.as_deref(), Some("one"));
     assert_eq!(events.event().await?.as_deref(), Some("two"));
-    upstream.has_open(1).await;
+    upstream.has_open(1).await?;
     drop(events);
-    upstream.has_open(0).await;
+    upstream.has_open(0).await?;
 
     let bytes = 300_001;
     let download = visitor.get(&format!("{}/download?bytes={bytes}", upstream.url())).await?;
@@ -229,8 +232,61 @@ async fn the_upstream_misbehaves_as_it_is_told() -> Result<()> {
     raw.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\n\r\n", After::Close);
     let answer = visitor.raw(&raw.url(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await?;
     assert!(answer.closed && answer.text().contains("hiHTTP/1.1"), "{answer:?}");
-    assert_eq!(answer.statuses(), [200]);
+    assert_eq!(answer.statuses(), [200, 200]);
     assert!(raw.received().starts_with("GET / HTTP/1.1"));
+    Ok(())
+}
+
+/// A program that listens, prints and is ready as the gateway does: what the harness reads is read right.
+const STAND_IN: &str = r#"#!/usr/bin/env node
+const http = require('node:http');
+const fs = require('node:fs');
+const state = process.env.STATE_DIRECTORY;
+fs.mkdirSync(state, { recursive: true });
+fs.appendFileSync(`${state}/starts`, 'x');
+let asked = 0;
+const health = http.createServer((request, response) => {
+  asked += 1;
+  response.writeHead(asked > 2 ? 200 : 503, { 'content-type': 'application/json' });
+  response.end(JSON.stringify({ why: 'catching up', starts: fs.readFileSync(`${state}/starts`, 'utf8').length }));
+});
+const gate = http.createServer();
+health.listen(0, '127.0.0.1', () => gate.listen(0, '127.0.0.1', () => {
+  console.error(`2026-01-01T00:00:00Z  INFO portcullis::node: health on http://127.0.0.1:${health.address().port}`);
+  console.error(`2026-01-01T00:00:00Z  INFO portcullis::node: listening on https://127.0.0.1:${gate.address().port}`);
+  console.log(`  https://app.localhost:${gate.address().port}/   whoever signed in`);
+  console.log(JSON.stringify({ message: 'http-request', variables: Object.keys(process.env).sort() }));
+}));
+process.on('SIGINT', () => process.exit(7));
+"#;
+
+#[tokio::test]
+async fn a_gateway_is_found_by_what_it_prints_killed_and_started_again() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir()?;
+    let program = dir.path().join("stand-in");
+    std::fs::write(&program, STAND_IN)?;
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
+    let launcher = Gateway::binary(&program);
+    let mut gateway = launcher.begin("address: 127.0.0.1:0\n").await?;
+    assert_eq!(gateway.unready(Duration::from_secs(5)).await?, "catching up");
+    gateway.ready().await?;
+    let address = gateway.address().await?;
+    assert_eq!(
+        gateway.printed_url("app.localhost").await?.as_str(),
+        format!("https://app.localhost:{}/", address.port())
+    );
+    let line = gateway.request_log("http-request").pop().context("no line")?;
+    assert_eq!(line["variables"], json!(["HOME", "PATH", "STATE_DIRECTORY"]), "nothing of the test's own environment");
+
+    gateway.kill_9()?;
+    gateway.restart().await?;
+    assert_eq!(gateway.health("/readyz").await?.1["starts"], 2, "in the same home");
+    assert_eq!(files_with(gateway.home(), "xx")?, [gateway.state_dir().join("starts")]);
+    gateway.interrupt()?;
+    assert_eq!(gateway.wait_exit(Duration::from_secs(5)).await?.code(), Some(7));
+    assert!(gateway.interrupt().is_err(), "it has ended");
+    assert!(launcher.begin("").await.is_ok());
     Ok(())
 }
 
