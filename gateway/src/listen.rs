@@ -185,7 +185,6 @@ where
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(REQUEST_HEAD_BYTES)
             .max_headers(REQUEST_HEADERS)
-            .pipeline_flush(true);
         let mut connection =
             std::pin::pin!(builder.serve_connection(TokioIo::new(Gate::new(stream)), service).with_upgrades());
         tokio::select! {

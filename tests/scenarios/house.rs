@@ -28,7 +28,9 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
 }
 
 fn is_test(path: &Path) -> bool {
-    path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs") || path.ends_with("contract.rs")
+    path.components().any(|part| part.as_os_str() == "tests")
+        || path.ends_with("tests.rs")
+        || path.ends_with("contract.rs")
 }
 
 /// The code of a file without its comments: what a sentence mentions is no import.
@@ -64,8 +66,10 @@ fn config_and_events_are_leaves() {
 #[test]
 fn events_do_no_io_and_read_no_clock() {
     let none: Vec<String> = Vec::new();
-    let forbidden =
-        ["async ", "tokio", "std::net", "std::fs", "std::io", "std::env", "::now(", "now_v7", "new_v4", "println!", "rand::"];
+    let forbidden = [
+        "async ", "tokio", "std::net", "std::fs", "std::io", "std::env", "::now(", "now_v7", "new_v4", "println!",
+        "rand::",
+    ];
     assert_eq!(mentions("events/src", &forbidden), none);
 }
 
@@ -138,7 +142,16 @@ fn the_visible_root_stays_as_it_is() {
         .collect();
     seen.sort();
     let expected = [
-        "Cargo.lock", "Cargo.toml", "LICENSE", "README.md", "SECURITY.md", "actors", "config", "deploy", "events", "gateway",
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE",
+        "README.md",
+        "SECURITY.md",
+        "actors",
+        "config",
+        "deploy",
+        "events",
+        "gateway",
         "tests",
     ];
     assert_eq!(seen, expected);
