@@ -184,7 +184,7 @@ where
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(REQUEST_HEAD_BYTES)
-            .max_headers(REQUEST_HEADERS)
+            .max_headers(REQUEST_HEADERS);
         let mut connection =
             std::pin::pin!(builder.serve_connection(TokioIo::new(Gate::new(stream)), service).with_upgrades());
         tokio::select! {
