@@ -97,3 +97,69 @@ fn forgive_absence(checked: Result<(), StreamError>) -> Result<(), StoreError> {
         Err(StreamError::Gone(why) | StreamError::Differs(why)) => Err(StoreError::Stream(why)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use portcullis_events::{Aggregate, EventId, SessionId};
+    use portcullis_harness::nats::NatsServer;
+    use uuid::Uuid;
+
+    use super::super::log::{Expected, NewRecord};
+    use super::super::vault::{Revision, Shelf};
+    use super::*;
+
+    const KEY: &str = "00000000-0000-4000-8000-000000000001";
+
+    async fn write(store: &Store) {
+        let aggregate = Aggregate::session(SessionId::new(Uuid::from_u128(1)));
+        let id = EventId::new(Uuid::now_v7());
+        let record = NewRecord { aggregate, expected: Expected::NoStream, id, body: b"event".to_vec() };
+        assert_eq!(store.log.append(record).await, Ok(1));
+        store.vault.put(Shelf::Secret, KEY, Revision::NONE, b"value".to_vec()).await.unwrap();
+    }
+
+    async fn is_written(store: &Store) -> bool {
+        store.log.head().await.unwrap().last == 1
+            && store.vault.get(Shelf::Secret, KEY).await.unwrap().is_some_and(|found| found.value == b"value")
+    }
+
+    #[actix::test]
+    async fn a_file_store_lies_in_the_data_directory_unless_another_is_named() {
+        let (data, named) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        write(&open(&Storage::File(None), data.path()).await.unwrap()).await;
+        assert!(is_written(&open(&Storage::File(Some(data.path().into())), named.path()).await.unwrap()).await);
+        assert_eq!(fs::read_dir(named.path()).unwrap().count(), 0);
+        let reader = open_log_for_reading(&Storage::File(None), data.path()).await.unwrap();
+        assert_eq!(reader.head().await.unwrap().last, 1);
+    }
+
+    #[actix::test]
+    async fn a_memory_store_is_empty_each_time_and_touches_no_data_directory() {
+        let data = tempfile::tempdir().unwrap();
+        write(&open(&Storage::Memory, data.path()).await.unwrap()).await;
+        let again = open(&Storage::Memory, data.path()).await.unwrap();
+        assert_eq!(again.log.head().await.unwrap().last, 0);
+        assert_eq!(fs::read_dir(data.path()).unwrap().count(), 0);
+        assert!(matches!(open_log_for_reading(&Storage::Memory, data.path()).await, Err(StoreError::Memory)));
+    }
+
+    #[actix::test]
+    async fn a_nats_store_needs_no_data_directory() {
+        let server = NatsServer::start().unwrap();
+        let (storage, nowhere) = (Storage::Nats(vec![server.url()]), Path::new("/nonexistent"));
+        let absent = open_log_for_reading(&storage, nowhere).await;
+        assert!(matches!(absent, Err(StoreError::Stream(why)) if why.contains("does not exist")));
+        write(&open(&storage, nowhere).await.unwrap()).await;
+        assert!(is_written(&open(&storage, nowhere).await.unwrap()).await);
+        assert_eq!(open_log_for_reading(&storage, nowhere).await.unwrap().head().await.unwrap().last, 1);
+    }
+
+    #[actix::test]
+    async fn an_address_that_is_none_is_named_without_its_password() {
+        let url = "http://user:hunter2@example.com".parse().unwrap();
+        let error = open(&Storage::Nats(vec![url]), Path::new("/nonexistent")).await.err().unwrap().to_string();
+        assert!(error.contains("example.com") && !error.contains("hunter2"), "{error}");
+    }
+}

@@ -9,15 +9,18 @@ use std::sync::Arc;
 
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, pending};
 use futures_util::stream::{self, LocalBoxStream, StreamExt};
 use portcullis_config::limits::{
     AWAY_PAUSE, HEAD_POLL, TAIL_BATCH, TAIL_CONFIRM, TAIL_FETCH, TAIL_HEARTBEAT, TAIL_INACTIVE, TAIL_STALL,
 };
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use portcullis_events::Time;
+use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
 use super::super::heads::Heads;
-use super::{Head, Record, TailFault, Tailed, head, record};
+use super::{Head, Info, Record, TailFault, Tailed, head, record};
 use crate::clock;
 use crate::databroker::nats::{Find, Stream, StreamError, jittered};
 
@@ -31,6 +34,7 @@ pub(super) fn follow(stream: Arc<Stream>, after: u64) -> LocalBoxStream<'static,
         restarts: 0,
         missing: None,
         heads: Heads::default(),
+        asked: None,
         poll_at: now,
         idle_since: now,
         left_at: now,
@@ -58,12 +62,23 @@ struct Tail {
     /// The sequence that the leader itself did not have when it was last asked for it.
     missing: Option<u64>,
     heads: Heads,
+    /// The question to the leader that is under way: records go on arriving meanwhile.
+    asked: Option<LocalBoxFuture<'static, Answer>>,
     poll_at: Instant,
     /// Since when nothing came, the time apart in which nobody asked for it.
     idle_since: Instant,
     left_at: Instant,
     /// What the leader's last answer would mean if the next one says the same: a new leader may stumble.
     suspicion: Option<TailFault>,
+}
+
+/// What the leader said.
+struct Answer {
+    /// When it was asked.
+    at: Time,
+    /// What had been yielded then.
+    seen: u64,
+    info: Result<Info, StreamError>,
 }
 
 /// What a sequence means to a tail that has seen another.
@@ -111,26 +126,38 @@ impl Tail {
     }
 
     async fn step(&mut self) -> Result<Option<Tailed>, TailFault> {
-        if Instant::now() >= self.poll_at {
-            return self.poll().await;
+        if self.asked.is_none() && Instant::now() >= self.poll_at {
+            self.poll_at = Instant::now() + jittered(HEAD_POLL);
+            self.asked = Some(ask(Arc::clone(&self.stream), self.seen).boxed_local());
         }
-        let Some(known) = self.known else {
-            sleep_until(self.poll_at).await;
-            return Ok(None);
-        };
-        let behind = known > self.seen;
-        let stall_at = self.idle_since + TAIL_STALL;
-        let Some(consumer) = &mut self.consumer else {
+        let behind = self.known.is_some_and(|known| known > self.seen);
+        if let (Some(known), None) = (self.known, &self.consumer) {
+            if self.asked.is_some() {
+                // the answer may say why there is none
+                let answer = until_ready(&mut self.asked).await;
+                self.asked = None;
+                return self.hear(answer);
+            }
             // a fresh consumer did not help: the leader itself is asked
             return if behind && self.restarts > 1 { self.fetch().await } else { Ok(self.begin(known).await) };
-        };
+        }
+        let stall_at = self.idle_since + TAIL_STALL;
         let wake_at = if behind { stall_at.min(self.poll_at) } else { self.poll_at };
-        match timeout_at(wake_at, consumer.next()).await {
-            Ok(Some(Ok(message))) => Ok(self.receive(&message)),
-            Ok(Some(Err(error))) => Ok(self.restart(&error.to_string())),
-            Ok(None) => Ok(self.restart("the consumer ended")),
-            Err(_) if behind && Instant::now() >= stall_at => Ok(self.restart("it does not move")),
-            Err(_) => Ok(None),
+        tokio::select! {
+            biased;
+            answer = until_ready(&mut self.asked) => {
+                self.asked = None;
+                self.hear(answer)
+            }
+            message = until_next(&mut self.consumer) => Ok(match message {
+                Some(Ok(message)) => self.receive(&message),
+                Some(Err(error)) => self.restart(&error.to_string()),
+                None => self.restart("the consumer ended"),
+            }),
+            () = sleep_until(wake_at), if self.asked.is_none() || behind => {
+                let stalled = behind && self.consumer.is_some() && Instant::now() >= stall_at;
+                Ok(if stalled { self.restart("it does not move") } else { None })
+            }
         }
     }
 
@@ -215,12 +242,9 @@ impl Tail {
         }
     }
 
-    /// Asks the leader where the log stands, and whether it still is the same log.
-    async fn poll(&mut self) -> Result<Option<Tailed>, TailFault> {
-        let at = clock::now();
-        let info = self.stream.info().await;
-        self.poll_at = Instant::now() + jittered(HEAD_POLL);
-        let head = match info {
+    /// What the leader says of where the log stands, and whether it still is the same log.
+    fn hear(&mut self, answer: Answer) -> Result<Option<Tailed>, TailFault> {
+        let head = match answer.info {
             Ok(info) => head(&info),
             Err(StreamError::Away(why)) => return Ok(Some(Tailed::Away(why))),
             Err(StreamError::Gone(why)) => return self.suspect(TailFault::Replaced(why)),
@@ -230,7 +254,9 @@ impl Tail {
             // whoever has nothing yet begins with what is kept
             self.seen = head.first.saturating_sub(1);
         }
-        if let Err(fault) = judge(self.seen, head) {
+        // what came after the question may be missing from the answer
+        let seen = if self.known.is_none() { self.seen } else { answer.seen };
+        if let Err(fault) = judge(seen, head) {
             return self.suspect(fault);
         }
         self.suspicion = None;
@@ -239,7 +265,7 @@ impl Tail {
             self.idle_since = Instant::now();
         }
         self.known = Some(head.last);
-        self.heads.heard(self.seen, head, at);
+        self.heads.heard(self.seen, head, answer.at);
         Ok(None)
     }
 
@@ -250,6 +276,25 @@ impl Tail {
         self.poll_at = Instant::now() + TAIL_CONFIRM;
         self.suspicion = Some(fault);
         Ok(None)
+    }
+}
+
+async fn ask(stream: Arc<Stream>, seen: u64) -> Answer {
+    let at = clock::now();
+    Answer { at, seen, info: stream.info().await }
+}
+
+async fn until_ready(asked: &mut Option<LocalBoxFuture<'static, Answer>>) -> Answer {
+    match asked {
+        Some(answer) => answer.await,
+        None => pending().await,
+    }
+}
+
+async fn until_next(consumer: &mut Option<pull::Stream>) -> Option<<pull::Stream as futures_util::Stream>::Item> {
+    match consumer {
+        Some(consumer) => consumer.next().await,
+        None => pending().await,
     }
 }
 
