@@ -74,38 +74,56 @@ pub(super) async fn append_each(log: &dyn Log, numbers: impl IntoIterator<Item =
 
 pub(super) type Tail = LocalBoxStream<'static, Result<Tailed, TailFault>>;
 
-/// The next item; a tail that says nothing for so long is broken.
+/// Longer than anything here may take: a tail that keeps silent about what is waited for fails its test.
+async fn soon<T>(what: &str, come: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), come).await.unwrap_or_else(|_| panic!("no {what} came"))
+}
+
+async fn any(tail: &mut Tail) -> Result<Tailed, TailFault> {
+    tail.next().await.expect("the tail ended")
+}
+
+/// The next item.
 pub(super) async fn next(tail: &mut Tail) -> Result<Tailed, TailFault> {
-    let item = tokio::time::timeout(Duration::from_secs(20), tail.next()).await;
-    item.expect("the tail says nothing").expect("the tail ended")
+    soon("item", any(tail)).await
 }
 
 /// The next record, whatever is said in between.
 pub(super) async fn next_record(tail: &mut Tail) -> Record {
-    loop {
-        if let Tailed::Record(record) = next(tail).await.unwrap() {
-            return record;
+    let record = async {
+        loop {
+            if let Tailed::Record(record) = any(tail).await.unwrap() {
+                return record;
+            }
         }
-    }
+    };
+    soon("record", record).await
 }
 
 /// The next head, whatever is said in between.
 pub(super) async fn next_head(tail: &mut Tail) -> Head {
-    loop {
-        if let Tailed::Head { head, .. } = next(tail).await.unwrap() {
-            return head;
+    let head = async {
+        loop {
+            if let Tailed::Head { head, .. } = any(tail).await.unwrap() {
+                return head;
+            }
         }
-    }
+    };
+    soon("head", head).await
 }
 
 /// The fault that ends a tail.
 pub(super) async fn fault(tail: &mut Tail) -> TailFault {
-    loop {
-        if let Err(fault) = next(tail).await {
-            assert!(tail.next().await.is_none(), "a tail goes on after its fault");
-            return fault;
+    let fault = async {
+        loop {
+            if let Err(fault) = any(tail).await {
+                return fault;
+            }
         }
-    }
+    };
+    let fault = soon("fault", fault).await;
+    assert!(tail.next().await.is_none(), "a tail goes on after its fault");
+    fault
 }
 
 pub(super) async fn an_empty_log_says_so_at_once(ground: impl Ground) {
