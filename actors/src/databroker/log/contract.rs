@@ -267,15 +267,20 @@ pub(super) async fn what_was_known_at_the_start_is_followed_by_a_head(ground: im
 
 pub(super) async fn a_quiet_log_proves_that_it_is_fresh(ground: impl Ground) {
     let mut tail = ground.log().tail(0);
-    let mut heard = Vec::new();
-    while heard.len() < 3 {
-        match next(&mut tail).await.unwrap() {
-            Tailed::Head { at, .. } => heard.push(at),
-            other => panic!("{other:?}"),
+    let heads = async {
+        let mut heard = Vec::new();
+        while heard.len() < 3 {
+            match any(&mut tail).await.unwrap() {
+                Tailed::Head { at, .. } => heard.push(at),
+                // a server that is slow to answer is heard of later
+                Tailed::Away(_) => {}
+                Tailed::Record(record) => panic!("{record:?}"),
+            }
         }
-    }
+        heard
+    };
+    let heard = soon("third head", heads).await;
     assert!(heard.is_sorted() && heard[0] < heard[2], "{heard:?}");
-    assert!(heard[2].since(heard[0]) < Duration::from_secs(8), "{heard:?}");
 }
 
 pub(super) async fn records_of_another_handle_arrive(ground: impl Ground) {

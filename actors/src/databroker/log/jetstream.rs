@@ -24,14 +24,12 @@ pub struct JetStreamLog {
 
 impl JetStreamLog {
     /// The log on a connection; its stream is made when it is first needed.
-    #[must_use]
-    pub fn new(nats: &Nats, replicas: usize) -> Self {
+    pub(crate) fn new(nats: &Nats, replicas: usize) -> Self {
         Self::on(nats, config(replicas), true)
     }
 
     /// The log on a connection, never made.
-    #[must_use]
-    pub fn new_for_reading(nats: &Nats) -> Self {
+    pub(crate) fn new_for_reading(nats: &Nats) -> Self {
         Self::on(nats, config(1), false)
     }
 
@@ -43,7 +41,7 @@ impl JetStreamLog {
     ///
     /// # Errors
     /// [`StreamError`].
-    pub async fn check(&self) -> Result<(), StreamError> {
+    pub(crate) async fn check(&self) -> Result<(), StreamError> {
         self.stream.ensure().await
     }
 }

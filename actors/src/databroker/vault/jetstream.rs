@@ -28,8 +28,7 @@ pub struct JetStreamVault {
 
 impl JetStreamVault {
     /// The vault on a connection; its buckets are made when they are first needed.
-    #[must_use]
-    pub fn new(nats: &Nats, replicas: usize) -> Self {
+    pub(crate) fn new(nats: &Nats, replicas: usize) -> Self {
         let stream = |shelf| Stream::new(nats.clone(), bucket(shelf, replicas), true);
         Self { secrets: stream(Shelf::Secret), data_keys: stream(Shelf::DataKey) }
     }
@@ -38,7 +37,7 @@ impl JetStreamVault {
     ///
     /// # Errors
     /// [`StreamError`].
-    pub async fn check(&self) -> Result<(), StreamError> {
+    pub(crate) async fn check(&self) -> Result<(), StreamError> {
         self.secrets.ensure().await?;
         self.data_keys.ensure().await
     }
