@@ -21,8 +21,9 @@ pub fn init(level: LogLevel) {
         LogLevel::Warn => "warn",
         LogLevel::Error => "error",
     };
-    // dependencies speak up only when something is wrong with them, unless everything is asked for
-    let others = if level == "trace" { "debug" } else { "warn" };
+    // dependencies speak up only when something is wrong with them: some of them write requests and headers, tokens
+    // included, at their debug level
+    let others = "warn";
     let filter =
         EnvFilter::new(format!("{others},portcullis={level},portcullis_actors={level},portcullis_config={level}"));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
