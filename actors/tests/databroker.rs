@@ -18,6 +18,7 @@ use portcullis_actors::databroker::journal::{Flush, Journal};
 use portcullis_actors::databroker::log::{Expected, NewRecord};
 use portcullis_actors::databroker::replica::Replica;
 use portcullis_actors::databroker::store::{self, Store};
+use portcullis_actors::databroker::vault::Shelf;
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_config::{Secret, Storage};
@@ -279,6 +280,23 @@ async fn stopped(node: &Node) -> String {
         assert!(tokio::time::Instant::now() < deadline, "not stopped: {standing}");
         tokio::task::yield_now().await;
     }
+}
+
+#[actix_rt::test]
+async fn a_session_whose_data_key_was_forgotten_is_over_and_the_person_signs_in_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let one = Node::start(dir.path()).await;
+    let id = session();
+    one.open(&hand_over(id, &[]), HOST).await.unwrap();
+    let person = one.views.session(id).unwrap().person;
+    one.store.vault.delete(Shelf::DataKey, &person.to_string()).await.unwrap();
+    // a node that starts now cannot read who it was
+    let two = Node::on(one.store.clone()).await;
+    assert!(two.views.progress.reaches(one.store.log.head().await.unwrap().last, SOON).await);
+    assert_eq!(two.standing(id).await, SessionStanding::Shut);
+    let anew = session();
+    two.open(&hand_over(anew, &[]), HOST).await.unwrap();
+    assert!(two.views.session(anew).is_some());
 }
 
 #[actix_rt::test]

@@ -335,12 +335,22 @@ impl Inner {
         };
         let envelope = Envelope::decode(&record.body).map_err(|error| BrokerError::Unavailable(error.to_string()))?;
         let standing = match envelope.event {
+            // nobody can be admitted by a session whose profile does not open any more: signing in anew helps
+            Event::Session(session::Event::SignedIn(_)) if self.is_unreadable(session, record.seq) => {
+                SessionStanding::Shut
+            }
             Event::Session(session::Event::SignedIn(signed_in)) if clock::now() < signed_in.expires_at => {
                 SessionStanding::Open { expires_at: signed_in.expires_at }
             }
             Event::Session(_) | Event::Log(_) | Event::Token(_) | Event::Group(_) => SessionStanding::Shut,
         };
         Ok(Some((record.seq, standing)))
+    }
+
+    /// Whether this node read the session's beginning and has no view of it.
+    fn is_unreadable(&self, session: SessionId, seq: u64) -> bool {
+        let views = &self.tools.views;
+        views.progress.applied() >= seq && views.session(session).is_none()
     }
 
     async fn append(&self, aggregate: Aggregate, command: Command, cause: &Cause) -> Result<u64, JournalError> {
