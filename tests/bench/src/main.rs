@@ -1,1 +1,93 @@
-fn main() {}
+//! Portcullis beside bare nginx in front of the same upstream: CPU for each request, as a ratio.
+//!
+//! `cargo run --release -p portcullis-bench`. Portcullis does everything it does (session, policy, assertion, identity
+//! headers, access and decision log); nginx passes on and writes its access log. The two are measured in turns, each
+//! turn by a load generator in a process of its own, and compared turn by turn: the machine is noisy, a pair is less so.
+
+mod cpu;
+mod gateway;
+mod load;
+mod machine;
+mod nginx;
+mod report;
+mod row;
+mod stage;
+mod statistics;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+
+use report::Report;
+use row::Row;
+use stage::Stage;
+
+/// Measures portcullis beside bare nginx.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "portcullis-bench", version)]
+struct Options {
+    /// Turns of each that count; one more of each comes first and does not.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// How long a turn lasts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Requests under way at any time.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    connections: u32,
+    /// What to measure, separated by commas.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Row::ALL)]
+    rows: Vec<Row>,
+    /// Write all figures of all rounds to this file as well.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// The nginx to compare with; else the one on PATH.
+    #[arg(long, value_name = "FILE")]
+    nginx: Option<PathBuf>,
+    /// The gateway to measure; else the one of this build.
+    #[arg(long, value_name = "FILE")]
+    gateway: Option<PathBuf>,
+    /// Be the load generator: a task on stdin, an outcome on stdout.
+    #[arg(long, hide = true)]
+    load: bool,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if options.load {
+        return runtime.block_on(load::obey());
+    }
+    ensure!(!cfg!(debug_assertions), "a debug build measures nothing: cargo run --release -p portcullis-bench");
+    runtime.block_on(measure(&options))
+}
+
+async fn measure(options: &Options) -> Result<()> {
+    let gateway = gateway::find(options.gateway.as_deref())?;
+    let nginx = nginx::find(options.nginx.as_deref())?;
+    let machine = machine::look(&nginx, &gateway)?;
+    let stage = Stage::set(nginx, gateway).await?;
+    let mut rows = Vec::new();
+    for row in &options.rows {
+        say(&format!("{}: {} rounds of {} s each\n", row.title(), options.rounds, options.seconds))?;
+        rows.push(stage.measure(*row, options).await.with_context(|| row.title())?);
+    }
+    let report = Report::new(machine, options.connections, rows);
+    let mut out = std::io::stdout().lock();
+    write!(out, "\n{report}")?;
+    if let Some(file) = &options.json {
+        std::fs::write(file, serde_json::to_vec_pretty(&report)?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        writeln!(out, "\nall rounds: {}", file.display())?;
+    }
+    Ok(())
+}
+
+/// How far we are, on stderr: stdout is the report's.
+fn say(text: &str) -> Result<()> {
+    let mut err = std::io::stderr().lock();
+    err.write_all(text.as_bytes())?;
+    Ok(err.flush()?)
+}
