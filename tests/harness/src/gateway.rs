@@ -260,12 +260,6 @@ impl Gateway {
         self.process.stdout().find(START, read).await.with_context(|| format!("no address of {host} was printed"))
     }
 
-    /// Its process id.
-    #[must_use]
-    pub fn id(&self) -> u32 {
-        self.process.id()
-    }
-
     /// Its home; the data directory is in it.
     #[must_use]
     pub fn home(&self) -> &Path {
