@@ -25,6 +25,8 @@ pub const REQUEST_HEADERS: usize = 200;
 pub const TARGET_BYTES: usize = 16 * 1024;
 /// How long a client may take for a request head.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long what a client still sends is read and forgotten before its connection closes.
+pub const LINGER: Duration = Duration::from_secs(1);
 /// How long a client may take for the TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams a client may have open on one HTTP/2 connection.
@@ -42,6 +44,8 @@ pub const H2_PING: Duration = Duration::from_secs(20);
 pub const UPSTREAM_CONNECT: Duration = Duration::from_secs(10);
 /// How long an upstream may take to begin its answer (`timeout`, 30 s in Pomerium).
 pub const UPSTREAM_RESPONSE: Duration = Duration::from_secs(30);
+/// Bytes that an upstream may send before its answer begins, and with its head: interim answers have no number.
+pub const UPSTREAM_HEAD_BYTES: usize = 1024 * 1024;
 /// Idle upstream connections that a worker keeps for one upstream.
 pub const UPSTREAM_IDLE_CONNECTIONS: usize = 64;
 /// How long an idle upstream connection is kept.

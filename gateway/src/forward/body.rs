@@ -41,6 +41,11 @@ impl Guard {
         Self { connections, views, session, cut: None }
     }
 
+    /// Whether the body lasts long enough to have been registered.
+    const fn is_registered(&self) -> bool {
+        self.cut.is_some()
+    }
+
     /// Ready when the body must end.
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.cut.is_none() {
@@ -53,7 +58,7 @@ impl Guard {
 
 enum Source {
     Own(Option<Bytes>),
-    Upstream { incoming: Incoming, lease: Option<Lease> },
+    Upstream { incoming: Incoming, exchange: Option<(Lease, Activity)> },
 }
 
 impl AnswerBody {
@@ -62,9 +67,11 @@ impl AnswerBody {
         Self { source: Source::Own(Some(bytes).filter(|bytes| !bytes.is_empty())), guard: None, record: None }
     }
 
-    /// An upstream's body. Its connection goes back to the pool once the body was read to its end, and never otherwise.
-    pub fn upstream(incoming: Incoming, lease: Lease) -> Self {
-        Self { source: Source::Upstream { incoming, lease: Some(lease) }, guard: None, record: None }
+    /// An upstream's body. Its connection goes back to the pool once the body was read to its end and the request's own
+    /// body was sent to its end, and never otherwise: an upstream may answer before it has the whole request, and the
+    /// rest of one client's upload is nothing that another's request may wait behind.
+    pub fn upstream(incoming: Incoming, lease: Lease, request: Activity) -> Self {
+        Self { source: Source::Upstream { incoming, exchange: Some((lease, request)) }, guard: None, record: None }
     }
 
     /// Ends this body when its session does.
@@ -79,9 +86,18 @@ impl AnswerBody {
         self
     }
 
+    /// What is read where the body is cut.
+    fn cut(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(record) = &mut self.record {
+            record.cut_short();
+        }
+        Poll::Ready(Some(Err("the session has ended, or the node stops".into())))
+    }
+
     fn settle(&mut self) {
-        if let Source::Upstream { lease, .. } = &mut self.source
-            && let Some(lease) = lease.take()
+        if let Source::Upstream { exchange, .. } = &mut self.source
+            && let Some((lease, request)) = exchange.take()
+            && request.is_sent()
         {
             lease.give_back();
         }
@@ -94,15 +110,16 @@ impl Body for AnswerBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        // a body that never has to be waited for ends with its session all the same
+        if this.guard.as_mut().is_some_and(|guard| guard.is_registered() && guard.poll_cut(cx).is_ready()) {
+            return this.cut();
+        }
         let polled = match &mut this.source {
             Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Source::Upstream { incoming, .. } => Pin::new(incoming).poll_frame(cx).map_err(BodyError::from),
         };
         if polled.is_pending() && this.guard.as_mut().is_some_and(|guard| guard.poll_cut(cx).is_ready()) {
-            if let Some(record) = &mut this.record {
-                record.cut_short();
-            }
-            return Poll::Ready(Some(Err("the session has ended, or the node stops".into())));
+            return this.cut();
         }
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
@@ -143,6 +160,12 @@ impl Drop for AnswerBody {
     fn drop(&mut self) {
         if self.is_end_stream() {
             self.settle();
+        }
+        // the client has left before the end
+        if matches!(self.source, Source::Upstream { exchange: Some(_), .. })
+            && let Some(record) = &mut self.record
+        {
+            record.cut_short();
         }
     }
 }
@@ -187,12 +210,18 @@ pub struct Activity(Rc<Moved>);
 struct Moved {
     at: Cell<Option<Instant>>,
     broke: Cell<bool>,
+    sent: Cell<bool>,
 }
 
 impl Activity {
     /// Whether the client's body broke off.
     pub fn broke(&self) -> bool {
         self.0.broke.get()
+    }
+
+    /// Whether nothing more of the body will be sent.
+    pub fn is_sent(&self) -> bool {
+        self.0.sent.get()
     }
 
     /// Waits for `outcome` as long as it comes within `bound` of the last movement of the body.
@@ -207,6 +236,13 @@ impl Activity {
                 Err(_) => return None,
             }
         }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        // whoever sends it lets go of it at its end; before its end only together with the connection
+        self.activity.0.sent.set(true);
     }
 }
 

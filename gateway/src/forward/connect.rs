@@ -11,9 +11,11 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 use super::body::RequestBody;
+use super::bounded::{Allowance, Bounded};
 
 /// Where an upstream is, and how it is spoken to: what two requests must share to share a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -81,22 +83,59 @@ fn with_http1(mut config: ClientConfig) -> ClientConfig {
     config
 }
 
+/// A connection that is driven on this worker. Dropped, it closes at once, whatever was under way on it.
+pub struct Connection {
+    sender: SendRequest<RequestBody>,
+    allowance: Allowance,
+    driver: Option<AbortHandle>,
+}
+
+impl Connection {
+    /// Where requests go in.
+    pub fn sender(&mut self) -> &mut SendRequest<RequestBody> {
+        &mut self.sender
+    }
+
+    /// What may come before an answer.
+    pub fn allowance(&self) -> &Allowance {
+        &self.allowance
+    }
+
+    /// Whether nothing more can be sent.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Leaves it to whoever took it over after a switch of protocols.
+    pub fn leave(mut self) {
+        self.driver = None;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(driver) = &self.driver {
+            driver.abort();
+        }
+    }
+}
+
 /// Connects, and drives the connection on this worker until it closes.
 ///
 /// # Errors
 /// [`ConnectError`].
-pub async fn connect(endpoint: &Endpoint, trust: &Trust) -> Result<SendRequest<RequestBody>, ConnectError> {
+pub async fn connect(endpoint: &Endpoint, trust: &Trust) -> Result<Connection, ConnectError> {
     let connecting = async {
         let tcp = TcpStream::connect((connect_host(&endpoint.host), endpoint.port)).await?;
         tcp.set_nodelay(true)?;
         if !endpoint.tls {
-            return handshake(TokioIo::new(tcp)).await;
+            return handshake(tcp).await;
         }
         let config = if endpoint.skip_verify { &trust.any } else { &trust.verified };
         let name = ServerName::try_from(endpoint.host.trim_matches(['[', ']']).to_owned());
         let name = name.map_err(|_| ConnectError::Name)?;
         let tls = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await.map_err(ConnectError::Tls)?;
-        handshake(TokioIo::new(tls)).await
+        handshake(tls).await
     };
     tokio::time::timeout(UPSTREAM_CONNECT, connecting).await.map_err(|_| ConnectError::Late)?
 }
@@ -106,17 +145,19 @@ fn connect_host(host: &str) -> &str {
     if host == "localhost" || host.ends_with(".localhost") { "127.0.0.1" } else { host.trim_matches(['[', ']']) }
 }
 
-async fn handshake<T>(io: TokioIo<T>) -> Result<SendRequest<RequestBody>, ConnectError>
+async fn handshake<T>(stream: T) -> Result<Connection, ConnectError>
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
+    let allowance = Allowance::default();
+    let io = TokioIo::new(Bounded::new(stream, allowance.clone()));
     let (sender, connection) = http1::Builder::new().handshake(io).await?;
-    actix_rt::spawn(async move {
+    let driver = actix_rt::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "an upstream connection ended");
         }
     });
-    Ok(sender)
+    Ok(Connection { sender, allowance, driver: Some(driver.abort_handle()) })
 }
 
 /// For `tls_skip_verify`: the name and the chain are not looked at, the handshake's signatures are.

@@ -1,6 +1,7 @@
 //! Passing a permitted request to its upstream and the answer back: streamed both ways, one connection at a time.
 
 pub mod body;
+mod bounded;
 mod connect;
 pub mod outgoing;
 mod pool;
@@ -9,7 +10,7 @@ mod upgrade;
 use std::rc::Rc;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use portcullis_config::limits::UPSTREAM_RESPONSE;
 
@@ -121,7 +122,8 @@ impl Failed {
 
 async fn exchange(mut lease: Lease, request: Request<RequestBody>, websocket: bool) -> Result<Answer, Failed> {
     let activity = request.body().activity();
-    let sending = lease.sender().try_send_request(request);
+    lease.connection().allowance().begin();
+    let sending = lease.connection().sender().try_send_request(request);
     let mut response = match activity.within(UPSTREAM_RESPONSE, sending).await {
         None => return Err(Failed::Late),
         Some(Ok(response)) => response,
@@ -136,8 +138,8 @@ async fn exchange(mut lease: Lease, request: Request<RequestBody>, websocket: bo
             });
         }
     };
-    // RFC 9112 §6.3: whoever sends both may be splitting responses; the connection is not used again
-    if response.headers().contains_key(TRANSFER_ENCODING) && response.headers().contains_key(CONTENT_LENGTH) {
+    lease.connection().allowance().lift();
+    if !is_framed_once(response.headers()) {
         return Err(Failed::Broken);
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -146,13 +148,22 @@ async fn exchange(mut lease: Lease, request: Request<RequestBody>, websocket: bo
             return Err(Failed::Broken);
         }
         let tunnel = Tunnel::to(hyper::upgrade::on(&mut response));
+        lease.leave();
         return Ok(Answer::Switched(response.map(drop), tunnel));
     }
     let (mut parts, incoming) = response.into_parts();
     // how the upstream speaks is between it and us
     parts.version = Version::HTTP_11;
     remove_hop_by_hop(&mut parts.headers);
-    Ok(Answer::Response(Response::from_parts(parts, AnswerBody::upstream(incoming, lease))))
+    Ok(Answer::Response(Response::from_parts(parts, AnswerBody::upstream(incoming, lease, activity))))
+}
+
+/// RFC 9112 §6.3: one length in digits, or one `chunked`, or neither. Whoever sends both may be splitting answers.
+fn is_framed_once(headers: &HeaderMap) -> bool {
+    let (lengths, codings) = (headers.get_all(CONTENT_LENGTH), headers.get_all(TRANSFER_ENCODING));
+    let digits = |value: &HeaderValue| value.as_bytes().iter().all(u8::is_ascii_digit);
+    let chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    lengths.iter().count() + codings.iter().count() <= 1 && lengths.iter().all(digits) && codings.iter().all(chunked)
 }
 
 fn is_websocket(headers: &HeaderMap) -> bool {

@@ -5,14 +5,12 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
-use hyper::client::conn::http1::SendRequest;
 use portcullis_config::limits::{UPSTREAM_IDLE, UPSTREAM_IDLE_CONNECTIONS};
 
-use super::body::RequestBody;
-use super::connect::{ConnectError, Endpoint, Trust, connect};
+use super::connect::{ConnectError, Connection, Endpoint, Trust, connect};
 
 struct Idle {
-    sender: SendRequest<RequestBody>,
+    connection: Connection,
     since: Instant,
 }
 
@@ -26,7 +24,7 @@ pub struct Pool {
 pub struct Lease {
     pool: Rc<Pool>,
     endpoint: Endpoint,
-    sender: SendRequest<RequestBody>,
+    connection: Connection,
     fresh: bool,
 }
 
@@ -41,9 +39,10 @@ impl Pool {
     /// # Errors
     /// [`ConnectError`].
     pub async fn lease(self: &Rc<Self>, endpoint: &Endpoint) -> Result<Lease, ConnectError> {
-        while let Some(mut sender) = self.take_idle(endpoint) {
-            if sender.ready().await.is_ok() {
-                return Ok(self.leased(endpoint, sender, false));
+        while let Some(mut connection) = self.take_idle(endpoint) {
+            // it has nothing left to send, so this takes no longer than its driver's next turn
+            if connection.sender().ready().await.is_ok() {
+                return Ok(self.leased(endpoint, connection, false));
             }
         }
         self.lease_fresh(endpoint).await
@@ -54,15 +53,15 @@ impl Pool {
     /// # Errors
     /// [`ConnectError`].
     pub async fn lease_fresh(self: &Rc<Self>, endpoint: &Endpoint) -> Result<Lease, ConnectError> {
-        let sender = connect(endpoint, &self.trust).await?;
-        Ok(self.leased(endpoint, sender, true))
+        let connection = connect(endpoint, &self.trust).await?;
+        Ok(self.leased(endpoint, connection, true))
     }
 
-    fn leased(self: &Rc<Self>, endpoint: &Endpoint, sender: SendRequest<RequestBody>, fresh: bool) -> Lease {
-        Lease { pool: Rc::clone(self), endpoint: endpoint.clone(), sender, fresh }
+    fn leased(self: &Rc<Self>, endpoint: &Endpoint, connection: Connection, fresh: bool) -> Lease {
+        Lease { pool: Rc::clone(self), endpoint: endpoint.clone(), connection, fresh }
     }
 
-    fn take_idle(&self, endpoint: &Endpoint) -> Option<SendRequest<RequestBody>> {
+    fn take_idle(&self, endpoint: &Endpoint) -> Option<Connection> {
         let mut all = self.idle.borrow_mut();
         let idle = all.get_mut(endpoint)?;
         let now = Instant::now();
@@ -71,8 +70,8 @@ impl Pool {
         }
         loop {
             let newest = idle.pop_back()?;
-            if !newest.sender.is_closed() {
-                return Some(newest.sender);
+            if !newest.connection.is_closed() {
+                return Some(newest.connection);
             }
         }
     }
@@ -81,16 +80,21 @@ impl Pool {
     pub fn sweep(&self) {
         let now = Instant::now();
         self.idle.borrow_mut().retain(|_, idle| {
-            idle.retain(|idle| !idle.sender.is_closed() && now.duration_since(idle.since) <= UPSTREAM_IDLE);
+            idle.retain(|idle| !idle.connection.is_closed() && now.duration_since(idle.since) <= UPSTREAM_IDLE);
             !idle.is_empty()
         });
     }
 }
 
 impl Lease {
-    /// The connection's sender.
-    pub fn sender(&mut self) -> &mut SendRequest<RequestBody> {
-        &mut self.sender
+    /// The connection.
+    pub fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Leaves the connection to whoever took it over after a switch of protocols.
+    pub fn leave(self) {
+        self.connection.leave();
     }
 
     /// Whether it was opened for this request: its failing is the upstream's, not a stale connection's.
@@ -98,15 +102,15 @@ impl Lease {
         self.fresh
     }
 
-    /// Returns the connection after a complete exchange.
+    /// Returns the connection after an exchange that is complete both ways.
     pub fn give_back(self) {
-        if self.sender.is_closed() {
+        if self.connection.is_closed() {
             return;
         }
         let mut all = self.pool.idle.borrow_mut();
         let idle = all.entry(self.endpoint).or_default();
         if idle.len() < UPSTREAM_IDLE_CONNECTIONS {
-            idle.push_back(Idle { sender: self.sender, since: Instant::now() });
+            idle.push_back(Idle { connection: self.connection, since: Instant::now() });
         }
     }
 }

@@ -1,0 +1,96 @@
+//! What an upstream may send before its answer begins: a bounded number of bytes.
+//!
+//! Interim answers (1xx) have no number: an upstream that sends them without end would keep its worker busy with
+//! nothing else, for as long as an answer may take.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use portcullis_config::limits::UPSTREAM_HEAD_BYTES;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// How much may still come; shared by whoever waits for the answer and the stream it comes by.
+#[derive(Clone)]
+pub struct Allowance(Arc<AtomicUsize>);
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self(Arc::new(AtomicUsize::new(UPSTREAM_HEAD_BYTES)))
+    }
+}
+
+impl Allowance {
+    /// A request is being sent.
+    pub fn begin(&self) {
+        self.0.store(UPSTREAM_HEAD_BYTES, Ordering::Relaxed);
+    }
+
+    /// The answer has begun: its body may be of any length.
+    pub fn lift(&self) {
+        self.0.store(usize::MAX, Ordering::Relaxed);
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let left = self.0.load(Ordering::Relaxed);
+        if left == usize::MAX {
+            return true;
+        }
+        let after = left.checked_sub(bytes);
+        self.0.store(after.unwrap_or(0), Ordering::Relaxed);
+        after.is_some()
+    }
+}
+
+/// A stream that breaks where more comes than is allowed.
+pub struct Bounded<T> {
+    stream: T,
+    allowance: Allowance,
+}
+
+impl<T> Bounded<T> {
+    /// Holds a stream to an allowance.
+    pub fn new(stream: T, allowance: Allowance) -> Self {
+        Self { stream, allowance }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Bounded<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if self.allowance.take(buf.filled().len() - before) {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "too much came before the answer")))
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Bounded<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
