@@ -13,7 +13,9 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use portcullis_config::limits::LINGER;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 use chunk::Chunks;
 use head::{Framing, Head, Violation};
@@ -25,6 +27,7 @@ const POISON: &[u8] = b"\0\r\n\r\n";
 pub struct Gate<T> {
     stream: T,
     state: State,
+    lingering: Option<Pin<Box<Sleep>>>,
 }
 
 enum State {
@@ -41,7 +44,7 @@ enum State {
 impl<T> Gate<T> {
     /// A gate before the first request of a connection.
     pub fn new(stream: T) -> Self {
-        Self { stream, state: State::Head(Head::default()) }
+        Self { stream, state: State::Head(Head::default()), lingering: None }
     }
 }
 
@@ -88,6 +91,15 @@ impl State {
         at
     }
 
+    /// Whether the client may still be sending what nobody reads.
+    const fn is_unread(&self) -> bool {
+        match self {
+            Self::Length(_) | Self::Chunked(_) | Self::Poisoned | Self::Broken => true,
+            // a tunnel reads for itself
+            Self::Head(_) | Self::Switching => false,
+        }
+    }
+
     fn after(framing: Framing) -> Self {
         match framing {
             Framing::None | Framing::Length(0) => Self::Head(Head::default()),
@@ -130,7 +142,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gate<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Gate<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -139,8 +151,26 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gate<T> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
+    /// RFC 9112 §9.6: who closes while the client still sends makes the system throw away an answer that is on its way.
+    /// So what comes is read and forgotten, until the client has closed as well or for a while.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let this = &mut *self;
+        if this.lingering.is_none() {
+            std::task::ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            if !this.state.is_unread() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let lingering = this.lingering.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        let mut forgotten = [0; 8192];
+        while lingering.as_mut().poll(cx).is_pending() {
+            let mut buffer = ReadBuf::new(&mut forgotten);
+            match std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                Ok(()) | Err(_) => break,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_write_vectored(
