@@ -65,7 +65,18 @@ pub async fn serve(mut request: Request<Incoming>, facts: Facts, worker: Rc<Work
             return finish(&worker, own_headers(response), began, line, "bad_request");
         }
     };
-    let exchange = Exchange { worker, request, request_id, format, began, switching };
+    let line = RequestLine {
+        request_id: request_id.to_string(),
+        method: request.method().clone(),
+        authority: request.authority().to_owned(),
+        path: request.path().to_owned(),
+        client: request.client(),
+        route: None,
+        referer: request.headers().get(REFERER).cloned(),
+        user_agent: request.headers().get(USER_AGENT).cloned(),
+    };
+    let record = AccessRecord::new(Rc::clone(&worker.log), began, line);
+    let exchange = Exchange { worker, request, request_id, format, record, switching };
     exchange.run(body, upgrade).await
 }
 
@@ -98,7 +109,8 @@ struct Exchange {
     request: Rc<Canonical>,
     request_id: Rc<str>,
     format: Format,
-    began: Instant,
+    /// Written even if the client leaves, and this value is dropped, before there is an answer.
+    record: AccessRecord,
     /// The client asked to switch protocols: unless that happens, nothing more is read from its connection.
     switching: bool,
 }
@@ -335,18 +347,8 @@ impl Exchange {
         if self.switching && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        let line = RequestLine {
-            request_id: self.request_id.to_string(),
-            method: self.request.method().clone(),
-            authority: self.request.authority().to_owned(),
-            path: self.request.path().to_owned(),
-            client: self.request.client(),
-            route,
-            referer: self.request.headers().get(REFERER).cloned(),
-            user_agent: self.request.headers().get(USER_AGENT).cloned(),
-        };
-        let record =
-            AccessRecord::new(Rc::clone(&self.worker.log), self.began, line, response.status().as_u16(), detail);
+        let mut record = self.record;
+        record.answered(response.status().as_u16(), detail, route);
         response.map(|body| body.recorded(record))
     }
 
@@ -423,14 +425,18 @@ fn finish(
     if let Ok(id) = HeaderValue::try_from(line.request_id.as_str()) {
         response.headers_mut().insert(X_REQUEST_ID, id);
     }
-    let record = AccessRecord::new(Rc::clone(&worker.log), began, line, response.status().as_u16(), detail);
+    let mut record = AccessRecord::new(Rc::clone(&worker.log), began, line);
+    record.answered(response.status().as_u16(), detail, None);
     response.map(|body| AnswerBody::own(body).recorded(record))
 }
 
 /// An upstream sets no cookie that is ours: it could sign its visitors in as somebody else, or out.
 fn without_our_cookies(headers: &mut HeaderMap, cookie: &str) {
     let ours = |value: &HeaderValue| {
-        let name = value.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+        // a cookie without a name comes back as its value alone (RFC 6265bis §5.7): `=name=value` is `name=value`
+        let blank = |byte: &u8| *byte == b'=' || byte.is_ascii_whitespace();
+        let mut words = value.as_bytes().split(|byte| *byte == b'=').filter(|word| !word.iter().all(blank));
+        let name = words.next().unwrap_or_default().trim_ascii();
         let bare = name.strip_prefix(b"__Host-").unwrap_or(name);
         bare == cookie.as_bytes()
             || bare.strip_prefix(cookie.as_bytes()).is_some_and(|rest| {
@@ -454,6 +460,9 @@ mod tests {
         for value in ["_pomerium=x; Path=/", "a=b", "_pomerium_authenticate=x", " _pomerium =x", "_pomerium_theme=dark"]
         {
             headers.append(SET_COOKIE, HeaderValue::from_static(value));
+        }
+        for nameless in ["=_pomerium=x", " = _pomerium=x", "=_pomerium_authenticate=x; Path=/"] {
+            headers.append(SET_COOKIE, HeaderValue::from_static(nameless));
         }
         without_our_cookies(&mut headers, "_pomerium");
         let kept: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();

@@ -158,6 +158,11 @@ impl<'a> Line<'a> {
     }
 }
 
+fn without_query(url: &http::HeaderValue) -> std::borrow::Cow<'_, str> {
+    let end = url.as_bytes().iter().position(|byte| matches!(byte, b'?' | b'#'));
+    String::from_utf8_lossy(url.as_bytes().get(..end.unwrap_or(url.len())).unwrap_or_default())
+}
+
 /// The access line of one request, written when its answer has passed or was given up.
 pub struct AccessRecord {
     log: Rc<RequestLog>,
@@ -189,9 +194,19 @@ pub struct RequestLine {
 }
 
 impl AccessRecord {
-    /// Begins a record for an answer.
-    pub fn new(log: Rc<RequestLog>, began: Instant, request: RequestLine, status: u16, detail: &'static str) -> Self {
-        Self { log, began, request, status, detail, bytes: 0 }
+    /// Begins the record of a request. Unless it is answered, its client has left before that.
+    pub fn new(log: Rc<RequestLog>, began: Instant, request: RequestLine) -> Self {
+        Self { log, began, request, status: 0, detail: "client_gone", bytes: 0 }
+    }
+
+    /// There is an answer, and perhaps a route that it came by.
+    pub fn answered(
+        &mut self,
+        status: u16,
+        detail: &'static str,
+        route: Option<std::sync::Arc<portcullis_config::Route>>,
+    ) {
+        (self.status, self.detail, self.request.route) = (status, detail, route);
     }
 
     /// Bytes of the body passed.
@@ -219,7 +234,7 @@ impl Drop for AccessRecord {
             line.number("size", self.bytes);
             line.number("duration", self.began.elapsed().as_secs_f64());
             line.text("upstream-cluster", request.route.as_ref().map_or("", |route| route.id.as_str()));
-            line.header("referer", request.referer.as_ref());
+            line.text("referer", &request.referer.as_ref().map(without_query).unwrap_or_default());
             line.header("user-agent", request.user_agent.as_ref());
         });
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, COOKIE, EXPECT, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, COOKIE, EXPECT, HeaderName, HeaderValue, REFERER};
 use portcullis_config::Config;
 use url::form_urlencoded;
 
@@ -94,6 +94,7 @@ pub fn headers_for_upstream(request: &Canonical, managed: &Managed, cookie_name:
             EXPECT => None,
             AUTHORIZATION if carries_handle(value) => None,
             COOKIE => without_own_cookies(value, cookie_name),
+            REFERER => without_handle(value),
             _ if managed.holds(name) => None,
             _ => Some(value.clone()),
         };
@@ -106,6 +107,19 @@ pub fn headers_for_upstream(request: &Canonical, managed: &Managed, cookie_name:
 
 fn carries_handle(authorization: &HeaderValue) -> bool {
     handle_in(&String::from_utf8_lossy(authorization.as_bytes())).is_some()
+}
+
+/// The page that a request comes from may itself have been asked for with a handle in its query.
+fn without_handle(referer: &HeaderValue) -> Option<HeaderValue> {
+    let bytes = referer.as_bytes();
+    let Some(end) = bytes.iter().position(|byte| *byte == b'?') else { return Some(referer.clone()) };
+    let place = bytes.get(..end)?;
+    let query = std::str::from_utf8(bytes.get(end + 1..)?).ok();
+    let kept = match query_for_upstream(query) {
+        Some(query) => HeaderValue::from_bytes(&[place, b"?", query.as_bytes()].concat()),
+        None => HeaderValue::from_bytes(place),
+    };
+    kept.ok()
 }
 
 /// A `Cookie` line without ours, the rest byte for byte; `None` where nothing is left.

@@ -1,0 +1,143 @@
+//! Exchanges that do not go as planned: whoever leaves early, answers early or never comes to the point harms nobody
+//! else, and is written down.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::channel::Channel;
+use portcullis_harness::client::Visitor;
+use portcullis_harness::gateway::Gateway;
+use portcullis_harness::process::eventually;
+use portcullis_harness::raw_upstream::{After, RawUpstream};
+use portcullis_harness::world::{APP, PUBLIC, World};
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
+const RAW: &str = "https://raw.localhost";
+
+/// A world whose route `RAW` leads to an upstream that answers with the bytes it is given.
+async fn raw() -> Result<(World, RawUpstream, Gateway, Visitor)> {
+    let world = World::new(BINARY).await?;
+    let raw = RawUpstream::start()?;
+    let mut config = world.config();
+    config.route(RAW, &raw.url(), "allow_public_unauthenticated_access: true");
+    let gateway = world.launcher.run(&config.text()).await?;
+    let visitor = world.visitor(&gateway).await?;
+    Ok((world, raw, gateway, visitor))
+}
+
+/// The access line of the request to this path, once it is there.
+async fn access_line(gateway: &Gateway, path: &str) -> Result<Value> {
+    let look = async || Ok(gateway.request_log("http-request").into_iter().find(|line| line["path"] == path));
+    eventually("an access line", Duration::from_secs(5), look).await
+}
+
+#[tokio::test]
+async fn an_answer_before_the_request_has_ended_makes_no_other_client_wait() -> Result<()> {
+    let (_world, raw, _gateway, visitor) = raw().await?;
+    raw.answer(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig", After::Stay);
+    for uploader in [visitor.clone(), visitor.clone().over_h2()] {
+        let mut uploads = Vec::new();
+        // more than there are workers, so that others come upon these connections
+        for _ in 0..8 {
+            let (mut sender, body) = Channel::<Bytes>::new(1);
+            sender.send_data(Bytes::from_static(b"the beginning")).await?;
+            let answer = uploader.open(Request::post(format!("{RAW}/")).body(body)?).await?;
+            assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+            uploads.push((sender, answer));
+        }
+        for _ in 0..8 {
+            assert_eq!(visitor.get(RAW).await?.status, StatusCode::PAYLOAD_TOO_LARGE);
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_its_answer_is_written_down() -> Result<()> {
+    let (world, _raw, gateway, visitor) = raw().await?;
+    for visitor in [visitor.clone(), visitor.clone().over_h2()] {
+        let before = world.upstream.requests().len();
+        let url = format!("{PUBLIC}/hang");
+        let leaves = world.upstream.has_received(before + 1);
+        tokio::select! {
+            answer = visitor.get(&url) => anyhow::bail!("answered: {}", answer?.status),
+            arrived = leaves => arrived?,
+        }
+    }
+    let gone = async || {
+        let lines = gateway.request_log("http-request");
+        let gone =
+            lines.iter().filter(|line| line["path"] == "/hang" && line["response-code-details"] == "client_gone");
+        Ok((gone.count() == 2).then_some(()))
+    };
+    eventually("two access lines", Duration::from_secs(5), gone).await
+}
+
+#[tokio::test]
+async fn a_download_that_the_client_gives_up_is_written_down_as_cut_short() -> Result<()> {
+    let (world, _raw, gateway, visitor) = raw().await?;
+    let answer = visitor.open(Request::get(format!("{PUBLIC}/sse")).body(String::new())?).await?;
+    drop(answer);
+    assert_eq!(access_line(&gateway, "/sse").await?["response-code-details"], "cut_short");
+    world.upstream.has_open(0).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upload_that_is_refused_gets_to_read_why() -> Result<()> {
+    let (_world, _raw, _gateway, visitor) = raw().await?;
+    let mut upload = b"POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 4000000\r\n\r\n".to_vec();
+    upload.resize(upload.len() + 4_000_000, b'a');
+    let answer = visitor.raw(APP, &upload).await?;
+    assert_eq!(answer.statuses(), [401]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_head_that_reads_in_two_ways_is_answered_and_not_only_cut() -> Result<()> {
+    let (_world, _raw, _gateway, visitor) = raw().await?;
+    for lines in ["X : y", "Content-Length: 1\r\nContent-Length: 1", "X: a\nY: b"] {
+        let request = format!("POST / HTTP/1.1\r\nHost: public.localhost\r\n{lines}\r\n\r\nx");
+        assert_eq!(visitor.raw(PUBLIC, request.as_bytes()).await?.statuses(), [400], "{lines}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upstream_that_never_comes_to_its_answer_is_given_up() -> Result<()> {
+    let (_world, raw, _gateway, visitor) = raw().await?;
+    let interim = b"HTTP/1.1 102 Processing\r\n\r\n";
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    raw.answer(&[interim.repeat(100).as_slice(), answer].concat(), After::Close);
+    assert_eq!(visitor.get(RAW).await?.status, StatusCode::OK);
+    raw.answer(&[interim.repeat(100_000).as_slice(), answer].concat(), After::Close);
+    assert_eq!(visitor.get(RAW).await?.status, StatusCode::BAD_GATEWAY);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_answer_framed_in_a_way_that_is_not_ours_is_refused() -> Result<()> {
+    let (_world, raw, _gateway, visitor) = raw().await?;
+    for framing in ["Transfer-Encoding: gzip", "Content-Length: 2, 2", "Transfer-Encoding: gzip, chunked"] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+        raw.answer(answer.as_bytes(), After::Close);
+        assert_eq!(visitor.get(RAW).await?.status, StatusCode::BAD_GATEWAY, "{framing}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_handle_in_the_query_of_a_referer_is_neither_logged_nor_passed_on() -> Result<()> {
+    let (world, _raw, gateway, visitor) = raw().await?;
+    let referer = format!("{PUBLIC}/a?b=c&pomerium_session=canary&d");
+    let request = Request::get(format!("{PUBLIC}/referred")).header("referer", referer).body(Bytes::new())?;
+    assert_eq!(visitor.send(request).await?.status, StatusCode::OK);
+    let received = world.upstream.last()?;
+    assert_eq!(received.header("referer"), Some(format!("{PUBLIC}/a?b=c&d").as_str()));
+    assert_eq!(access_line(&gateway, "/referred").await?["referer"], format!("{PUBLIC}/a"));
+    assert!(!gateway.stdout().text().contains("canary"));
+    Ok(())
+}
