@@ -159,7 +159,9 @@ pub const CLAIM_HEADER_BYTES: usize = 16 * 1024;
 pub const ASSERTION_CACHE: usize = 100_000;
 
 /// How long an orderly stop may take before what is open is cut.
-pub const DRAIN: Duration = Duration::from_millis(1500);
+pub const DRAIN: Duration = Duration::from_millis(1400);
+/// How long workers have for the last lines of the request log: longer than they collect lines.
+pub const LAST_LINES: Duration = Duration::from_millis(200);
 /// Log lines waiting to be written, in batches.
 pub const LINE_BATCHES: usize = 1024;
 

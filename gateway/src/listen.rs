@@ -36,13 +36,24 @@ pub fn bind(address: &ListenAddress) -> Result<TcpListener> {
     bound.with_context(|| format!("cannot listen on {address}"))
 }
 
+/// How a node's connections are to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Not yet.
+    Serving,
+    /// After the request they are at.
+    Draining,
+    /// Now.
+    Cut,
+}
+
 /// How a listener speaks, and how it is told to stop.
 #[derive(Clone)]
 pub struct Speech {
     /// TLS; plain HTTP without.
     pub tls: Option<Arc<ServerConfig>>,
-    /// Becomes true when the node drains.
-    pub draining: watch::Receiver<bool>,
+    /// How far the node has come.
+    pub stage: watch::Receiver<Stage>,
     /// How many clients are connected.
     pub open: Open,
 }
@@ -115,13 +126,13 @@ async fn accept(stream: TcpStream, worker: Rc<Worker>, speech: Speech) {
     // latency over batching: an answer is written whole
     let _ = stream.set_nodelay(true);
     match &speech.tls {
-        None => speak(stream, false, Facts { peer, https: false }, worker, speech.draining).await,
+        None => speak(stream, false, Facts { peer, https: false }, worker, speech.stage).await,
         Some(tls) => {
             let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
                 Ok(Ok(stream)) => {
                     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    speak(stream, h2, Facts { peer, https: true }, worker, speech.draining).await;
+                    speak(stream, h2, Facts { peer, https: true }, worker, speech.stage).await;
                 }
                 Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                 Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -152,7 +163,13 @@ where
     }
 }
 
-async fn speak<T>(stream: T, h2: bool, facts: Facts, worker: Rc<Worker>, mut draining: watch::Receiver<bool>)
+/// Waits until the node has come this far.
+async fn reached(stage: &mut watch::Receiver<Stage>, far: Stage) {
+    // an error means that the node is gone
+    let _ = stage.wait_for(|stage| *stage >= far).await;
+}
+
+async fn speak<T>(stream: T, h2: bool, facts: Facts, worker: Rc<Worker>, mut stage: watch::Receiver<Stage>)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -173,9 +190,12 @@ where
         let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             outcome = connection.as_mut() => outcome,
-            _ = draining.wait_for(|draining| *draining) => {
+            () = reached(&mut stage, Stage::Draining) => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    outcome = connection => outcome,
+                    () = reached(&mut stage, Stage::Cut) => Ok(()),
+                }
             }
         }
     } else {
@@ -189,9 +209,12 @@ where
             std::pin::pin!(builder.serve_connection(TokioIo::new(Gate::new(stream)), service).with_upgrades());
         tokio::select! {
             outcome = connection.as_mut() => outcome,
-            _ = draining.wait_for(|draining| *draining) => {
+            () = reached(&mut stage, Stage::Draining) => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    outcome = connection => outcome,
+                    () = reached(&mut stage, Stage::Cut) => Ok(()),
+                }
             }
         }
     };

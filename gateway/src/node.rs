@@ -25,7 +25,7 @@ use portcullis_actors::keyring::assertion::AssertionKeys;
 use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_actors::proxy::connections::{Connections, Cutter};
 use portcullis_config::limits::{
-    ASKS_IN_FLIGHT, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_TIMEOUT, SIGN_IN_DEADLINE,
+    ASKS_IN_FLIGHT, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_TIMEOUT, LAST_LINES, SIGN_IN_DEADLINE,
 };
 use portcullis_config::{Config, Secret};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::forward::Trust;
 use crate::health::{self, Vitals};
 use crate::in_force::InForce;
-use crate::listen::{self, Speech};
+use crate::listen::{self, Speech, Stage};
 use crate::state_dir;
 use crate::tls;
 use crate::worker::Blueprint;
@@ -41,7 +41,7 @@ use crate::worker::Blueprint;
 /// A node that runs.
 pub struct Node {
     vitals: Arc<Vitals>,
-    draining: watch::Sender<bool>,
+    stage: watch::Sender<Stage>,
     open: listen::Open,
     connections: Connections,
     journal: Addr<Journal>,
@@ -102,15 +102,15 @@ impl Node {
             leave: authenticate.leave,
             config,
         };
-        let (draining, drained) = watch::channel(false);
+        let (stage, staged) = watch::channel(Stage::Serving);
         let open = listen::Open::default();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-        let speech = Speech { tls, draining: drained, open: open.clone() };
+        let speech = Speech { tls, stage: staged, open: open.clone() };
         let gateway = listen::start(listener, speech, blueprint, workers)?;
         vitals.listening.store(true, Ordering::Release);
         tracing::info!("listening on {scheme}://{address}");
-        Ok(Self { vitals, draining, open, connections, journal: databroker.journal, gateway, health, arbiters, fallen })
+        Ok(Self { vitals, stage, open, connections, journal: databroker.journal, gateway, health, arbiters, fallen })
     }
 
     /// Waits until a component falls that the node cannot do without; its name.
@@ -123,9 +123,13 @@ impl Node {
         self.vitals.draining.store(true, Ordering::Release);
         // no new connections; those that are open end after the request they are at
         self.gateway.pause().await;
-        self.draining.send_replace(true);
+        self.stage.send_replace(Stage::Draining);
         if tokio::time::timeout(DRAIN, self.open.nobody()).await.is_err() {
             tracing::info!(open = self.connections.len(), "cutting what is still open");
+            self.connections.stop();
+            self.stage.send_replace(Stage::Cut);
+            // the workers still hand over the access lines of what was cut: nobody waits for their threads
+            actix_rt::time::sleep(LAST_LINES).await;
         }
         self.connections.stop();
         self.gateway.stop(false).await;

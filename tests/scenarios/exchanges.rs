@@ -141,3 +141,26 @@ async fn a_handle_in_the_query_of_a_referer_is_neither_logged_nor_passed_on() ->
     assert!(!gateway.stdout().text().contains("canary"));
     Ok(())
 }
+
+#[tokio::test]
+async fn what_is_open_when_the_gateway_stops_is_written_down() -> Result<()> {
+    let (world, _raw, mut gateway, visitor) = raw().await?;
+    let mut open = Vec::new();
+    for visitor in [visitor.clone(), visitor.clone().over_h2()] {
+        open.push(visitor.open(Request::get(format!("{PUBLIC}/sse")).body(String::new())?).await?);
+    }
+    let before = world.upstream.requests().len();
+    let url = format!("{PUBLIC}/hang");
+    let mut hanging = std::pin::pin!(visitor.get(&url));
+    tokio::select! {
+        answer = hanging.as_mut() => anyhow::bail!("answered: {}", answer?.status),
+        arrived = world.upstream.has_received(before + 1) => arrived?,
+    }
+    gateway.interrupt()?;
+    gateway.wait_exit(Duration::from_secs(2)).await?;
+    gateway.stdout().to_end(Duration::from_secs(1)).await?;
+    let lines = gateway.request_log("http-request");
+    let of = |path: &str| lines.iter().filter(|line| line["path"] == path).count();
+    assert_eq!((of("/sse"), of("/hang")), (2, 1));
+    Ok(())
+}
