@@ -1,4 +1,4 @@
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
@@ -141,4 +141,21 @@ async fn a_head_without_an_end_is_cut_at_its_bound() {
     let endless = format!("GET / HTTP/1.1\r\nA: {}", "a".repeat(300_000));
     let (read, broke) = passes(endless.as_bytes(), 8192).await;
     assert!(broke && read.len() < 150_000, "{}", read.len());
+}
+
+#[actix_rt::test]
+async fn what_a_client_still_sends_is_read_before_its_connection_closes() {
+    let (mut client, server) = tokio::io::duplex(64);
+    let mut gate = Gate::new(server);
+    client.write_all(b"POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\n").await.unwrap();
+    assert!(gate.read(&mut [0; 64]).await.unwrap() > 0);
+    let closing = async {
+        gate.shutdown().await.unwrap();
+        drop(gate);
+    };
+    let sending = async {
+        client.write_all(&[b'a'; 1000]).await.unwrap();
+        drop(client);
+    };
+    futures_util::future::join(closing, sending).await;
 }
