@@ -10,7 +10,7 @@ use portcullis_actors::clock;
 use portcullis_actors::request::cookies;
 use portcullis_config::limits::SIGN_IN_LIFE;
 use portcullis_events::Time;
-use url::{Url, form_urlencoded};
+use url::form_urlencoded;
 
 use super::bridge::{Own, Reply};
 use super::desk::{Desk, UNAVAILABLE};
@@ -126,18 +126,18 @@ fn step(own: &Own, status: StatusCode, outcome: Result<Result<Step, SignInFault>
     }
 }
 
-/// `GET /.pomerium/sign_out`: at once for a signed URL, after a question for any other.
+/// `GET /.pomerium/sign_out`: at once for a signed URL that names the session of this browser, after a question for any
+/// other. Whoever asks a route's host for it gets a signed URL, and could lead another browser there.
 pub async fn sign_out(request: HttpRequest, own: ReqData<Own>) -> Option<Reply> {
     let desk = desk(&request)?;
     let now = clock::now();
-    let url = own.request.url();
-    if desk.signer.verify(&url, now).is_ok() {
-        let hint = Url::parse(&url).ok().and_then(|url| {
-            url.query_pairs().find(|(name, _)| name == "pomerium_id_token_hint").map(|(_, hint)| hint.into_owned())
-        });
-        return Some(leave(desk, &own, hint, now).await);
+    let session = desk.authenticate_session(&own.request, now);
+    if let Some(parting) = Parting::read(desk, &own.request.url(), now)
+        && session.is_none_or(|session| parting.session.as_deref() == Some(session.to_string().as_str()))
+    {
+        return Some(leave(desk, &own, parting.hint, now).await);
     }
-    match desk.authenticate_session(&own.request, now) {
+    match session {
         Some(session) => {
             let until = now.plus(SIGN_IN_LIFE).millis();
             match desk.forms.seal(&format!("sign_out/{session}"), until.to_string().as_bytes()) {
@@ -146,6 +146,21 @@ pub async fn sign_out(request: HttpRequest, own: ReqData<Own>) -> Option<Reply> 
             }
         }
         None => Some(Reply(page(StatusCode::OK, &SignedOut))),
+    }
+}
+
+/// What a route's host says of a sign-out, in a URL that it signed.
+struct Parting {
+    session: Option<String>,
+    hint: Option<String>,
+}
+
+impl Parting {
+    fn read(desk: &Desk, url: &str, now: Time) -> Option<Self> {
+        desk.signer.verify(url, now).ok()?;
+        let query = url.split_once('?')?.1;
+        let (session, hint) = (once(query, "pomerium_session_id").ok()?, once(query, "pomerium_id_token_hint").ok()?);
+        Some(Self { session, hint })
     }
 }
 

@@ -188,7 +188,7 @@ async fn leave(desk: &Rc<Desk>, own: &Own) -> Reply {
     let presented = Presented::of(&own.request, &desk.cookie().name);
     let audience = desk.audience(own.request.host());
     let handle = presented.and_then(|presented| Handle::open(&desk.handles, audience, &presented.handle, now));
-    let hint = match handle {
+    let hint = match &handle {
         Some(handle) => match end(desk, handle.session, &own.request_id).await {
             Some(ended) => ended.id_token_hint,
             None => return own.reply(UNAVAILABLE),
@@ -216,6 +216,9 @@ pub async fn end(desk: &Desk, session: SessionId, request_id: &str) -> Option<En
             None
         }
         Err(error) => {
+    if let Some(handle) = &handle {
+        url.query_pairs_mut().append_pair("pomerium_session_id", &handle.session.to_string());
+    }
             tracing::warn!(request = request_id, %error, "a session cannot be ended");
             None
         }
