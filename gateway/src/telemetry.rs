@@ -220,6 +220,12 @@ impl AccessRecord {
     }
 }
 
+/// The part of a URL that may be kept: its query may carry a handle, and what else nobody may read.
+fn without_query(url: &http::HeaderValue) -> String {
+    let url = String::from_utf8_lossy(url.as_bytes());
+    url.split(['?', '#']).next().unwrap_or_default().to_owned()
+}
+
 impl Drop for AccessRecord {
     fn drop(&mut self) {
         let request = &self.request;
