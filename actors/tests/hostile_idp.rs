@@ -5,7 +5,7 @@
 use actix::{Actor, Addr};
 use portcullis_actors::authenticate::provider::{Begin, EndSession, Provider, Redeem};
 use portcullis_actors::idp::{Because, ClaimFault, Endpoint, Identity, SignInError, profile};
-use portcullis_config::limits::REDIRECT_BYTES;
+use portcullis_config::limits::{IDP_GROUPS, REDIRECT_BYTES};
 use portcullis_config::{IdentityProvider, Secret};
 use portcullis_harness::idp::{CLIENT_ID, CLIENT_SECRET, Mischief, Person, ScriptedIdp};
 use url::Url;
@@ -232,6 +232,16 @@ async fn an_unverified_address_is_not_passed_on() {
     idp.set_person(Person { email: "alice@evil.example,bob@example.com".into(), ..Person::default() });
     let identity = sign_in(&idp).await.map_err(|error| error.to_string()).unwrap();
     assert_eq!(profile(&identity.claims).email, None);
+}
+
+#[actix::test]
+async fn a_person_with_more_groups_than_a_session_carries_is_refused_and_not_told_to_try_again() {
+    let idp = ScriptedIdp::start();
+    let groups = |count| (0..count).map(|group| format!("g{group}")).collect::<Vec<_>>();
+    idp.set_person(Person { groups: groups(IDP_GROUPS), ..Person::default() });
+    assert!(sign_in(&idp).await.is_ok());
+    idp.set_person(Person { groups: groups(IDP_GROUPS + 1), ..Person::default() });
+    assert_eq!(sign_in(&idp).await.err(), Some(SignInError::Refused(Because::TooManyGroups)));
 }
 
 #[actix::test]

@@ -74,6 +74,8 @@ pub const IDP_JSON_DEPTH: usize = 16;
 pub const IDP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long all the calls of one sign-in may take together.
 pub const IDP_SIGN_IN: Duration = Duration::from_secs(20);
+/// Most groups of one person: their differences fit into one [`EVENT_BYTES`].
+pub const IDP_GROUPS: usize = 1000;
 /// Least time between two fetches of the same keys for the sake of a key that we do not know.
 pub const JWKS_REFETCH: Duration = Duration::from_secs(60);
 /// Most keys in a key set.

@@ -129,6 +129,9 @@ pub enum Because {
     /// The claims are more than a session can carry.
     #[error("the claims of the ID token and of user info are too large")]
     TooMuch,
+    /// The person has more groups than a session can carry; the provider can be told to send fewer.
+    #[error("the person has too many groups")]
+    TooManyGroups,
 }
 
 /// What can be wrong with a claim.

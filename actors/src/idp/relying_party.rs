@@ -6,7 +6,7 @@ use openidconnect::{
     PkceCodeVerifier, RedirectUrl, Scope,
 };
 use portcullis_config::IdentityProvider;
-use portcullis_config::limits::{IDP_CLAIMS_BYTES, IDP_SIGN_IN, REDIRECT_BYTES};
+use portcullis_config::limits::{IDP_CLAIMS_BYTES, IDP_GROUPS, IDP_SIGN_IN, REDIRECT_BYTES};
 use portcullis_events::Time;
 use serde_json::{Map, Value};
 use url::Url;
@@ -15,7 +15,7 @@ use super::discovery::{Discovery, Document};
 use super::http::Http;
 use super::id_token::{Expected, Unverified};
 use super::keys::Keys;
-use super::profile::verified;
+use super::profile::{profile, verified};
 use super::token_request::{CodeClient, redeem};
 use super::{Because, Endpoint, Identity, SignInError, json};
 
@@ -164,6 +164,9 @@ impl RelyingParty {
         };
         if serde_json::to_vec(&claims).map_or(usize::MAX, |json| json.len()) > IDP_CLAIMS_BYTES {
             return Err(Because::TooMuch.into());
+        }
+        if profile(&claims).groups.len() > IDP_GROUPS {
+            return Err(Because::TooManyGroups.into());
         }
         Ok(Identity { issuer: self.provider.issuer.clone(), subject, claims, tokens })
     }
