@@ -53,12 +53,6 @@ fn app(
                 .configure(everywhere),
         )
         .service(web::resource(["/.pomerium", "/.pomerium/"]).route(get().to(route_host::user_page)))
-        .service(web::resource("/.pomerium/user").route(get().to(route_host::user)))
-        .service(
-            web::resource(["/.pomerium/callback", "/.pomerium/callback/"])
-                .route(get().to(route_host::callback))
-                .route(web::post().to(route_host::callback_form)),
-        )
         .service(
             web::resource("/.pomerium/sign_out")
                 .route(get().to(route_host::sign_out))
@@ -67,8 +61,15 @@ fn app(
         .configure(everywhere)
 }
 
+/// The callback and the claims too: the authenticate host may have routes of its own, whose sign-in ends there.
 fn everywhere(service: &mut web::ServiceConfig) {
     service
+        .service(web::resource("/.pomerium/user").route(get().to(route_host::user)))
+        .service(
+            web::resource(["/.pomerium/callback", "/.pomerium/callback/"])
+                .route(get().to(route_host::callback))
+                .route(web::post().to(route_host::callback_form)),
+        )
         .service(
             web::resource(["/.well-known/pomerium", "/.well-known/pomerium/"]).route(get().to(well_known::metadata)),
         )
