@@ -57,8 +57,14 @@ pub const SIGNED_URL_LIFE: Duration = Duration::from_secs(5 * 60);
 pub const CLOCK_LEEWAY: Duration = Duration::from_secs(60);
 /// Life of a sign-in: its start cookie and its state cookie.
 pub const SIGN_IN_LIFE: Duration = Duration::from_secs(10 * 60);
-/// Start or state cookies of one browser that are looked at.
+/// Start or state cookies of one browser and one name that are looked at.
 pub const SIGN_IN_COOKIES: usize = 16;
+/// Longest value of one of our cookies: with its name, below the 4096 bytes that browsers take (RFC 6265bis §5.6).
+pub const COOKIE_BYTES: usize = 3800;
+/// Most cookies that one sign-in is kept in: enough for the longest request target.
+pub const KEEPSAKE_COOKIES: usize = 8;
+/// State cookies that a browser keeps from earlier sign-ins when it begins a new one, in bytes.
+pub const SIGN_IN_COOKIES_BYTES: usize = 32 * 1024;
 /// Longest redirect URL; a larger hand-over travels in a form.
 pub const REDIRECT_BYTES: usize = 4 * 1024;
 
@@ -68,14 +74,14 @@ pub const IDP_ANSWER_BYTES: usize = 512 * 1024;
 pub const IDP_TOKEN_BYTES: usize = 32 * 1024;
 /// Largest JSON of a person's claims: with the tokens, sealed, they fit into [`OWN_BODY_BYTES`].
 pub const IDP_CLAIMS_BYTES: usize = 64 * 1024;
+/// Most groups of one person: their differences fit into one [`EVENT_BYTES`].
+pub const IDP_GROUPS: usize = 1000;
 /// Deepest nesting of an identity provider's JSON.
 pub const IDP_JSON_DEPTH: usize = 16;
 /// How long a call to an identity provider may take.
 pub const IDP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long all the calls of one sign-in may take together.
 pub const IDP_SIGN_IN: Duration = Duration::from_secs(20);
-/// Most groups of one person: their differences fit into one [`EVENT_BYTES`].
-pub const IDP_GROUPS: usize = 1000;
 /// Least time between two fetches of the same keys for the sake of a key that we do not know.
 pub const JWKS_REFETCH: Duration = Duration::from_secs(60);
 /// Most keys in a key set.

@@ -234,7 +234,7 @@ impl Exchange {
         }
         match self.worker.desk.depart(&self.request, &self.request.url(), now) {
             Ok(departure) => {
-                let response = redirect(StatusCode::FOUND, departure.url.as_str(), departure.cookie.iter());
+                let response = redirect(StatusCode::FOUND, departure.url.as_str(), [departure.cookie].iter());
                 self.finish(own_headers(response), "sign_in", Some(route))
             }
             Err(_) => self.refuse(UNAVAILABLE, "sign_in", Some(route)),

@@ -4,22 +4,22 @@
 //! If it dies · sign-ins under way go on at its successor, on any node: their state travels with the browser.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use aws_lc_rs::constant_time;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis_config::Cookie;
-use portcullis_config::limits::{CLOCK_LEEWAY, REDIRECT_BYTES, SIGN_IN_COOKIES, SIGN_IN_LIFE, SIGNED_URL_LIFE};
+use portcullis_config::limits::{CLOCK_LEEWAY, REDIRECT_BYTES, SIGN_IN_LIFE, SIGNED_URL_LIFE};
 use portcullis_events::{Epoch, SessionId, Time};
 use serde::{Deserialize, Serialize};
 use url::Url;
 use uuid::Uuid;
 
-use super::cookie::{SetCookie, state_prefix};
+use super::cookie::SetCookie;
+use super::keepsake::{self, Keepsake};
 use super::provider::{Begin, EndSession, Redeem};
-use super::start::{parameter, short};
+use super::start::parameter;
 use crate::ask::{Ask, AskError, Port};
 use crate::clock;
 use crate::databroker::broker::{BrokerError, SessionStanding, StandingOf};
@@ -37,6 +37,8 @@ pub struct Arrive {
     pub url: String,
     /// The value of the browser's session cookie on this host.
     pub handle: Option<String>,
+    /// The state cookies that must go before there is another ([`keepsake::surplus`]).
+    pub surplus: Vec<String>,
 }
 
 /// A browser returns from the provider.
@@ -49,7 +51,7 @@ pub struct Return {
     pub state: String,
     /// The issuer the response names (RFC 9207).
     pub iss: Option<String>,
-    /// The values of the browser's state cookies whose name fits the state.
+    /// What the browser's state cookies keep for this state ([`keepsake::found`]).
     pub keepsakes: Vec<String>,
     /// The request.
     pub request_id: String,
@@ -144,18 +146,6 @@ impl From<SignInError> for SignInFault {
     }
 }
 
-/// What a browser keeps for us while it is at the provider.
-#[derive(Serialize, Deserialize)]
-struct Keepsake {
-    state: String,
-    nonce: String,
-    verifier: String,
-    redirect_uri: Url,
-    start: String,
-    idp: String,
-    made_at: Time,
-}
-
 /// What the sign-in works with.
 pub struct Tools {
     /// The scheme, host and port of this component, as browsers know it.
@@ -242,7 +232,7 @@ impl Tools {
                 let way = self.to_proxy(&redirect_uri, &start, session, None, now)?;
                 Ok(Step { way, cookies: Vec::new() })
             }
-            None => self.to_provider(redirect_uri, start, now).await,
+            None => self.to_provider(redirect_uri, start, &arrive.surplus, now).await,
         }
     }
 
@@ -258,19 +248,28 @@ impl Tools {
         }
     }
 
-    async fn to_provider(&self, redirect_uri: Url, start: String, now: Time) -> Result<Step, SignInFault> {
+    async fn to_provider(
+        &self,
+        redirect_uri: Url,
+        start: String,
+        surplus: &[String],
+        now: Time,
+    ) -> Result<Step, SignInFault> {
         let [state, nonce, verifier] = [random_text()?, random_text()?, random_text()?];
         let begin = Begin { state: state.clone(), nonce: nonce.clone(), verifier: verifier.clone() };
         let url = self.begin.ask(begin).await??;
-        let name = keepsake_name(&self.cookie.name, &state);
-        let keepsake = Keepsake { state, nonce, verifier, redirect_uri, start, idp: self.idp.clone(), made_at: now };
+        let idp = self.idp.clone();
+        let keepsake = Keepsake { state: state.clone(), nonce, verifier, redirect_uri, start, idp, made_at: now };
         let plain = serde_json::to_vec(&keepsake).map_err(|_| KeyError::Derive)?;
         let sealed = self.keepsakes.seal(self.host(), &plain)?;
-        Ok(Step { way: Way::Redirect(url), cookies: vec![SetCookie::transient(name, sealed, SIGN_IN_LIFE)] })
+        let kept = keepsake::kept(&self.cookie.name, &state, &sealed);
+        let mut cookies = kept.ok_or_else(|| SignInFault::BadRequest("the URL is too long to come back to".into()))?;
+        cookies.extend(surplus.iter().cloned().map(keepsake::gone));
+        Ok(Step { way: Way::Redirect(url), cookies })
     }
 
     async fn returned(&self, returned: &Return, now: Time) -> Result<Step, SignInFault> {
-        let keepsake = self.keepsake(returned, now)?;
+        let (keepsake, spent) = self.keepsake(returned, now)?;
         let redeem = Redeem {
             code: returned.code.clone(),
             verifier: keepsake.verifier,
@@ -287,21 +286,19 @@ impl Tools {
         // of this host alone: it says nothing of the log, which only databroker knows
         let handle = Handle { session, epoch: Epoch::new(Uuid::nil()), position: 0, issued_at: now, expires_at };
         let handle = handle.seal(&self.handles, self.host())?;
-        let spent = keepsake_name(&self.cookie.name, &returned.state);
-        let cookies = vec![
-            SetCookie::authenticate(&self.cookie, handle, self.cookie.expire),
-            SetCookie::transient(spent, String::new(), Duration::ZERO),
-        ];
+        let mut cookies = vec![SetCookie::authenticate(&self.cookie, handle, self.cookie.expire)];
+        cookies.extend(spent);
         Ok(Step { way, cookies })
     }
 
-    fn keepsake(&self, returned: &Return, now: Time) -> Result<Keepsake, SignInFault> {
-        let opened = returned.keepsakes.iter().take(SIGN_IN_COOKIES).find_map(|sealed| {
+    /// The keepsake of this return, and the end of its cookies.
+    fn keepsake(&self, returned: &Return, now: Time) -> Result<(Keepsake, Vec<SetCookie>), SignInFault> {
+        let opened = returned.keepsakes.iter().find_map(|sealed| {
             let keepsake: Keepsake = serde_json::from_slice(&self.keepsakes.open(self.host(), sealed)?).ok()?;
             let same = constant_time::verify_slices_are_equal(keepsake.state.as_bytes(), returned.state.as_bytes());
-            same.is_ok().then_some(keepsake)
+            same.is_ok().then(|| (keepsake, keepsake::spent(&self.cookie.name, &returned.state, sealed)))
         });
-        let keepsake = opened.ok_or_else(|| {
+        let (keepsake, spent) = opened.ok_or_else(|| {
             SignInFault::BadRequest("the sign-in was not begun in this browser, or it took too long".into())
         })?;
         let in_time = now < keepsake.made_at.plus(SIGN_IN_LIFE) && now >= keepsake.made_at.minus(CLOCK_LEEWAY);
@@ -311,7 +308,7 @@ impl Tools {
         if keepsake.idp != self.idp {
             return Err(SignInFault::BadRequest("the sign-in was begun at another provider".into()));
         }
-        Ok(keepsake)
+        Ok((keepsake, spent))
     }
 
     fn signed_in(&self, identity: Identity, issued_at: Time, expires_at: Time) -> SignedInIdentity {
@@ -375,12 +372,6 @@ impl Tools {
     fn host(&self) -> &str {
         self.url.host_str().unwrap_or_default()
     }
-}
-
-/// The name of the cookie that keeps a sign-in with this `state`.
-#[must_use]
-pub fn keepsake_name(cookie_name: &str, state: &str) -> String {
-    format!("{}{}", state_prefix(cookie_name), short(state))
 }
 
 fn random_text() -> Result<String, KeyError> {

@@ -11,16 +11,16 @@ use super::cookie::{SetCookie, start_prefix};
 use crate::keyring::signed_url::{SignatureError, UrlSigner};
 use crate::keyring::{KeyError, random};
 
-/// A way to the sign-in page: where to, and the cookie that remembers this browser if it has none yet.
+/// A way to the sign-in page: where to, and the cookie that remembers this browser.
 pub struct Departure {
     /// The signed URL at authenticate.
     pub url: Url,
-    /// The new start cookie.
-    pub cookie: Option<SetCookie>,
+    /// The start cookie, for as long as a sign-in that begins now may take.
+    pub cookie: SetCookie,
 }
 
 /// Sends a browser to sign in and come back to `redirect_uri`. A start cookie it already holds is used again, so that
-/// several tabs at once do not undo each other.
+/// several tabs at once do not undo each other, and is set again, so that the last of them has its full time.
 ///
 /// # Errors
 /// [`KeyError`] where the operating system gives no randomness.
@@ -32,22 +32,18 @@ pub fn depart(
     signer: &UrlSigner,
     now: Time,
 ) -> Result<Departure, KeyError> {
-    let (start, cookie) = match held.filter(|held| is_start(held)) {
-        Some(held) => (held.to_owned(), None),
-        None => {
-            let start = URL_SAFE_NO_PAD.encode(random::<32>()?);
-            let name = format!("{}{}", start_prefix(cookie_name), short(&start));
-            let cookie = SetCookie::transient(name, start.clone(), SIGN_IN_LIFE);
-            (start, Some(cookie))
-        }
+    let start = match held.filter(|held| is_start(held)) {
+        Some(held) => held.to_owned(),
+        None => URL_SAFE_NO_PAD.encode(random::<32>()?),
     };
+    let name = format!("{}{}", start_prefix(cookie_name), short(&start));
     let mut url = authenticate.clone();
     url.set_path("/.pomerium/sign_in");
     url.query_pairs_mut()
         .clear()
         .append_pair("pomerium_redirect_uri", redirect_uri)
         .append_pair("pomerium_start", &hash(&start));
-    Ok(Departure { url: signer.sign(url, now), cookie })
+    Ok(Departure { url: signer.sign(url, now), cookie: SetCookie::transient(name, start, SIGN_IN_LIFE) })
 }
 
 /// What a callback at a route host brings.
@@ -171,16 +167,16 @@ mod tests {
     }
 
     #[test]
-    fn a_start_cookie_is_used_again_by_the_next_tab() {
+    fn a_start_cookie_is_used_again_by_the_next_tab_which_has_its_full_time() {
         let authenticate = Url::parse("https://auth.localhost").unwrap();
         let first = depart(&authenticate, "https://a/", "_pomerium", None, &signer(), NOW).unwrap();
-        let cookie = first.cookie.unwrap().to_string();
+        let cookie = first.cookie.to_string();
         let value = cookie.split(['=', ';']).nth(1).unwrap();
         assert!(
             cookie.starts_with("__Host-_pomerium_start_") && cookie.contains("Path=/") && !cookie.contains("Domain")
         );
         let second = depart(&authenticate, "https://a/", "_pomerium", Some(value), &signer(), NOW).unwrap();
-        assert!(second.cookie.is_none());
+        assert_eq!(second.cookie.to_string(), cookie);
         assert!(second.url.as_str().contains(&hash(value)));
     }
 }

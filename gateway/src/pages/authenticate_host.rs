@@ -5,7 +5,8 @@ use actix_web::web::{Bytes as Body, ReqData};
 use http::StatusCode;
 use portcullis_actors::ask::AskError;
 use portcullis_actors::authenticate::cookie::SetCookie;
-use portcullis_actors::authenticate::sign_in::{Arrive, Leave, Return, SignInFault, Step, Way, keepsake_name};
+use portcullis_actors::authenticate::keepsake;
+use portcullis_actors::authenticate::sign_in::{Arrive, Leave, Return, SignInFault, Step, Way};
 use portcullis_actors::clock;
 use portcullis_actors::request::cookies;
 use portcullis_config::limits::SIGN_IN_LIFE;
@@ -39,7 +40,8 @@ pub async fn user_page(request: HttpRequest, own: ReqData<Own>) -> Option<Reply>
 pub async fn sign_in(request: HttpRequest, own: ReqData<Own>) -> Option<Reply> {
     let desk = desk(&request)?;
     let handle = desk.authenticate_handle(&own.request).map(str::to_owned);
-    let outcome = desk.blueprint.arrive.ask(Arrive { url: own.request.url(), handle }).await;
+    let surplus = keepsake::surplus(&desk.cookie().name, cookies::pairs(own.request.headers()));
+    let outcome = desk.blueprint.arrive.ask(Arrive { url: own.request.url(), handle, surplus }).await;
     Some(step(&own, StatusCode::FOUND, outcome))
 }
 
@@ -79,9 +81,7 @@ async fn returned(desk: &Desk, own: &Own, fields: &str) -> Reply {
         return own.reply(REFUSED);
     }
     let (Ok(Some(code)), Ok(iss)) = (once(fields, "code"), once(fields, "iss")) else { return own.reply(BAD_RETURN) };
-    let name = keepsake_name(&desk.cookie().name, &state);
-    let keepsakes = cookies::pairs(own.request.headers()).filter(|(held, _)| *held == name);
-    let keepsakes = keepsakes.map(|(_, value)| value.to_owned()).collect();
+    let keepsakes = keepsake::found(&desk.cookie().name, &state, cookies::pairs(own.request.headers()));
     let returned = Return { code, state, iss, keepsakes, request_id: own.request_id.to_string() };
     step(own, StatusCode::SEE_OTHER, desk.blueprint.returned.ask(returned).await)
 }

@@ -40,7 +40,7 @@ pub async fn user_page(request: HttpRequest, own: ReqData<Own>) -> Option<Reply>
         };
         let user = User { host, person: None, sign_in: Some(departure.url.into()), sign_out: "post" };
         let mut response = page(StatusCode::OK, &user);
-        set_cookies(&mut response, departure.cookie.iter());
+        set_cookies(&mut response, [departure.cookie].iter());
         return Some(Reply(response));
     };
     let user = User { host, person: Some(person(caller.session())), sign_in: None, sign_out: "post" };
@@ -69,7 +69,7 @@ fn sign_in_first(desk: &Desk, own: &Own) -> Reply {
         return own.reply(Answer::new(StatusCode::UNAUTHORIZED, "Sign in first."));
     }
     match desk.depart(&own.request, &own.request.url(), clock::now()) {
-        Ok(departure) => Reply(redirect(StatusCode::FOUND, departure.url.as_str(), departure.cookie.iter())),
+        Ok(departure) => Reply(redirect(StatusCode::FOUND, departure.url.as_str(), [departure.cookie].iter())),
         Err(_) => own.reply(UNAVAILABLE),
     }
 }

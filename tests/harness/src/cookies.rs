@@ -124,7 +124,10 @@ impl Cookie {
         let within = host == self.domain || host.ends_with(&format!(".{}", self.domain));
         // one label alone is a public suffix
         let public = !self.host_only && !self.domain.contains('.') && host != self.domain;
+        // a longer one is ignored, whatever it says
+        let short = self.name.len() + self.value.len() <= 4096;
         within
+            && short
             && !public
             && (by_tls || !self.secure)
             && (self.secure || !(host_prefix || self.name.starts_with("__Secure-")))
@@ -195,6 +198,7 @@ mod tests {
         ] {
             jar.set(&here, line);
         }
+        jar.set(&here, &format!("long={}; Secure", "x".repeat(4096)));
         jar.set(&url("http://app.example.com/"), "g=1; Secure");
         assert_eq!(jar.header(&here), None);
         jar.set(&here, "__Host-h=1; Secure; Path=/");
