@@ -4,8 +4,9 @@ use std::rc::Rc;
 
 use actix_web::HttpRequest;
 use actix_web::web::{Bytes as Body, ReqData};
-use http::StatusCode;
-use http::header::ORIGIN;
+use bytes::Bytes;
+use http::header::{ORIGIN, REFRESH};
+use http::{HeaderValue, Response, StatusCode};
 use portcullis_actors::authenticate::cookie::{SetCookie, start_prefix};
 use portcullis_actors::authenticate::start::{ArrivalError, arrive};
 use portcullis_actors::authorize::assertion;
@@ -13,15 +14,15 @@ use portcullis_actors::clock;
 use portcullis_actors::databroker::broker::{BrokerError, End, Ended, Open, Opened};
 use portcullis_actors::databroker::view::SessionView;
 use portcullis_actors::keyring::handle::Handle;
-use portcullis_actors::request::{Canonical, Presented, cookies};
-use portcullis_config::IssuerFormat;
+use portcullis_actors::request::{Canonical, Presented, Source, cookies};
 use portcullis_config::limits::REDIRECT_BYTES;
+use portcullis_config::{IssuerFormat, SameSite};
 use portcullis_events::{SessionId, Time};
 use url::Url;
 
 use super::bridge::{Own, Reply};
 use super::desk::{CANNOT_SAY, Desk, UNAVAILABLE};
-use super::templates::{Person, SignOut, User, page};
+use super::templates::{Arrived, Person, SignOut, User, page};
 use super::well_known::desk;
 use crate::answer::{Answer, Format, is_navigation, redirect, set_cookies, text};
 
@@ -65,7 +66,9 @@ pub async fn user(request: HttpRequest, own: ReqData<Own>) -> Option<Reply> {
 
 /// What a request without a session gets where one is needed.
 fn sign_in_first(desk: &Desk, own: &Own) -> Reply {
-    if !is_navigation(&own.request) {
+    let presented = Presented::of(&own.request, &desk.cookie().name);
+    let by_browser = presented.is_none_or(|presented| matches!(presented.source, Source::Cookie));
+    if !by_browser || !is_navigation(&own.request) {
         return own.reply(Answer::new(StatusCode::UNAUTHORIZED, "Sign in first."));
     }
     match desk.depart(&own.request, &own.request.url(), clock::now()) {
@@ -131,9 +134,24 @@ async fn finish(desk: &Rc<Desk>, own: &Own, url: &str) -> Reply {
         }
     };
     match session_cookie(desk, own.request.host(), &opened, now) {
+        Some(cookie) if desk.cookie().same_site == Some(SameSite::Strict) => {
+            Reply(arrived(&arrival.redirect_uri, cookie))
+        }
         Some(cookie) => Reply(redirect(StatusCode::SEE_OTHER, arrival.redirect_uri.as_str(), [cookie].iter())),
         None => own.reply(UNAVAILABLE),
     }
+}
+
+/// A browser keeps a strict cookie to itself on every redirect of a way that began at another site, as at a provider's
+/// form: the next request would come without it, and be led to sign in for ever. So the way ends here, and our own page
+/// begins the next one.
+fn arrived(onward: &Url, cookie: SetCookie) -> Response<Bytes> {
+    let mut response = page(StatusCode::OK, &Arrived { onward: onward.as_str() });
+    if let Ok(refresh) = HeaderValue::try_from(format!("0; url={onward}")) {
+        response.headers_mut().insert(REFRESH, refresh);
+    }
+    set_cookies(&mut response, [cookie].iter());
+    response
 }
 
 /// The start cookies that the callback can mean: named after the hash it carries.
@@ -198,6 +216,9 @@ async fn leave(desk: &Rc<Desk>, own: &Own) -> Reply {
     let mut url = desk.blueprint.config.authenticate_service_url.clone();
     url.set_path("/.pomerium/sign_out");
     url.set_query(None);
+    if let Some(handle) = &handle {
+        url.query_pairs_mut().append_pair("pomerium_session_id", &handle.session.to_string());
+    }
     // without it the provider asks, or goes by the client id: better than a URL that is too long
     if let Some(hint) = hint.filter(|hint| hint.len() <= REDIRECT_BYTES) {
         url.query_pairs_mut().append_pair("pomerium_id_token_hint", &hint);
@@ -216,9 +237,6 @@ pub async fn end(desk: &Desk, session: SessionId, request_id: &str) -> Option<En
             None
         }
         Err(error) => {
-    if let Some(handle) = &handle {
-        url.query_pairs_mut().append_pair("pomerium_session_id", &handle.session.to_string());
-    }
             tracing::warn!(request = request_id, %error, "a session cannot be ended");
             None
         }

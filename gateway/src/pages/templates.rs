@@ -86,6 +86,14 @@ pub struct SignOut {
 #[template(path = "signed_out.html")]
 pub struct SignedOut;
 
+/// The end of a sign-in, where a redirect cannot be.
+#[derive(Template)]
+#[template(path = "arrived.html")]
+pub struct Arrived<'a> {
+    /// Where the person wanted to go.
+    pub onward: &'a str,
+}
+
 /// A hand-over that is too long for a URL.
 #[derive(Template)]
 #[template(path = "hand_over.html")]
@@ -146,6 +154,7 @@ mod tests {
             User { host: markup, person: Some(person), sign_in: None, sign_out: "post" }.render().unwrap(),
             User { host: markup, person: None, sign_in: Some(markup.into()), sign_out: "get" }.render().unwrap(),
             SignOut { form: markup.into() }.render().unwrap(),
+            Arrived { onward: markup }.render().unwrap(),
             HandOverForm { host: markup, action: markup, fields: &[(markup.into(), markup.into())] }.render().unwrap(),
             Refused { status: 400, title: markup, message: markup, way: None, request_id: markup }.render().unwrap(),
         ];
