@@ -30,9 +30,10 @@ pub fn cookie(top: &Fields<'_>) -> Cookie {
     if let Some(node) = top.get("cookie_http_only").filter(|_| !http_only) {
         node.warn("lets scripts of every page read the session cookie", "remove it");
     }
+    let domain = top.get("cookie_domain").and_then(|node| urls::domain(&node).filter(|_| may_have_domain(&node, top)));
     Cookie {
         name: (top.get("cookie_name").and_then(|node| cookie_name(&node))).unwrap_or_else(|| "_pomerium".to_owned()),
-        domain: top.get("cookie_domain").and_then(|node| urls::domain(&node)),
+        domain,
         http_only,
         expire: top.get("cookie_expire").and_then(|node| cookie_expire(&node)).unwrap_or(COOKIE_EXPIRE),
         same_site: top.get("cookie_same_site").and_then(|node| same_site(&node)),
@@ -47,6 +48,17 @@ fn cookie_name(node: &Node<'_>) -> Option<String> {
         return node.refuse("is not a cookie name", "letters, digits, `_` and `-`");
     }
     Some(name)
+}
+
+/// A name that begins with `__Host-` promises that there is no domain (RFC 6265bis §4.1.3.2): browsers drop the cookie.
+fn may_have_domain(domain: &Node<'_>, top: &Fields<'_>) -> bool {
+    let name = top.get("cookie_name").and_then(|node| node.scalar().map(|name| name.text.to_ascii_lowercase()));
+    let may = !name.is_some_and(|name| name.starts_with("__host-"));
+    if !may {
+        domain
+            .wrong("goes with no cookie_name that begins with __Host-: browsers drop the cookie", "remove one of them");
+    }
+    may
 }
 
 fn cookie_expire(node: &Node<'_>) -> Option<Duration> {

@@ -33,6 +33,14 @@ fn a_key_that_is_given_twice_names_both_lines() {
 }
 
 #[test]
+fn a_session_cookie_that_no_browser_would_keep_is_an_error() {
+    let said = problems("cookie_name: __Host-gate\ncookie_domain: example.com\n");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("2 cookie_domain: goes with no cookie_name that begins with __Host-"), "{said:?}");
+    assert!(with("cookie_name: __Host-gate\n").is_ok());
+}
+
+#[test]
 fn a_syntax_error_has_its_line() {
     for (text, line) in [("a: [1\nb: c\n", 2), ("a: b\n  c: d\n", 2), ("a: 'x\n", 1), ("a: *b\n", 1), ("a: @\n", 1)] {
         let said = parse("f", text, &|_| None).unwrap_err().to_string();
