@@ -16,9 +16,11 @@ pub async fn print(log: &dyn Log, from: u64, follow: bool, mut out: impl Write) 
     if !follow && from > head.last {
         return Ok(());
     }
-    let mut tail = log.tail(from.saturating_sub(1));
+    // a tail that begins beyond the head would take the log for one that went backwards
+    let mut tail = log.tail(from.saturating_sub(1).min(head.last));
     while let Some(item) = tail.next().await {
         match item? {
+            Tailed::Record(record) if record.seq < from => {}
             Tailed::Record(record) => {
                 if !follow && record.seq > head.last {
                     return Ok(());
@@ -40,4 +42,53 @@ pub async fn print(log: &dyn Log, from: u64, follow: bool, mut out: impl Write) 
         }
     }
     bail!("the log ended")
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_actors::databroker::log::file::FileLog;
+    use portcullis_actors::databroker::log::{Expected, NewRecord};
+    use portcullis_events::{Aggregate, EventId, SessionId};
+    use uuid::Uuid;
+
+    use super::*;
+
+    async fn append(log: &FileLog) {
+        let aggregate = Aggregate::session(SessionId::new(Uuid::new_v4()));
+        let (expected, id) = (Expected::NoStream, EventId::new(Uuid::now_v7()));
+        log.append(NewRecord { aggregate, expected, id, body: b"{\"a\":1}".to_vec() }).await.unwrap();
+    }
+
+    /// Says when the reader has what it waits for: a write into it fails from then on.
+    struct Two(Vec<u8>);
+
+    impl Write for Two {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if self.0.iter().filter(|byte| **byte == b'\n').count() == 2 {
+                return Err(std::io::ErrorKind::BrokenPipe.into());
+            }
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[actix_rt::test]
+    async fn whoever_follows_from_beyond_the_end_waits_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = FileLog::open(dir.path()).unwrap();
+        append(&log).await;
+        let mut out = Two(Vec::new());
+        let (printed, ()) = futures_util::future::join(print(&log, 4, true, &mut out), async {
+            for _ in 0..5 {
+                append(&log).await;
+            }
+        })
+        .await;
+        printed.unwrap();
+        let text = String::from_utf8(out.0).unwrap();
+        assert_eq!(text, "{\"a\":1,\"sequence\":\"4\"}\n{\"a\":1,\"sequence\":\"5\"}\n");
+    }
 }
