@@ -25,7 +25,7 @@ const VERSION: i32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// The system refuses.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     System {
         /// What was to be opened or made.
         path: PathBuf,
