@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, Addr};
@@ -16,9 +17,10 @@ use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::hand_over::{HandOver, SessionTokens, SignedInIdentity};
 use portcullis_actors::databroker::journal::{Flush, Journal};
 use portcullis_actors::databroker::log::{Expected, NewRecord};
+use portcullis_actors::databroker::progress::Standing;
 use portcullis_actors::databroker::replica::Replica;
 use portcullis_actors::databroker::store::{self, Store};
-use portcullis_actors::databroker::vault::Shelf;
+use portcullis_actors::databroker::vault::{Revision, Sealed, Shelf, Vault, VaultError};
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_config::{Secret, Storage};
@@ -49,8 +51,13 @@ impl Node {
 
     /// A node on a store that another node may be using as well.
     async fn on(store: Store) -> Self {
+        Self::with(store, &keyring()).await
+    }
+
+    /// A node with keys of its own.
+    async fn with(store: Store, keyring: &Keyring) -> Self {
         let views = Arc::new(Views::default());
-        let data_keys = Rc::new(DataKeys::new(Arc::clone(&store.vault), keyring().sealer(Purpose::DataKey).unwrap()));
+        let data_keys = Rc::new(DataKeys::new(Arc::clone(&store.vault), keyring.sealer(Purpose::DataKey).unwrap()));
         let replica =
             Replica::new(Arc::clone(&store.log), Rc::clone(&data_keys), Arc::clone(&views), "/test".into()).start();
         let journal = Journal::new(Arc::clone(&store.log), replica, Arc::clone(&views), "/test".into()).start();
@@ -60,8 +67,8 @@ impl Node {
             data_keys,
             views: Arc::clone(&views),
             journal: journal.clone(),
-            hand_overs: keyring().sealer(Purpose::HandOver).unwrap(),
-            id_token_hints: keyring().sealer(Purpose::IdTokenHint).unwrap(),
+            hand_overs: keyring.sealer(Purpose::HandOver).unwrap(),
+            id_token_hints: keyring.sealer(Purpose::IdTokenHint).unwrap(),
         })
         .start();
         assert!(views.progress.reaches(1, SOON).await, "the log has no beginning");
@@ -269,12 +276,112 @@ async fn an_event_that_cannot_be_read_stops_the_node_and_is_named() {
     }
 }
 
+#[actix_rt::test]
+async fn a_node_that_stopped_writes_nothing_and_says_so_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let id = session();
+    node.open(&hand_over(id, &[]), HOST).await.unwrap();
+    let seq = node.append_raw(Aggregate::session(session()), EventId::new(Uuid::now_v7()), b"{}".to_vec()).await;
+    stopped(&node).await;
+    let asked = tokio::time::Instant::now();
+    let end = node.broker.send(End { session: id, request_id: "r".into() }).await.unwrap();
+    for refused in [node.open(&hand_over(session(), &["a"]), HOST).await.map(|_| ()), end.map(|_| ())] {
+        let Err(BrokerError::Unavailable(why)) = refused else { panic!("{refused:?}") };
+        assert!(why.contains(&format!("sequence {seq}")), "{why}");
+    }
+    assert!(asked.elapsed() < SOON, "the answer was waited for");
+    assert_eq!(node.store.log.head().await.unwrap().last, seq, "a log that cannot be read was written to");
+}
+
+#[actix_rt::test]
+async fn a_node_with_another_shared_secret_stops_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    node.open(&hand_over(session(), &[]), HOST).await.unwrap();
+    let another = Node::with(node.store.clone(), &Keyring::new(vec![Secret::new(vec![8; 32])]).unwrap()).await;
+    let why = stopped(&another).await;
+    assert!(why.contains("shared_secret"), "{why}");
+}
+
+/// A vault that can go away.
+struct Remote {
+    vault: Arc<dyn Vault>,
+    is_away: AtomicBool,
+}
+
+impl Remote {
+    fn reached(&self) -> Result<&dyn Vault, VaultError> {
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(VaultError::Unavailable("away".into()));
+        }
+        Ok(&*self.vault)
+    }
+}
+
+#[async_trait::async_trait]
+impl Vault for Remote {
+    async fn get(&self, shelf: Shelf, key: &str) -> Result<Option<Sealed>, VaultError> {
+        self.reached()?.get(shelf, key).await
+    }
+
+    async fn put(&self, shelf: Shelf, key: &str, expected: Revision, value: Vec<u8>) -> Result<Revision, VaultError> {
+        self.reached()?.put(shelf, key, expected, value).await
+    }
+
+    async fn delete(&self, shelf: Shelf, key: &str) -> Result<(), VaultError> {
+        self.reached()?.delete(shelf, key).await
+    }
+
+    async fn scan(&self, shelf: Shelf) -> Result<Vec<(String, Sealed)>, VaultError> {
+        self.reached()?.scan(shelf).await
+    }
+}
+
+#[actix_rt::test]
+async fn a_vault_that_is_away_keeps_nobody_signed_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store::open(&Storage::File(Some(dir.path().to_path_buf())), dir.path()).await.unwrap();
+    let vault = Arc::new(Remote { vault: Arc::clone(&store.vault), is_away: AtomicBool::new(false) });
+    let node = Node::on(Store { vault: vault.clone(), ..store }).await;
+    let id = session();
+    node.open(&hand_over(id, &[]), HOST).await.unwrap();
+    vault.is_away.store(true, Ordering::Relaxed);
+    node.broker.send(End { session: id, request_id: "r".into() }).await.unwrap().unwrap();
+    assert!(node.views.session(id).is_none());
+    assert_eq!(node.standing(id).await, SessionStanding::Shut);
+}
+
+#[actix_rt::test]
+async fn a_node_that_waits_for_the_vault_says_so_and_goes_on_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    node.open(&hand_over(session(), &[]), HOST).await.unwrap();
+    let vault = Arc::new(Remote { vault: Arc::clone(&node.store.vault), is_away: AtomicBool::new(true) });
+    let waiting = Node::on(Store { vault: vault.clone(), ..node.store.clone() }).await;
+    eventually(&waiting, |standing| standing.to_string().contains("the vault did not answer")).await;
+    vault.is_away.store(false, Ordering::Relaxed);
+    eventually(&waiting, Standing::is_ready).await;
+}
+
+async fn eventually(node: &Node, is_so: impl Fn(&Standing) -> bool) {
+    let deadline = tokio::time::Instant::now() + SOON;
+    loop {
+        let standing = node.views.progress.standing(clock::now());
+        if is_so(&standing) {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{standing}");
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Waits until the node says that it stopped, and why.
 async fn stopped(node: &Node) -> String {
     let deadline = tokio::time::Instant::now() + SOON;
     loop {
         let standing = node.views.progress.standing(clock::now());
-        if let portcullis_actors::databroker::progress::Standing::Stopped { why } = standing {
+        if let Standing::Stopped { why } = standing {
             return why;
         }
         assert!(tokio::time::Instant::now() < deadline, "not stopped: {standing}");

@@ -223,6 +223,9 @@ impl Inner {
         identity: &SignedInIdentity,
         request_id: &str,
     ) -> Result<Opened, BrokerError> {
+        if let Some(why) = self.tools.views.progress.stopped() {
+            return Err(BrokerError::Unavailable(why.to_string()));
+        }
         let pseudonyms = self.tools.data_keys.pseudonyms().await?;
         let person = pseudonyms.person(&identity.issuer, &identity.subject);
         let key = self.tools.data_keys.get_or_make(person).await?;
@@ -299,15 +302,22 @@ impl Inner {
         }
     }
 
+    /// What ends a session is the event. A vault that is away keeps nobody signed in: it costs the provider's own
+    /// sign-out its hint, or leaves sealed tokens that nobody asks for any more.
     async fn end(&self, end: &End) -> Result<Ended, BrokerError> {
-        let id_token_hint = self.id_token_hint(end.session).await?;
+        let id_token_hint = self.id_token_hint(end.session).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, session = %end.session, "no hint for the provider's sign-out");
+            None
+        });
         let cause = Cause { actor: "person".into(), cause: Some(end.request_id.clone()), traceparent: None };
         let command = Command::Session(session::Command::SignOut);
         match self.append(Aggregate::session(end.session), command, &cause).await {
             Ok(_) | Err(JournalError::Session(session::Refusal::Absent)) => {}
             Err(error) => return Err(error.into()),
         }
-        self.tools.vault.delete(Shelf::Secret, &end.session.to_string()).await?;
+        if let Err(error) = self.tools.vault.delete(Shelf::Secret, &end.session.to_string()).await {
+            tracing::warn!(%error, session = %end.session, "the tokens of an ended session stay in the vault");
+        }
         Ok(Ended { id_token_hint })
     }
 

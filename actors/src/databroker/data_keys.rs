@@ -143,11 +143,14 @@ impl DataKeys {
     /// Reads every key at once: for the start of a node, where most of them will be needed.
     ///
     /// # Errors
-    /// [`DataKeyError::Vault`]. A key that does not open is left for [`DataKeys::get`] to report.
+    /// [`DataKeyError::Vault`]; [`DataKeyError::Wrapping`] where the pseudonyms' key does not open, which every node
+    /// needs. A person's key that does not open is left for [`DataKeys::get`] to report.
     pub async fn load_all(&self) -> Result<(), DataKeyError> {
         for (key, wrapped) in self.vault.scan(Shelf::DataKey).await? {
-            if let Ok(person) = key.parse() {
-                let _ = self.remember(person, &wrapped.value);
+            let Ok(person) = key.parse() else { continue };
+            let remembered = self.remember(person, &wrapped.value);
+            if person == PSEUDONYMS {
+                remembered?;
             }
         }
         Ok(())

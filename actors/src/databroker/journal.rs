@@ -147,6 +147,10 @@ impl Inner {
 
     async fn append(&self, append: &Append) -> Result<Appended, JournalError> {
         for _ in 0..JOURNAL_ATTEMPTS {
+            // a log that cannot be read to its end is not written to either: what stands there is not known
+            if let Some(why) = self.views.progress.stopped() {
+                return Err(JournalError::Unavailable(why.to_string()));
+            }
             let known = self.read(append.aggregate).await?;
             let events = decide(&known.state, &append.command, clock::now())?;
             match self.append_all(append, &known, events).await? {

@@ -26,10 +26,12 @@ pub enum Standing {
     },
     /// Everything that the log's authority knows was applied.
     Ready,
-    /// It was ready, and the authority has not been heard of since.
+    /// It was ready, and has not been sure since that it knows what the authority knows.
     Stale {
-        /// When it was last heard of.
+        /// When it was last sure.
         since: Time,
+        /// What stands in the way, if it is known.
+        why: Option<String>,
     },
     /// The log cannot be followed any further: nobody with a session is served.
     Stopped {
@@ -49,10 +51,13 @@ impl Standing {
 impl std::fmt::Display for Standing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Waiting { why } => write!(f, "waiting for the log: {why}"),
+            Self::Waiting { why } => write!(f, "waiting: {why}"),
             Self::CatchingUp { applied, head } => write!(f, "catching up with the log: {applied} of {head}"),
             Self::Ready => f.write_str("ready"),
-            Self::Stale { since } => write!(f, "the log was last heard of at {}", since.rfc3339()),
+            Self::Stale { since, why: None } => write!(f, "the log was last read to its end at {}", since.rfc3339()),
+            Self::Stale { since, why: Some(why) } => {
+                write!(f, "the log was last read to its end at {}: {why}", since.rfc3339())
+            }
             Self::Stopped { why } => write!(f, "stopped: {why}"),
         }
     }
@@ -63,7 +68,8 @@ impl std::fmt::Display for Standing {
 pub struct Progress {
     applied: watch::Sender<u64>,
     head: AtomicU64,
-    heard_at: AtomicI64,
+    /// When the authority knew nothing that is not in the views.
+    current_at: AtomicI64,
     caught_up: AtomicBool,
     epoch: ArcSwapOption<Epoch>,
     away: ArcSwapOption<String>,
@@ -75,7 +81,7 @@ impl Default for Progress {
         Self {
             applied: watch::Sender::new(0),
             head: AtomicU64::new(0),
-            heard_at: AtomicI64::new(i64::MIN),
+            current_at: AtomicI64::new(i64::MIN),
             caught_up: AtomicBool::new(false),
             epoch: ArcSwapOption::empty(),
             away: ArcSwapOption::empty(),
@@ -103,14 +109,19 @@ impl Progress {
         self.epoch.load().as_deref().copied()
     }
 
-    /// Waits until the views hold `seq`; false if they do not within `deadline`.
+    /// Why the log cannot be followed any further; `None` while it can.
+    #[must_use]
+    pub fn stopped(&self) -> Option<Arc<String>> {
+        self.stopped.load_full()
+    }
+
+    /// Waits until the views hold `seq`; false if they do not within `deadline`, or never will.
     pub async fn reaches(&self, seq: u64, deadline: Duration) -> bool {
-        if self.applied() >= seq {
-            return true;
-        }
         let mut applied = self.applied.subscribe();
-        let reached = applied.wait_for(|applied| *applied >= seq);
-        matches!(tokio::time::timeout(deadline, reached).await, Ok(Ok(_)))
+        let settled = applied.wait_for(|applied| *applied >= seq || self.stopped.load().is_some());
+        // whether it was reached or given up, is read from the views
+        let _ = tokio::time::timeout(deadline, settled).await;
+        self.applied() >= seq
     }
 
     /// What the node may say of itself at `now`.
@@ -119,23 +130,27 @@ impl Progress {
         if let Some(why) = self.stopped.load_full() {
             return Standing::Stopped { why: (*why).clone() };
         }
-        let heard_at = Time::from_millis(self.heard_at.load(Ordering::Acquire));
+        let current_at = Time::from_millis(self.current_at.load(Ordering::Acquire));
         if !self.caught_up.load(Ordering::Acquire) {
             return match self.away.load_full() {
                 Some(why) => Standing::Waiting { why: (*why).clone() },
                 None => Standing::CatchingUp { applied: self.applied(), head: self.head() },
             };
         }
-        if now.since(heard_at) > HEAD_STALE { Standing::Stale { since: heard_at } } else { Standing::Ready }
+        if now.since(current_at) > HEAD_STALE {
+            let why = self.away.load_full().map(|why| (*why).clone());
+            return Standing::Stale { since: current_at, why };
+        }
+        Standing::Ready
     }
 
-    /// Whether a session in the views may be believed at `now`: the log was read to its end once, nothing is wrong
-    /// with it, and its authority was heard of within `bound`.
+    /// Whether a session in the views may be believed at `now`: nothing is wrong with the log, and within `bound` it was
+    /// read to where its authority said that it ends.
     #[must_use]
     pub fn vouches(&self, now: Time, bound: Duration) -> bool {
         self.caught_up.load(Ordering::Acquire)
             && self.stopped.load().is_none()
-            && now.since(Time::from_millis(self.heard_at.load(Ordering::Acquire))) <= bound
+            && now.since(Time::from_millis(self.current_at.load(Ordering::Acquire))) <= bound
     }
 
     pub(super) fn caught_up(&self) -> bool {
@@ -150,12 +165,13 @@ impl Progress {
         self.applied.send_replace(seq);
     }
 
-    /// The authority was heard of; `caught_up` if everything it knew then is in the views.
+    /// The authority was heard of; `caught_up` if everything it knew then is in the views. A head that was heard and
+    /// not reached proves nothing: a revocation may lie before it.
     pub(super) fn heard(&self, head: u64, at: Time, caught_up: bool) {
         self.head.store(head, Ordering::Release);
-        self.heard_at.fetch_max(at.millis(), Ordering::AcqRel);
         self.away.store(None);
         if caught_up {
+            self.current_at.fetch_max(at.millis(), Ordering::AcqRel);
             self.caught_up.store(true, Ordering::Release);
         }
     }
@@ -166,6 +182,8 @@ impl Progress {
 
     pub(super) fn stop(&self, why: String) {
         self.stopped.store(Some(Arc::new(why)));
+        // whoever waits for a sequence waits in vain
+        self.applied.send_modify(|_| {});
     }
 }
 
@@ -192,9 +210,37 @@ mod tests {
         let progress = Progress::default();
         progress.heard(7, Time::from_secs(100), true);
         assert!(progress.standing(Time::from_secs(110)).is_ready());
-        assert_eq!(progress.standing(Time::from_secs(111)), Standing::Stale { since: Time::from_secs(100) });
+        let since = Time::from_secs(100);
+        assert_eq!(progress.standing(Time::from_secs(111)), Standing::Stale { since, why: None });
+        progress.away("nobody answers".into());
+        let why = Some("nobody answers".to_owned());
+        assert_eq!(progress.standing(Time::from_secs(111)), Standing::Stale { since, why });
         assert!(progress.vouches(Time::from_secs(400), BOUND));
         assert!(!progress.vouches(Time::from_secs(401), BOUND));
+    }
+
+    #[test]
+    fn a_head_that_is_not_reached_proves_no_freshness() {
+        let progress = Progress::default();
+        progress.heard(7, Time::from_secs(100), true);
+        progress.heard(8, Time::from_secs(400), false);
+        assert!(!progress.standing(Time::from_secs(400)).is_ready());
+        assert!(!progress.vouches(Time::from_secs(401), BOUND), "sequence 8 may be a revocation");
+        progress.heard(8, Time::from_secs(400), true);
+        assert!(progress.standing(Time::from_secs(401)).is_ready());
+    }
+
+    #[actix_rt::test]
+    async fn nobody_waits_for_a_log_that_stopped() {
+        let progress = Progress::default();
+        progress.set_applied(7);
+        let (reached, ()) = futures_util::future::join(progress.reaches(8, Duration::MAX), async {
+            progress.stop("sequence 8 is missing".into());
+        })
+        .await;
+        assert!(!reached);
+        assert!(progress.reaches(7, Duration::MAX).await);
+        assert!(!progress.reaches(8, Duration::MAX).await);
     }
 
     #[test]

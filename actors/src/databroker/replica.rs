@@ -105,13 +105,10 @@ impl Inner {
         while let Some(item) = tail.next().await {
             let outcome = match item {
                 Ok(Tailed::Record(record)) => self.apply(record).await,
-                Ok(Tailed::Head { head, at }) => {
-                    self.heard(head.last, at).await;
-                    Ok(())
-                }
+                Ok(Tailed::Head { head, at }) => self.heard(head.last, at).await,
                 Ok(Tailed::Away(why)) => {
                     tracing::warn!(%why, "the log is away");
-                    self.views.progress.away(why);
+                    self.views.progress.away(format!("the log did not answer: {why}"));
                     Ok(())
                 }
                 Err(fault) => Err(fault.to_string()),
@@ -188,21 +185,23 @@ impl Inner {
         self.views.progress.caught_up()
     }
 
-    async fn heard(&self, head: u64, at: Time) {
+    async fn heard(&self, head: u64, at: Time) -> Result<(), String> {
         let applied = self.fold.borrow().applied();
         if !self.is_caught_up() && applied >= head {
-            self.project_all().await;
+            self.project_all().await?;
             tracing::info!(applied, sessions = self.views.sessions(), "the log was read to its end");
         }
         self.views.progress.heard(head, at, applied >= head);
+        Ok(())
     }
 
-    async fn project_all(&self) {
-        until_done("data keys", || self.data_keys.load_all()).await;
+    async fn project_all(&self) -> Result<(), String> {
+        self.until_answered(|| self.data_keys.load_all()).await.map_err(|error| error.to_string())?;
         let now = clock::now();
         for (id, signed_in, seq) in self.open_sessions(now) {
             self.open(id, &signed_in, seq).await;
         }
+        Ok(())
     }
 
     fn open_sessions(&self, now: Time) -> Vec<(SessionId, SignedIn, u64)> {
@@ -227,30 +226,30 @@ impl Inner {
     }
 
     async fn open(&self, id: SessionId, signed_in: &SignedIn, seq: u64) {
-        let key = until_done("a data key", || self.data_keys.get(signed_in.person)).await;
-        let profile = key.flatten().and_then(|key| Profile::open(&key, id, &signed_in.profile));
+        let key = self.until_answered(|| self.data_keys.get(signed_in.person)).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a sealed value cannot be opened");
+            None
+        });
+        let profile = key.and_then(|key| Profile::open(&key, id, &signed_in.profile));
         match profile {
             Some(profile) => self.views.open(profile.view(id, signed_in, seq)),
             None => tracing::warn!(session = %id, seq, "the profile of a session does not open: it stays shut"),
         }
     }
-}
 
-/// Tries again while the vault is away; `None` where trying again does not help.
-async fn until_done<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> Option<T>
-where
-    F: Future<Output = Result<T, DataKeyError>>,
-{
-    loop {
-        match attempt().await {
-            Ok(value) => return Some(value),
-            Err(DataKeyError::Vault(error)) => {
-                tracing::warn!(%error, what, "waiting for the vault");
-                tokio::time::sleep(AWAY_PAUSE).await;
-            }
-            Err(error @ (DataKeyError::Wrapping | DataKeyError::Key(_))) => {
-                tracing::error!(%error, what, "a sealed value cannot be opened");
-                return None;
+    /// Tries again while the vault is away; an error is one that trying again does not mend.
+    async fn until_answered<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, DataKeyError>
+    where
+        F: Future<Output = Result<T, DataKeyError>>,
+    {
+        loop {
+            match attempt().await {
+                Err(DataKeyError::Vault(error)) => {
+                    tracing::warn!(%error, "waiting for the vault");
+                    self.views.progress.away(error.to_string());
+                    tokio::time::sleep(AWAY_PAUSE).await;
+                }
+                outcome => return outcome,
             }
         }
     }
