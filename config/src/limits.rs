@@ -170,8 +170,8 @@ pub const ASSERTION_CACHE: usize = 100_000;
 pub const DRAIN: Duration = Duration::from_millis(1200);
 /// How long workers have for the last lines of the request log: longer than they collect lines.
 pub const LAST_LINES: Duration = Duration::from_millis(200);
-/// How long a stop waits for commands under way when what waited for them has been cut.
-pub const FLUSH: Duration = Duration::from_millis(250);
+/// How long an orderly stop waits, when what was open has been cut, for commands under way and for its own threads.
+pub const CLOSE: Duration = Duration::from_millis(350);
 /// Log lines waiting to be written, in batches.
 pub const LINE_BATCHES: usize = 1024;
 

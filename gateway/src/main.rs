@@ -58,12 +58,13 @@ fn main() -> ExitCode {
 }
 
 /// On stderr, for whoever started us: problems as they are, a line each; anything else with its causes.
-#[expect(clippy::print_stderr, reason = "errors of a command are for the one who typed it")]
 fn say(error: &anyhow::Error) {
-    match error.downcast_ref::<Problems>() {
-        Some(problems) => eprintln!("{problems}"),
-        None => eprintln!("portcullis: {error:#}"),
-    }
+    let mut stderr = std::io::stderr().lock();
+    // where nobody listens any more, the exit code says it alone
+    let _ = match error.downcast_ref::<Problems>() {
+        Some(problems) => writeln!(stderr, "{problems}"),
+        None => writeln!(stderr, "portcullis: {error:#}"),
+    };
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -90,14 +91,12 @@ fn run(file: &ConfigFile) -> Result<()> {
     })
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command that prints")]
 fn validate(file: &ConfigFile) -> Result<()> {
     let config = load(file)?;
     for warning in &config.warnings {
-        eprintln!("{warning} (warning)");
+        writeln!(std::io::stderr(), "{warning} (warning)")?;
     }
-    println!("the configuration is valid: {} routes", config.routes.len());
-    Ok(())
+    show(&format!("the configuration is valid: {} routes\n", config.routes.len()))
 }
 
 fn print_events(options: &EventsOptions) -> Result<()> {

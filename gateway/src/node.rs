@@ -25,7 +25,7 @@ use portcullis_actors::keyring::assertion::AssertionKeys;
 use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_actors::proxy::connections::{Connections, Cutter};
 use portcullis_config::limits::{
-    ASKS_IN_FLIGHT, COMMAND_DEADLINE, DRAIN, FLUSH, HAND_OVER_DEADLINE, IDP_TIMEOUT, LAST_LINES, SIGN_IN_DEADLINE,
+    ASKS_IN_FLIGHT, CLOSE, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_TIMEOUT, LAST_LINES, SIGN_IN_DEADLINE,
 };
 use portcullis_config::{Config, Secret};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -133,11 +133,18 @@ impl Node {
         }
         self.connections.stop();
         self.gateway.stop(false).await;
-        let _ = tokio::time::timeout(FLUSH, self.journal.send(Flush)).await;
+        let deadline = tokio::time::Instant::now() + CLOSE;
+        let _ = tokio::time::timeout_at(deadline, self.journal.send(Flush)).await;
         while let Some(arbiter) = self.arbiters.pop() {
             arbiter.stop();
-            // a thread that panicked has said so already
-            let _ = actix_rt::task::spawn_blocking(move || arbiter.join()).await;
+            let (ended, end) = oneshot::channel();
+            // a thread of its own, which the end of the process does not wait for: whoever reads stdout may stand still
+            std::thread::spawn(move || {
+                // a thread that panicked has said so already
+                let _ = arbiter.join();
+                let _ = ended.send(());
+            });
+            let _ = tokio::time::timeout_at(deadline, end).await;
         }
         self.health.stop(false).await;
     }

@@ -27,6 +27,8 @@ pub fn init(level: LogLevel) {
     let filter =
         EnvFilter::new(format!("{others},portcullis={level},portcullis_actors={level},portcullis_config={level}"));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    // else a line that cannot be written is complained of on stderr, and the thread that had something to say panics
+    let subscriber = subscriber.log_internal_errors(false);
     // a second call, in a test, keeps the first
     let _ = subscriber.try_init();
 }
