@@ -3,6 +3,7 @@
 //! The request log is JSON lines, an access line and a decision line for each request, joined by `request-id`. A
 //! worker collects lines and hands them over in batches, so that no request waits for whoever reads stdout.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
@@ -160,11 +161,6 @@ impl<'a> Line<'a> {
     }
 }
 
-fn without_query(url: &http::HeaderValue) -> std::borrow::Cow<'_, str> {
-    let end = url.as_bytes().iter().position(|byte| matches!(byte, b'?' | b'#'));
-    String::from_utf8_lossy(url.as_bytes().get(..end.unwrap_or(url.len())).unwrap_or_default())
-}
-
 /// The access line of one request, written when its answer has passed or was given up.
 pub struct AccessRecord {
     log: Rc<RequestLog>,
@@ -222,12 +218,6 @@ impl AccessRecord {
     }
 }
 
-/// The part of a URL that may be kept: its query may carry a handle, and what else nobody may read.
-fn without_query(url: &http::HeaderValue) -> String {
-    let url = String::from_utf8_lossy(url.as_bytes());
-    url.split(['?', '#']).next().unwrap_or_default().to_owned()
-}
-
 impl Drop for AccessRecord {
     fn drop(&mut self) {
         let request = &self.request;
@@ -246,4 +236,10 @@ impl Drop for AccessRecord {
             line.header("user-agent", request.user_agent.as_ref());
         });
     }
+}
+
+/// The part of a URL that may be kept: its query may carry a handle, and what else nobody may read.
+fn without_query(url: &http::HeaderValue) -> Cow<'_, str> {
+    let end = url.as_bytes().iter().position(|byte| matches!(byte, b'?' | b'#'));
+    String::from_utf8_lossy(url.as_bytes().get(..end.unwrap_or(url.len())).unwrap_or_default())
 }
