@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, REFERER, REFERRER_POLICY, SET_COOKIE, USER_AGENT};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, REFERRER_POLICY, SET_COOKIE};
 use http::header::{UPGRADE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
@@ -41,7 +41,7 @@ pub async fn serve(mut request: Request<Incoming>, facts: Facts, worker: Rc<Work
     let switching = version < Version::HTTP_2 && request.headers().contains_key(UPGRADE);
     let promised = request.headers().get(http::header::CONTENT_LENGTH).is_some_and(|length| length != "0");
     let (head, body) = request.into_parts();
-    let unread = Unread::of(&head);
+    let method = head.method.clone();
     let peer = Peer { address: facts.peer.ip().to_canonical(), https: facts.https };
     let canonical = match Canonical::of(head, peer) {
         // RFC 9113 §8.1.1: a length that no body can have
@@ -61,47 +61,19 @@ pub async fn serve(mut request: Request<Incoming>, facts: Facts, worker: Rc<Work
                 // who frames one request badly frames the next one badly
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            let line = unread.line(&request_id, facts);
+            let line = RequestLine { request_id, method, client: peer.address, request: None };
             return finish(&worker, own_headers(response), began, line, "bad_request");
         }
     };
     let line = RequestLine {
-        request_id: request_id.to_string(),
+        request_id: Rc::clone(&request_id),
         method: request.method().clone(),
-        authority: request.authority().to_owned(),
-        path: request.path().to_owned(),
         client: request.client(),
-        route: None,
-        referer: request.headers().get(REFERER).cloned(),
-        user_agent: request.headers().get(USER_AGENT).cloned(),
+        request: Some(Rc::clone(&request)),
     };
     let record = AccessRecord::new(Rc::clone(&worker.log), began, line);
     let exchange = Exchange { worker, request, request_id, format, record, switching };
     exchange.run(body, upgrade).await
-}
-
-/// What an access line says of a request that was never understood.
-struct Unread {
-    method: http::Method,
-}
-
-impl Unread {
-    fn of(head: &http::request::Parts) -> Self {
-        Self { method: head.method.clone() }
-    }
-
-    fn line(self, request_id: &str, facts: Facts) -> RequestLine {
-        RequestLine {
-            request_id: request_id.to_owned(),
-            method: self.method,
-            authority: String::new(),
-            path: String::new(),
-            client: facts.peer.ip().to_canonical(),
-            route: None,
-            referer: None,
-            user_agent: None,
-        }
-    }
 }
 
 struct Exchange {
@@ -375,12 +347,12 @@ impl Exchange {
             line.text("method", self.request.method().as_str());
             line.text("host", self.request.host());
             line.text("path", self.request.path());
-            line.text("ip", &self.request.client().to_string());
+            line.plain("ip", self.request.client());
             line.text("route-id", &route.id);
             line.text("policy-revision", &rules.revision);
             if let Some((id, person, seq)) = session {
-                line.text("session-id", &id.to_string());
-                line.text("person", &person.to_string());
+                line.plain("session-id", id);
+                line.plain("person", person);
                 line.number("session-sequence", seq);
             }
             line.number("log-sequence", self.worker.blueprint.views.progress.applied());
@@ -422,7 +394,7 @@ fn finish(
     detail: &'static str,
 ) -> Response<AnswerBody> {
     let mut response = response;
-    if let Ok(id) = HeaderValue::try_from(line.request_id.as_str()) {
+    if let Ok(id) = HeaderValue::try_from(&*line.request_id) {
         response.headers_mut().insert(X_REQUEST_ID, id);
     }
     let mut record = AccessRecord::new(Rc::clone(&worker.log), began, line);

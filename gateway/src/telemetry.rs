@@ -5,12 +5,18 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
+use http::header::{REFERER, USER_AGENT};
 use portcullis_actors::authorize::decision_log::{LineSink, Lines};
 use portcullis_actors::clock;
-use portcullis_config::LogLevel;
+use portcullis_actors::request::Canonical;
+use portcullis_config::{LogLevel, Route};
+use portcullis_events::Time;
 use tracing_subscriber::EnvFilter;
 
 /// Begins the process log on stderr.
@@ -37,23 +43,30 @@ pub fn init(level: LogLevel) {
 /// How many bytes a worker collects before it hands them over at once.
 const BATCH: usize = 32 * 1024;
 
+/// Room for a batch and for the line that makes it full.
+fn empty_batch() -> Vec<u8> {
+    Vec::with_capacity(BATCH + 4096)
+}
+
 /// The request log of one worker.
 pub struct RequestLog {
     sink: LineSink,
     pending: RefCell<Vec<u8>>,
+    stamp: RefCell<Stamp>,
 }
 
 impl RequestLog {
     /// A log that hands its lines to `sink`.
     pub fn new(sink: LineSink) -> Rc<Self> {
-        Rc::new(Self { sink, pending: RefCell::new(Vec::with_capacity(BATCH)) })
+        Rc::new(Self { sink, pending: RefCell::new(empty_batch()), stamp: RefCell::default() })
     }
 
     /// Adds one line, written by `write` into the object that is begun here.
     pub fn line(&self, message: &str, write: impl FnOnce(&mut Line<'_>)) {
         let full = {
             let mut pending = self.pending.borrow_mut();
-            let mut line = Line::begin(&mut pending, message);
+            let mut stamp = self.stamp.borrow_mut();
+            let mut line = Line::begin(&mut pending, stamp.of(clock::now()), message);
             write(&mut line);
             line.end();
             pending.len() >= BATCH
@@ -67,7 +80,7 @@ impl RequestLog {
     pub fn flush(&self) {
         let mut pending = self.pending.borrow_mut();
         if !pending.is_empty() {
-            let batch = std::mem::replace(&mut *pending, Vec::with_capacity(BATCH));
+            let batch = std::mem::replace(&mut *pending, empty_batch());
             self.sink.write(Lines(batch));
         }
     }
@@ -86,10 +99,10 @@ pub struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn begin(out: &'a mut Vec<u8>, message: &str) -> Self {
+    fn begin(out: &'a mut Vec<u8>, now: &str, message: &str) -> Self {
         out.extend_from_slice(b"{\"level\":\"info\"");
         let mut line = Self { out };
-        line.text("time", &clock::now().rfc3339());
+        line.plain("time", now);
         line.text("message", message);
         line
     }
@@ -108,10 +121,26 @@ impl<'a> Line<'a> {
     pub fn text(&mut self, name: &str, value: &str) {
         self.name(name);
         self.out.push(b'"');
-        for part in value.chars() {
-            self.character(part);
+        let mut rest = value;
+        // in runs: hardly ever does anything need escaping
+        while let Some(at) = rest.bytes().position(|byte| !is_plain(byte)) {
+            let (plain, escaped) = rest.split_at(at);
+            self.out.extend_from_slice(plain.as_bytes());
+            let mut characters = escaped.chars();
+            if let Some(character) = characters.next() {
+                self.escape(character);
+            }
+            rest = characters.as_str();
         }
+        self.out.extend_from_slice(rest.as_bytes());
         self.out.push(b'"');
+    }
+
+    /// A value that needs no escaping, as text.
+    pub fn plain(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.name(name);
+        // writing to memory cannot fail
+        let _ = write!(self.out, "\"{value}\"");
     }
 
     /// The value of a header, whatever bytes it has.
@@ -122,7 +151,8 @@ impl<'a> Line<'a> {
     /// A number.
     pub fn number(&mut self, name: &str, value: impl std::fmt::Display) {
         self.name(name);
-        self.out.extend_from_slice(value.to_string().as_bytes());
+        // writing to memory cannot fail
+        let _ = write!(self.out, "{value}");
     }
 
     /// A truth value.
@@ -146,11 +176,10 @@ impl<'a> Line<'a> {
         self.out.push(b']');
     }
 
-    fn character(&mut self, character: char) {
+    fn escape(&mut self, character: char) {
         match character {
             '"' => self.out.extend_from_slice(b"\\\""),
             '\\' => self.out.extend_from_slice(b"\\\\"),
-            ' '..='~' => self.out.extend(u8::try_from(character)),
             _ => {
                 let mut units = [0; 2];
                 for unit in character.encode_utf16(&mut units) {
@@ -161,11 +190,39 @@ impl<'a> Line<'a> {
     }
 }
 
+/// Printable ASCII that means nothing in a JSON string.
+const fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
+}
+
+/// RFC 3339 with milliseconds; the second is written once for all the lines that it has.
+#[derive(Default)]
+struct Stamp {
+    second: i64,
+    text: String,
+}
+
+impl Stamp {
+    fn of(&mut self, now: Time) -> &str {
+        if self.second != now.secs() || self.text.is_empty() {
+            self.second = now.secs();
+            self.text = now.rfc3339();
+        } else {
+            let end = self.text.len().saturating_sub(4);
+            self.text.truncate(end);
+            // writing to memory cannot fail
+            let _ = write!(self.text, "{:03}Z", now.millis().rem_euclid(1000));
+        }
+        &self.text
+    }
+}
+
 /// The access line of one request, written when its answer has passed or was given up.
 pub struct AccessRecord {
     log: Rc<RequestLog>,
     began: Instant,
-    request: RequestLine,
+    line: RequestLine,
+    route: Option<Arc<Route>>,
     status: u16,
     detail: &'static str,
     bytes: usize,
@@ -174,37 +231,24 @@ pub struct AccessRecord {
 /// What an access line says of the request.
 pub struct RequestLine {
     /// The request id.
-    pub request_id: String,
+    pub request_id: Rc<str>,
     /// The method.
     pub method: http::Method,
-    /// Host and port as asked for.
-    pub authority: String,
-    /// The path, without its query.
-    pub path: String,
     /// The client.
     pub client: std::net::IpAddr,
-    /// The route that took it, if one did.
-    pub route: Option<std::sync::Arc<portcullis_config::Route>>,
-    /// `Referer`, without its query: a query may carry what must not be kept.
-    pub referer: Option<http::HeaderValue>,
-    /// `User-Agent`.
-    pub user_agent: Option<http::HeaderValue>,
+    /// The request, unless it was never understood.
+    pub request: Option<Rc<Canonical>>,
 }
 
 impl AccessRecord {
     /// Begins the record of a request. Unless it is answered, its client has left before that.
-    pub fn new(log: Rc<RequestLog>, began: Instant, request: RequestLine) -> Self {
-        Self { log, began, request, status: 0, detail: "client_gone", bytes: 0 }
+    pub fn new(log: Rc<RequestLog>, began: Instant, line: RequestLine) -> Self {
+        Self { log, began, line, route: None, status: 0, detail: "client_gone", bytes: 0 }
     }
 
     /// There is an answer, and perhaps a route that it came by.
-    pub fn answered(
-        &mut self,
-        status: u16,
-        detail: &'static str,
-        route: Option<std::sync::Arc<portcullis_config::Route>>,
-    ) {
-        (self.status, self.detail, self.request.route) = (status, detail, route);
+    pub fn answered(&mut self, status: u16, detail: &'static str, route: Option<Arc<Route>>) {
+        (self.status, self.detail, self.route) = (status, detail, route);
     }
 
     /// Bytes of the body passed.
@@ -220,20 +264,21 @@ impl AccessRecord {
 
 impl Drop for AccessRecord {
     fn drop(&mut self) {
-        let request = &self.request;
+        let (request, headers) = (self.line.request.as_deref(), self.line.request.as_deref().map(Canonical::headers));
         self.log.line("http-request", |line| {
-            line.text("request-id", &request.request_id);
-            line.text("method", request.method.as_str());
-            line.text("authority", &request.authority);
-            line.text("path", &request.path);
-            line.text("forwarded-for", &request.client.to_string());
+            line.text("request-id", &self.line.request_id);
+            line.text("method", self.line.method.as_str());
+            line.text("authority", request.map_or("", Canonical::authority));
+            line.text("path", request.map_or("", Canonical::path));
+            line.plain("forwarded-for", self.line.client);
             line.number("response-code", self.status);
             line.text("response-code-details", self.detail);
             line.number("size", self.bytes);
             line.number("duration", self.began.elapsed().as_secs_f64());
-            line.text("upstream-cluster", request.route.as_ref().map_or("", |route| route.id.as_str()));
-            line.text("referer", &request.referer.as_ref().map(without_query).unwrap_or_default());
-            line.header("user-agent", request.user_agent.as_ref());
+            line.text("upstream-cluster", self.route.as_ref().map_or("", |route| route.id.as_str()));
+            let referer = headers.and_then(|headers| headers.get(REFERER));
+            line.text("referer", &referer.map(without_query).unwrap_or_default());
+            line.header("user-agent", headers.and_then(|headers| headers.get(USER_AGENT)));
         });
     }
 }

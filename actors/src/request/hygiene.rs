@@ -88,7 +88,8 @@ fn spelled_plainly(name: &str) -> Cow<'_, str> {
 /// there only where it says `trailers`.
 #[must_use]
 pub fn headers_for_upstream(request: &Canonical, managed: &Managed, cookie_name: &str) -> HeaderMap {
-    let mut passed = HeaderMap::with_capacity(request.headers().keys_len());
+    // with room for what the gateway adds: growing would hash everything once more
+    let mut passed = HeaderMap::with_capacity(request.headers().keys_len() + 12);
     for (name, value) in request.headers() {
         let value = match *name {
             EXPECT => None,

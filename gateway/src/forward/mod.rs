@@ -9,8 +9,8 @@ mod upgrade;
 
 use std::rc::Rc;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use portcullis_config::limits::UPSTREAM_RESPONSE;
 
@@ -170,19 +170,23 @@ fn is_websocket(headers: &HeaderMap) -> bool {
     headers.get(UPGRADE).is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
 /// RFC 9110 §7.6.1: what concerns one connection is not passed on, nor what `Connection` names.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // allocates only where something is named
     let nominated: Vec<_> = headers
         .get_all(CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse::<http::HeaderName>().ok())
+        .filter_map(|name| name.trim().parse::<HeaderName>().ok())
         .collect();
     for name in nominated {
         headers.remove(name);
     }
-    for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "te"] {
+    for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE, TE, KEEP_ALIVE, PROXY_CONNECTION] {
         headers.remove(name);
     }
 }

@@ -47,30 +47,39 @@ impl Head {
                 self.keep(rest).ok_or(Violation { at })?;
                 return Ok((bytes.len(), None));
             };
-            let line = rest.get(..end).unwrap_or_default();
-            self.keep(line).ok_or(Violation { at })?;
-            let line = std::mem::take(&mut self.line);
+            let part = rest.get(..end).unwrap_or_default();
             let violation = Violation { at: at + end };
-            let line = line.strip_suffix(b"\r").ok_or(violation)?;
+            let framing = if self.line.is_empty() {
+                // the usual case: the whole line is here, and is read where it is
+                self.count(part).ok_or(Violation { at })?;
+                self.whole_line(part)
+            } else {
+                self.keep(part).ok_or(Violation { at })?;
+                let line = std::mem::take(&mut self.line);
+                self.whole_line(&line)
+            };
             at += end + 1;
-            if let Some(framing) = self.line(line).ok_or(violation)? {
+            if let Some(framing) = framing.ok_or(violation)? {
                 return Ok((at, Some(framing)));
             }
         }
         Ok((at, None))
     }
 
-    fn keep(&mut self, bytes: &[u8]) -> Option<()> {
+    fn count(&mut self, bytes: &[u8]) -> Option<()> {
         self.read += bytes.len() + 1;
-        if self.read > REQUEST_HEAD_BYTES + 2 {
-            return None;
-        }
+        (self.read <= REQUEST_HEAD_BYTES + 2).then_some(())
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Option<()> {
+        self.count(bytes)?;
         self.line.extend_from_slice(bytes);
         Some(())
     }
 
-    /// One line without its end: `None` refuses it, `Some(Some(…))` ends the head.
-    fn line(&mut self, line: &[u8]) -> Option<Option<Framing>> {
+    /// One line up to its LF: `None` refuses it, `Some(Some(…))` ends the head.
+    fn whole_line(&mut self, line: &[u8]) -> Option<Option<Framing>> {
+        let line = line.strip_suffix(b"\r")?;
         if !self.begun {
             if line.is_empty() {
                 // RFC 9112 §2.2: one empty line before the request line is forgiven
@@ -137,5 +146,6 @@ impl Head {
 
 /// RFC 9110 §5.6.2
 fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+    let is_tchar = |byte: &u8| matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'0'..=b'9' | b'A'..=b'Z' | b'^'..=b'z' | b'|' | b'~');
+    !bytes.is_empty() && bytes.iter().all(is_tchar)
 }
