@@ -15,7 +15,7 @@ use std::rc::Rc;
 use actix_service::ServiceFactory;
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::guard::{Any, Get, Guard, Head};
+use actix_web::guard::{Any, Get, Head};
 use actix_web::{App, Error, Route, web};
 
 pub use bridge::Pages;
@@ -36,26 +36,26 @@ fn app(
         .service(
             web::scope("")
                 .guard(actix_web::guard::fn_guard(at_authenticate))
-                .service(web::resource("/").route(get().to(authenticate_host::home)))
+                .service(web::resource("/").route(show().to(authenticate_host::home)))
                 .service(
                     web::resource("/oauth2/callback")
-                        .route(get().to(authenticate_host::callback))
+                        .route(web::get().to(authenticate_host::callback))
                         .route(web::post().to(authenticate_host::callback_form)),
                 )
-                .service(web::resource("/.pomerium/sign_in").route(get().to(authenticate_host::sign_in)))
+                .service(web::resource("/.pomerium/sign_in").route(web::get().to(authenticate_host::sign_in)))
                 .service(
                     web::resource("/.pomerium/sign_out")
-                        .route(get().to(authenticate_host::sign_out))
+                        .route(web::get().to(authenticate_host::sign_out))
                         .route(web::post().to(authenticate_host::sign_out_form)),
                 )
-                .service(web::resource("/.pomerium/signed_out").route(get().to(authenticate_host::signed_out)))
-                .service(web::resource(["/.pomerium", "/.pomerium/"]).route(get().to(authenticate_host::user_page)))
+                .service(web::resource("/.pomerium/signed_out").route(show().to(authenticate_host::signed_out)))
+                .service(web::resource(["/.pomerium", "/.pomerium/"]).route(show().to(authenticate_host::user_page)))
                 .configure(everywhere),
         )
-        .service(web::resource(["/.pomerium", "/.pomerium/"]).route(get().to(route_host::user_page)))
+        .service(web::resource(["/.pomerium", "/.pomerium/"]).route(show().to(route_host::user_page)))
         .service(
             web::resource("/.pomerium/sign_out")
-                .route(get().to(route_host::sign_out))
+                .route(web::get().to(route_host::sign_out))
                 .route(web::post().to(route_host::sign_out_form)),
         )
         .configure(everywhere)
@@ -64,28 +64,21 @@ fn app(
 /// The callback and the claims too: the authenticate host may have routes of its own, whose sign-in ends there.
 fn everywhere(service: &mut web::ServiceConfig) {
     service
-        .service(web::resource("/.pomerium/user").route(get().to(route_host::user)))
+        .service(web::resource("/.pomerium/user").route(show().to(route_host::user)))
         .service(
             web::resource(["/.pomerium/callback", "/.pomerium/callback/"])
-                .route(get().to(route_host::callback))
+                .route(web::get().to(route_host::callback))
                 .route(web::post().to(route_host::callback_form)),
         )
         .service(
-            web::resource(["/.well-known/pomerium", "/.well-known/pomerium/"]).route(get().to(well_known::metadata)),
+            web::resource(["/.well-known/pomerium", "/.well-known/pomerium/"]).route(show().to(well_known::metadata)),
         )
-        .service(web::resource("/.well-known/pomerium/jwks.json").route(get().to(well_known::jwks)))
-        .service(web::resource(["/ping", "/healthz"]).route(get().to(well_known::ping)))
-        .service(web::resource("/robots.txt").route(get().to(well_known::robots)));
+        .service(web::resource("/.well-known/pomerium/jwks.json").route(show().to(well_known::jwks)))
+        .service(web::resource(["/ping", "/healthz"]).route(show().to(well_known::ping)))
+        .service(web::resource("/robots.txt").route(show().to(well_known::robots)));
 }
 
-fn get() -> Route {
-    web::route().guard(GetOrHead(Any(Get()).or(Head())))
-}
-
-struct GetOrHead<G>(G);
-
-impl<G: Guard> Guard for GetOrHead<G> {
-    fn check(&self, context: &actix_web::guard::GuardContext<'_>) -> bool {
-        self.0.check(context)
-    }
+/// What only shows something: a `HEAD` of it is harmless.
+fn show() -> Route {
+    web::route().guard(Any(Get()).or(Head()))
 }

@@ -1,17 +1,19 @@
 //! The life of a request: canonical or refused, ours or a route's, who is calling, what they may, and then on.
 
+mod answers;
+mod decision;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, REFERRER_POLICY, SET_COOKIE};
-use http::header::{UPGRADE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_ENCODING, UPGRADE};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
-use portcullis_actors::authorize::{self, Decision, Permit, RefusalKind};
+use portcullis_actors::authorize::{self, Permit, RefusalKind};
 use portcullis_actors::clock;
 use portcullis_actors::proxy::routes::{Located, NotLocated};
 use portcullis_actors::request::{Canonical, Peer, Presented, Source};
@@ -19,6 +21,8 @@ use portcullis_config::Route;
 use portcullis_config::limits::{OWN_BODY_BYTES, OWN_BODY_TIMEOUT};
 use portcullis_events::{SessionId, Time};
 use uuid::Uuid;
+
+use answers::{finish, own_headers};
 
 use crate::answer::{Answer, Format, is_navigation, redirect};
 use crate::forward::body::{AnswerBody, Guard};
@@ -248,17 +252,20 @@ impl Exchange {
         match forward::forward(&self.worker.pool, outgoing, body).await {
             Ok(forward::Answer::Response(response)) => {
                 let guard = Guard::new(blueprint.connections.clone(), Arc::clone(&blueprint.views), session);
-                self.passed(response.map(|body| body.guarded(guard)), route)
+                let response = self.dressed(response.map(|body| body.guarded(guard)), &route);
+                self.recorded(response, "via_upstream", Some(route))
             }
             Ok(forward::Answer::Switched(response, tunnel)) => {
                 match blueprint.connections.admit(session, &blueprint.views) {
                     Some(ticket) => {
-                        tunnel.join(upgrade, ticket);
-                        let mut response = response.map(|()| AnswerBody::own(Bytes::new()));
+                        let mut response = self.dressed(response.map(|()| AnswerBody::own(Bytes::new())), &route);
                         let headers = response.headers_mut();
                         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
                         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-                        self.passed(response, route)
+                        let mut record = self.record;
+                        record.answered(response.status().as_u16(), "websocket", Some(route));
+                        tunnel.join(upgrade, ticket, record);
+                        response
                     }
                     None => self.refuse(UNAVAILABLE, "stopping", Some(route)),
                 }
@@ -274,93 +281,7 @@ impl Exchange {
             }
         }
     }
-
-    /// The upstream's answer, with the headers that the configuration adds.
-    fn passed(self, mut response: Response<AnswerBody>, route: Arc<Route>) -> Response<AnswerBody> {
-        let cookie = &self.worker.desk.cookie().name;
-        let headers = response.headers_mut();
-        if headers.contains_key(SET_COOKIE) {
-            without_our_cookies(headers, cookie);
-        }
-        let added = &self.worker.blueprint.config.set_response_headers;
-        for (name, value) in added.iter().chain(&route.set_response_headers) {
-            headers.insert(name.clone(), value.clone());
-        }
-        self.recorded(response, "via_upstream", Some(route))
-    }
-
-    fn refuse(self, answer: Answer, detail: &'static str, route: Option<Arc<Route>>) -> Response<AnswerBody> {
-        let response = own_headers(answer.render(self.format, &self.request_id));
-        self.finish(response, detail, route)
-    }
-
-    fn finish(
-        self,
-        response: Response<Bytes>,
-        detail: &'static str,
-        route: Option<Arc<Route>>,
-    ) -> Response<AnswerBody> {
-        let mut response = response;
-        for (name, value) in &self.worker.blueprint.config.set_response_headers {
-            response.headers_mut().entry(name).or_insert_with(|| value.clone());
-        }
-        self.recorded(response.map(AnswerBody::own), detail, route)
-    }
-
-    fn recorded(
-        self,
-        mut response: Response<AnswerBody>,
-        detail: &'static str,
-        route: Option<Arc<Route>>,
-    ) -> Response<AnswerBody> {
-        if let Ok(id) = HeaderValue::try_from(&*self.request_id) {
-            response.headers_mut().insert(X_REQUEST_ID, id);
-        }
-        if self.switching && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        let mut record = self.record;
-        record.answered(response.status().as_u16(), detail, route);
-        response.map(|body| body.recorded(record))
-    }
-
-    /// The decision line: what was decided, why, and on what state of the log and of the policy.
-    fn record(
-        &self,
-        decision: &Decision,
-        rules: &Rules,
-        route: &Route,
-        session: Option<(SessionId, portcullis_events::PersonId, u64)>,
-    ) {
-        self.worker.log.line("authorize check", |line| {
-            line.text("request-id", &self.request_id);
-            line.truth("allow", decision.allow());
-            line.list(
-                if decision.allow() { "allow-why-true" } else { "allow-why-false" },
-                decision.allow_reasons().names(),
-            );
-            line.truth("deny", decision.deny());
-            line.list(
-                if decision.deny() { "deny-why-true" } else { "deny-why-false" },
-                decision.deny_reasons().names(),
-            );
-            line.text("method", self.request.method().as_str());
-            line.text("host", self.request.host());
-            line.text("path", self.request.path());
-            line.plain("ip", self.request.client());
-            line.text("route-id", &route.id);
-            line.text("policy-revision", &rules.revision);
-            if let Some((id, person, seq)) = session {
-                line.plain("session-id", id);
-                line.plain("person", person);
-                line.number("session-sequence", seq);
-            }
-            line.number("log-sequence", self.worker.blueprint.views.progress.applied());
-        });
-    }
 }
-
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A request's whole body; `None` where it is too long or breaks off.
 async fn collect(mut body: Incoming) -> Option<Bytes> {
@@ -374,70 +295,4 @@ async fn collect(mut body: Incoming) -> Option<Bytes> {
         }
     }
     Some(collected.freeze())
-}
-
-/// What every answer of our own says: keep it nowhere, tell nobody where you came from, believe its type.
-fn own_headers(mut response: Response<Bytes>) -> Response<Bytes> {
-    let headers = response.headers_mut();
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    headers.entry(REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
-    headers.entry(X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
-    response
-}
-
-/// An answer to a request that never became an exchange.
-fn finish(
-    worker: &Rc<Worker>,
-    response: Response<Bytes>,
-    began: Instant,
-    line: RequestLine,
-    detail: &'static str,
-) -> Response<AnswerBody> {
-    let mut response = response;
-    if let Ok(id) = HeaderValue::try_from(&*line.request_id) {
-        response.headers_mut().insert(X_REQUEST_ID, id);
-    }
-    let mut record = AccessRecord::new(Rc::clone(&worker.log), began, line);
-    record.answered(response.status().as_u16(), detail, None);
-    response.map(|body| AnswerBody::own(body).recorded(record))
-}
-
-/// An upstream sets no cookie that is ours: it could sign its visitors in as somebody else, or out.
-fn without_our_cookies(headers: &mut HeaderMap, cookie: &str) {
-    let ours = |value: &HeaderValue| {
-        // a cookie without a name comes back as its value alone (RFC 6265bis §5.7): `=name=value` is `name=value`
-        let blank = |byte: &u8| *byte == b'=' || byte.is_ascii_whitespace();
-        let mut words = value.as_bytes().split(|byte| *byte == b'=').filter(|word| !word.iter().all(blank));
-        let name = words.next().unwrap_or_default().trim_ascii();
-        let bare = name.strip_prefix(b"__Host-").unwrap_or(name);
-        bare == cookie.as_bytes()
-            || bare.strip_prefix(cookie.as_bytes()).is_some_and(|rest| {
-                [b"_authenticate".as_slice(), b"_start_", b"_pkce_", b"_csrf"].iter().any(|ours| rest.starts_with(ours))
-            })
-    };
-    let kept: Vec<_> = headers.get_all(SET_COOKIE).iter().filter(|value| !ours(value)).cloned().collect();
-    headers.remove(SET_COOKIE);
-    for value in kept {
-        headers.append(SET_COOKIE, value);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_upstream_cannot_set_our_cookies() {
-        let mut headers = HeaderMap::new();
-        for value in ["_pomerium=x; Path=/", "a=b", "_pomerium_authenticate=x", " _pomerium =x", "_pomerium_theme=dark"]
-        {
-            headers.append(SET_COOKIE, HeaderValue::from_static(value));
-        }
-        for nameless in ["=_pomerium=x", " = _pomerium=x", "=_pomerium_authenticate=x; Path=/"] {
-            headers.append(SET_COOKIE, HeaderValue::from_static(nameless));
-        }
-        without_our_cookies(&mut headers, "_pomerium");
-        let kept: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();
-        assert_eq!(kept, ["a=b", "_pomerium_theme=dark"]);
-    }
 }

@@ -1,0 +1,45 @@
+//! The decision line: what was decided, why, and on what state of the log and of the policy.
+
+use portcullis_actors::authorize::Decision;
+use portcullis_config::Route;
+use portcullis_events::{PersonId, SessionId};
+
+use super::Exchange;
+use crate::in_force::Rules;
+
+impl Exchange {
+    /// Writes the line; `session` is the caller's session, person and sequence.
+    pub(super) fn record(
+        &self,
+        decision: &Decision,
+        rules: &Rules,
+        route: &Route,
+        session: Option<(SessionId, PersonId, u64)>,
+    ) {
+        self.worker.log.line("authorize check", |line| {
+            line.text("request-id", &self.request_id);
+            line.truth("allow", decision.allow());
+            line.list(
+                if decision.allow() { "allow-why-true" } else { "allow-why-false" },
+                decision.allow_reasons().names(),
+            );
+            line.truth("deny", decision.deny());
+            line.list(
+                if decision.deny() { "deny-why-true" } else { "deny-why-false" },
+                decision.deny_reasons().names(),
+            );
+            line.text("method", self.request.method().as_str());
+            line.text("host", self.request.host());
+            line.text("path", self.request.path());
+            line.plain("ip", self.request.client());
+            line.text("route-id", &route.id);
+            line.text("policy-revision", &rules.revision);
+            if let Some((id, person, seq)) = session {
+                line.plain("session-id", id);
+                line.plain("person", person);
+                line.number("session-sequence", seq);
+            }
+            line.number("log-sequence", self.worker.blueprint.views.progress.applied());
+        });
+    }
+}
