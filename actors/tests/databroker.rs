@@ -19,11 +19,12 @@ use portcullis_actors::databroker::journal::{Flush, Journal};
 use portcullis_actors::databroker::log::{Expected, NewRecord};
 use portcullis_actors::databroker::progress::Standing;
 use portcullis_actors::databroker::replica::Replica;
+use portcullis_actors::databroker::revocations::Revocations;
 use portcullis_actors::databroker::store::{self, Store};
 use portcullis_actors::databroker::vault::{Revision, Sealed, Shelf, Vault, VaultError};
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::keyring::{Keyring, Purpose};
-use portcullis_config::{Secret, Storage};
+use portcullis_config::{IdentityProvider, Secret, Storage};
 use portcullis_events::{Aggregate, Context, Envelope, Epoch, Event, EventId, Hash, SessionId, session};
 use serde_json::json;
 use uuid::Uuid;
@@ -37,6 +38,19 @@ struct Node {
     views: Arc<Views>,
     journal: Addr<Journal>,
     broker: Addr<Broker>,
+}
+
+/// A provider that nobody can ask.
+fn provider() -> IdentityProvider {
+    let issuer = "https://id.example.invalid".to_owned();
+    IdentityProvider {
+        url: issuer.parse().unwrap(),
+        issuer,
+        client_id: "us".into(),
+        client_secret: None,
+        scopes: vec!["openid".into()],
+        request_params: vec![],
+    }
 }
 
 fn keyring() -> Keyring {
@@ -69,6 +83,7 @@ impl Node {
             journal: journal.clone(),
             hand_overs: keyring.sealer(Purpose::HandOver).unwrap(),
             id_token_hints: keyring.sealer(Purpose::IdTokenHint).unwrap(),
+            revocations: Revocations::new(provider(), "https://authenticate.example.com".parse().unwrap()),
         })
         .start();
         assert!(views.progress.reaches(1, SOON).await, "the log has no beginning");

@@ -367,6 +367,6 @@ fn what_went_wrong_is_said_without_a_word_of_the_providers_own() {
     let because = Because::Claim { claim: "aud".into(), fault: ClaimFault::Other };
     assert_eq!(
         SignInError::from(because).to_string(),
-        "refused: the ID token's claim `aud` has another value than it must"
+        "refused: the claim `aud` of the ID or logout token has another value than it must"
     );
 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
+use portcullis_config::limits::READ_YOUR_WRITES;
 use portcullis_events::{
     Aggregate, Context as Cause, Envelope, Epoch, Event, PersonId, SessionId, Time, group, session, token,
 };
@@ -18,6 +19,7 @@ use super::hand_over::{HandOver, SessionTokens, SignedInIdentity};
 use super::journal::{Append, Command, Journal, JournalError};
 use super::log::Log;
 use super::profile::Profile;
+use super::revocations::Revocations;
 use super::vault::{Revision, Shelf, Vault, VaultError};
 use super::view::Views;
 use crate::ask::Ask;
@@ -115,6 +117,7 @@ impl From<JournalError> for BrokerError {
         match error {
             JournalError::Session(refusal) => Self::Refused(refusal.to_string()),
             JournalError::Token(refusal) => Self::Refused(refusal.to_string()),
+            JournalError::Logout(refusal) => Self::Refused(refusal.to_string()),
             JournalError::Misplaced | JournalError::Busy | JournalError::Unavailable(_) => {
                 Self::Unavailable(error.to_string())
             }
@@ -161,6 +164,8 @@ pub struct Tools {
     pub hand_overs: Sealer,
     /// Seals ID tokens for authenticate ([`crate::keyring::Purpose::IdTokenHint`]).
     pub id_token_hints: Sealer,
+    /// Where the tokens of ended sessions go.
+    pub revocations: Revocations,
 }
 
 struct Inner {
@@ -305,10 +310,11 @@ impl Inner {
     /// What ends a session is the event. A vault that is away keeps nobody signed in: it costs the provider's own
     /// sign-out its hint, or leaves sealed tokens that nobody asks for any more.
     async fn end(&self, end: &End) -> Result<Ended, BrokerError> {
-        let id_token_hint = self.id_token_hint(end.session).await.unwrap_or_else(|error| {
+        let tokens = self.tokens(end.session).await.unwrap_or_else(|error| {
             tracing::warn!(%error, session = %end.session, "no hint for the provider's sign-out");
             None
         });
+        let id_token_hint = tokens.as_ref().map(|tokens| self.id_token_hint(tokens)).transpose()?;
         let cause = Cause { actor: "person".into(), cause: Some(end.request_id.clone()), traceparent: None };
         let command = Command::Session(session::Command::SignOut);
         match self.append(Aggregate::session(end.session), command, &cause).await {
@@ -318,19 +324,24 @@ impl Inner {
         if let Err(error) = self.tools.vault.delete(Shelf::Secret, &end.session.to_string()).await {
             tracing::warn!(%error, session = %end.session, "the tokens of an ended session stay in the vault");
         }
+        if let Some(tokens) = tokens {
+            self.tools.revocations.begin(end.session, tokens);
+        }
         Ok(Ended { id_token_hint })
     }
 
-    async fn id_token_hint(&self, session: SessionId) -> Result<Option<String>, BrokerError> {
+    fn id_token_hint(&self, tokens: &SessionTokens) -> Result<String, KeyError> {
+        self.tools.id_token_hints.seal("authenticate", tokens.id_token.expose())
+    }
+
+    async fn tokens(&self, session: SessionId) -> Result<Option<SessionTokens>, BrokerError> {
         let Some(view) = self.tools.views.session(session) else { return Ok(None) };
         let Some(sealed) = self.tools.vault.get(Shelf::Secret, &session.to_string()).await? else { return Ok(None) };
         let Some(key) = self.tools.data_keys.get(view.person).await? else { return Ok(None) };
-        let tokens = std::str::from_utf8(&sealed.value)
+        Ok(std::str::from_utf8(&sealed.value)
             .ok()
             .and_then(|sealed| key.open(&tokens_of(session), sealed))
-            .and_then(|plain| serde_json::from_slice::<SessionTokens>(&plain).ok());
-        let Some(tokens) = tokens else { return Ok(None) };
-        Ok(Some(self.tools.id_token_hints.seal("authenticate", tokens.id_token.expose())?))
+            .and_then(|plain| serde_json::from_slice(&plain).ok()))
     }
 
     async fn standing(&self, session: SessionId) -> Result<SessionStanding, BrokerError> {
@@ -349,12 +360,38 @@ impl Inner {
             Event::Session(session::Event::SignedIn(_)) if self.is_unreadable(session, record.seq) => {
                 SessionStanding::Shut
             }
-            Event::Session(session::Event::SignedIn(signed_in)) if clock::now() < signed_in.expires_at => {
+            Event::Session(session::Event::SignedIn(signed_in)) if self.is_fresh(session, &signed_in) => {
                 SessionStanding::Open { expires_at: signed_in.expires_at }
             }
-            Event::Session(_) | Event::Log(_) | Event::Token(_) | Event::Group(_) => SessionStanding::Shut,
+            // an ended session is seen no more; how it began and when it was in use, the views know
+            Event::Session(session::Event::Seen(_)) => self.viewed(session, record.seq).await?,
+            Event::Session(_) | Event::Log(_) | Event::Token(_) | Event::Group(_) | Event::Logout(_) => {
+                SessionStanding::Shut
+            }
         };
         Ok(Some((record.seq, standing)))
+    }
+
+    /// Whether neither the session's own end has come nor it lay idle for too long.
+    fn is_fresh(&self, session: SessionId, signed_in: &session::SignedIn) -> bool {
+        let now = clock::now();
+        match self.tools.views.session(session) {
+            Some(view) => view.is_open(now),
+            None => {
+                let open = session::Open { signed_in: signed_in.clone(), last_seen: signed_in.issued_at };
+                !open.is_over(now, self.tools.views.idle().map(|idle| idle.timeout))
+            }
+        }
+    }
+
+    /// What this node's views say of a session once they have come this far.
+    async fn viewed(&self, session: SessionId, seq: u64) -> Result<SessionStanding, BrokerError> {
+        let views = &self.tools.views;
+        if !views.progress.reaches(seq, READ_YOUR_WRITES).await {
+            return Err(BrokerError::Unavailable("the session's last event has not arrived".into()));
+        }
+        let open = views.session(session).filter(|view| view.is_open(clock::now()));
+        Ok(open.map_or(SessionStanding::Shut, |view| SessionStanding::Open { expires_at: view.expires_at }))
     }
 
     /// Whether this node read the session's beginning and has no view of it.
