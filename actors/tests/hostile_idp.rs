@@ -76,7 +76,8 @@ fn outcome(mischief: Mischief) -> Outcome {
         | Mischief::NoUserInfoEndpoint
         | Mischief::NoEmailVerified
         | Mischief::NamesItself
-        | Mischief::KeysAmongOthers => In,
+        | Mischief::KeysAmongOthers
+        | Mischief::RevocationSlow => In,
 
         Mischief::AlgNone
         | Mischief::AlgNoneInOtherCase

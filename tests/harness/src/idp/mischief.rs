@@ -44,4 +44,6 @@ mischiefs! {
     UserInfoHuge, UserInfoLarge,
     // authorization response (RFC 9207)
     ResponseIssOther, ResponseIssMissing,
+    // revocation endpoint (RFC 7009): signing in is not affected
+    RevocationSlow,
 }
