@@ -74,6 +74,7 @@ fn outcome(mischief: Mischief) -> Outcome {
         | Mischief::ClientSecretPostOnly
         | Mischief::TokenTypeLowerCase
         | Mischief::NoUserInfoEndpoint
+        | Mischief::NoRevocationEndpoint
         | Mischief::NoEmailVerified
         | Mischief::NamesItself
         | Mischief::KeysAmongOthers
@@ -153,6 +154,7 @@ fn outcome(mischief: Mischief) -> Outcome {
         | Mischief::DiscoveryKeysPrivate => address("jwks_uri"),
         Mischief::DiscoveryTokenPlain => address("token_endpoint"),
         Mischief::DiscoveryUserInfoMetadata => address("userinfo_endpoint"),
+        Mischief::DiscoveryRevocationMetadata => address("revocation_endpoint"),
         Mischief::DiscoveryNoToken => Refused(Because::Lacks("token_endpoint".into())),
         Mischief::DiscoveryGarbage => Refused(Because::Garbage(Endpoint::Discovery)),
         Mischief::DiscoveryRedirects => Refused(Because::Redirect(Endpoint::Discovery)),

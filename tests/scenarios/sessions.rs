@@ -52,9 +52,10 @@ async fn list(gateway: &Gateway) -> Result<Vec<Value>> {
 /// The id of the only session of somebody.
 async fn session_of(gateway: &Gateway, email: &str) -> Result<String> {
     let list = list(gateway).await?;
-    let theirs: Vec<_> = list.iter().filter(|session| session["email"] == email).collect();
-    assert_eq!(theirs.len(), 1, "{list:?}");
-    Ok(theirs[0]["session"].as_str().context("no id")?.to_owned())
+    let mut theirs = list.iter().filter(|session| session["email"] == email);
+    let id = theirs.next().and_then(|session| session["session"].as_str()).context("no session of theirs")?;
+    assert_eq!(theirs.next(), None, "{list:?}");
+    Ok(id.to_owned())
 }
 
 async fn revocations(gateway: &Gateway) -> Result<Vec<Value>> {

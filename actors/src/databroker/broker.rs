@@ -8,10 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
-use portcullis_config::limits::READ_YOUR_WRITES;
-use portcullis_events::{
-    Aggregate, Context as Cause, Envelope, Epoch, Event, PersonId, SessionId, Time, group, session, token,
-};
+use portcullis_events::{Aggregate, Context as Cause, Epoch, PersonId, SessionId, Time, group, session, token};
 use serde::{Deserialize, Serialize};
 
 use super::data_keys::{DataKey, DataKeyError, DataKeys};
@@ -20,6 +17,7 @@ use super::journal::{Append, Command, Journal, JournalError};
 use super::log::Log;
 use super::profile::Profile;
 use super::revocations::Revocations;
+use super::standing;
 use super::vault::{Revision, Shelf, Vault, VaultError};
 use super::view::Views;
 use crate::ask::Ask;
@@ -348,56 +346,8 @@ impl Inner {
         Ok(self.leader(session).await?.map_or(SessionStanding::Shut, |(_, standing)| standing))
     }
 
-    /// What the log's authority says: the last event of the session and its position.
     async fn leader(&self, session: SessionId) -> Result<Option<(u64, SessionStanding)>, BrokerError> {
-        let last = self.tools.log.last(Aggregate::session(session)).await;
-        let Some(record) = last.map_err(|error| BrokerError::Unavailable(error.to_string()))? else {
-            return Ok(None);
-        };
-        let envelope = Envelope::decode(&record.body).map_err(|error| BrokerError::Unavailable(error.to_string()))?;
-        let standing = match envelope.event {
-            // nobody can be admitted by a session whose profile does not open any more: signing in anew helps
-            Event::Session(session::Event::SignedIn(_)) if self.is_unreadable(session, record.seq) => {
-                SessionStanding::Shut
-            }
-            Event::Session(session::Event::SignedIn(signed_in)) if self.is_fresh(session, &signed_in) => {
-                SessionStanding::Open { expires_at: signed_in.expires_at }
-            }
-            // an ended session is seen no more; how it began and when it was in use, the views know
-            Event::Session(session::Event::Seen(_)) => self.viewed(session, record.seq).await?,
-            Event::Session(_) | Event::Log(_) | Event::Token(_) | Event::Group(_) | Event::Logout(_) => {
-                SessionStanding::Shut
-            }
-        };
-        Ok(Some((record.seq, standing)))
-    }
-
-    /// Whether neither the session's own end has come nor it lay idle for too long.
-    fn is_fresh(&self, session: SessionId, signed_in: &session::SignedIn) -> bool {
-        let now = clock::now();
-        match self.tools.views.session(session) {
-            Some(view) => view.is_open(now),
-            None => {
-                let open = session::Open { signed_in: signed_in.clone(), last_seen: signed_in.issued_at };
-                !open.is_over(now, self.tools.views.idle().map(|idle| idle.timeout))
-            }
-        }
-    }
-
-    /// What this node's views say of a session once they have come this far.
-    async fn viewed(&self, session: SessionId, seq: u64) -> Result<SessionStanding, BrokerError> {
-        let views = &self.tools.views;
-        if !views.progress.reaches(seq, READ_YOUR_WRITES).await {
-            return Err(BrokerError::Unavailable("the session's last event has not arrived".into()));
-        }
-        let open = views.session(session).filter(|view| view.is_open(clock::now()));
-        Ok(open.map_or(SessionStanding::Shut, |view| SessionStanding::Open { expires_at: view.expires_at }))
-    }
-
-    /// Whether this node read the session's beginning and has no view of it.
-    fn is_unreadable(&self, session: SessionId, seq: u64) -> bool {
-        let views = &self.tools.views;
-        views.progress.applied() >= seq && views.session(session).is_none()
+        standing::of(session, self.tools.log.as_ref(), &self.tools.views).await
     }
 
     async fn append(&self, aggregate: Aggregate, command: Command, cause: &Cause) -> Result<u64, JournalError> {

@@ -14,6 +14,7 @@ pub mod progress;
 pub mod replica;
 pub mod revocations;
 mod sqlite;
+mod standing;
 pub mod store;
 pub mod vault;
 pub mod view;

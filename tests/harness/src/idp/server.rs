@@ -165,7 +165,9 @@ fn discovery(state: &State) -> Answer {
         Mischief::DiscoveryKeysPrivate => ("jwks_uri", json!("https://10.0.0.1/jwks")),
         Mischief::DiscoveryTokenPlain => ("token_endpoint", json!(format!("http://idp.example:{port}/token"))),
         Mischief::DiscoveryUserInfoMetadata => ("userinfo_endpoint", json!("https://169.254.169.254/latest")),
+        Mischief::DiscoveryRevocationMetadata => ("revocation_endpoint", json!("https://169.254.169.254/revoke")),
         Mischief::DiscoveryNoToken => ("token_endpoint", Value::Null),
+        Mischief::NoRevocationEndpoint => ("revocation_endpoint", Value::Null),
         Mischief::NoUserInfoEndpoint => ("userinfo_endpoint", Value::Null),
         Mischief::ClientSecretPostOnly => ("token_endpoint_auth_methods_supported", json!(["client_secret_post"])),
         Mischief::NamesItself | Mischief::ResponseIssOther | Mischief::ResponseIssMissing => {
