@@ -22,6 +22,7 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
     );
     let storage = storage::decode(&top);
     let cookie = identity::cookie(&top);
+    let session_idle_timeout = top.get("session_idle_timeout").and_then(|node| identity::idle_timeout(&node));
     let pass_identity_headers = flag(&top, "pass_identity_headers", false);
     let jwt_issuer_format = issuer_format(&top).unwrap_or(IssuerFormat::HostOnly);
     let defaults = routes::Defaults { insecure_server, pass_identity_headers, jwt_issuer_format };
@@ -47,6 +48,7 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
         cookie_secret,
         signing_key,
         cookie,
+        session_idle_timeout,
         idp: idp?,
         storage: storage?,
         jwt_claims_headers,

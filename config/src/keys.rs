@@ -81,6 +81,7 @@ pub const GLOBAL: &[Key] = &[
     here("cookie_http_only", Text),
     here("cookie_expire", Text),
     here("cookie_same_site", Text),
+    here("session_idle_timeout", Text),
     here("idp_provider", Text),
     here("idp_provider_url", Text),
     here("idp_client_id", Text),

@@ -82,6 +82,16 @@ pub const IDP_JSON_DEPTH: usize = 16;
 pub const IDP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long all the calls of one sign-in may take together.
 pub const IDP_SIGN_IN: Duration = Duration::from_secs(20);
+/// Age of a logout token that is still taken.
+pub const LOGOUT_TOKEN_LIFE: Duration = Duration::from_secs(10 * 60);
+/// How long a provider's logout may take: its keys, the log, and every session that it ends.
+pub const LOGOUT_DEADLINE: Duration = Duration::from_secs(55);
+/// Longest `jti` or `sid` of a logout token.
+pub const LOGOUT_NAME_BYTES: usize = 255;
+/// Sessions of one logout that are ended at once.
+pub const LOGOUT_IN_FLIGHT: usize = 64;
+/// Tokens under way to the provider's revocation endpoint; those of further sign-outs are not sent.
+pub const REVOCATIONS_IN_FLIGHT: usize = 64;
 /// Least time between two fetches of the same keys for the sake of a key that we do not know.
 pub const JWKS_REFETCH: Duration = Duration::from_secs(60);
 /// Most keys in a key set.
@@ -150,12 +160,25 @@ pub const SCAN_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Past this without the log's authority, nobody with a session is served (`max_staleness`).
 pub const MAX_STALENESS: Duration = Duration::from_secs(5 * 60);
+/// Least time between two notes on the log that a session is in use.
+pub const SEEN_LEAST: Duration = Duration::from_secs(1);
+/// The log is told of a session in use at most this many times within `session_idle_timeout`.
+pub const SEEN_PARTS: u32 = 4;
+/// Least and longest pause between two looks at what the log is to be told of sessions in use.
+pub const SEEN_LOOK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// Notes that sessions are in use, under way at once.
+pub const SEEN_IN_FLIGHT: usize = 64;
 /// How often ended sessions are swept from the views.
 pub const SWEEP: Duration = Duration::from_secs(60);
 /// Ended sessions that a slow listener may lag behind before it must look at all of its connections.
 pub const ENDED_BACKLOG: usize = 4096;
 /// Pause between attempts to reach a log or vault that is away.
 pub const AWAY_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a command on sessions may take to read the log.
+pub const SESSIONS_DEADLINE: Duration = Duration::from_secs(5 * 60);
+/// Longest reason of a revocation, in characters.
+pub const REASON_CHARS: usize = 200;
 
 /// Life of an assertion.
 pub const ASSERTION_LIFE: Duration = Duration::from_secs(5 * 60);

@@ -29,6 +29,8 @@ pub struct Config {
     pub signing_key: Option<Secret>,
     /// The `cookie_*` keys.
     pub cookie: Cookie,
+    /// `session_idle_timeout` (ours): a session that nobody uses for this long is over; absent means never.
+    pub session_idle_timeout: Option<Duration>,
     /// The `idp_*` keys.
     pub idp: IdentityProvider,
     /// `databroker_storage_type` with its connection string.

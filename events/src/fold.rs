@@ -4,7 +4,10 @@
 
 use std::collections::HashMap;
 
-use crate::{Aggregate, DecodeError, Envelope, Epoch, Event, Hash, PersonId, SessionId, group, log, session, token};
+use crate::{
+    Aggregate, DecodeError, Envelope, Epoch, Event, Hash, LogoutId, PersonId, SessionId, group, log, logout, session,
+    token,
+};
 
 /// Where an aggregate stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +99,12 @@ impl Fold {
         self.groups.get(&id).cloned().unwrap_or_default()
     }
 
+    /// What a logout is: that one was received is all there is to know, and its tip says it.
+    #[must_use]
+    pub fn logout(&self, id: LogoutId) -> logout::State {
+        self.tip(Aggregate::logout(id)).map_or(logout::State::Absent, |_| logout::State::Received)
+    }
+
     /// Applies the next record and says what it was.
     ///
     /// # Errors
@@ -130,7 +139,7 @@ impl Fold {
     fn evolve(&mut self, envelope: &Envelope) {
         let id = envelope.aggregate.id;
         match &envelope.event {
-            Event::Log(_) => {}
+            Event::Log(_) | Event::Logout(_) => {}
             Event::Session(event) => {
                 let state = self.sessions.entry(SessionId::new(id)).or_default();
                 *state = session::evolve(std::mem::take(state), event);

@@ -10,6 +10,7 @@ mod fold;
 pub mod group;
 mod ids;
 pub mod log;
+pub mod logout;
 mod sealed;
 pub mod session;
 mod time;
@@ -17,6 +18,8 @@ pub mod token;
 
 pub use envelope::{Context, DecodeError, Envelope, Event, Hash};
 pub use fold::{Fold, FoldError, Tip};
-pub use ids::{Aggregate, AggregateKind, BadId, Epoch, EventId, GroupId, PersonId, SUBJECT_PREFIX, SessionId};
+pub use ids::{
+    Aggregate, AggregateKind, BadId, Epoch, EventId, GroupId, LogoutId, PersonId, SUBJECT_PREFIX, SessionId,
+};
 pub use sealed::Sealed;
 pub use time::Time;

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis_events::{
-    Aggregate, Context, Envelope, Epoch, Event, EventId, Fold, FoldError, GroupId, Hash, PersonId, Sealed, SessionId,
-    Time, group, log, session, token,
+    Aggregate, Context, Envelope, Epoch, Event, EventId, Fold, FoldError, GroupId, Hash, LogoutId, PersonId, Sealed,
+    SessionId, Time, group, log, logout, session, token,
 };
 use uuid::Uuid;
 
@@ -49,6 +49,10 @@ fn signed_in() -> session::SignedIn {
     }
 }
 
+fn open() -> session::Open {
+    session::Open { signed_in: signed_in(), last_seen: signed_in().issued_at }
+}
+
 fn all() -> BTreeMap<&'static str, Envelope> {
     let created = Event::Log(log::Event::Created(log::Created { epoch: Epoch::new(id(0xe)) }));
     let stored = token::Stored { generation: 1, access_expires_at: Some(Time::from_secs(9)), refreshable: true };
@@ -73,6 +77,27 @@ fn all() -> BTreeMap<&'static str, Envelope> {
                 session,
                 prev,
                 Event::Session(session::Event::Revoked(session::Revoked { reason: "laptop lost".into() })),
+            ),
+        ),
+        (
+            "session.seen.v1",
+            envelope(
+                8,
+                session,
+                prev,
+                Event::Session(session::Event::Seen(session::Seen { at: Time::from_secs(1_795_000_900) })),
+            ),
+        ),
+        (
+            "logout.received.v1",
+            envelope(
+                9,
+                Aggregate::logout(LogoutId::new(id(0x106))),
+                None,
+                Event::Logout(logout::Event::Received(logout::Received {
+                    idp: "idp-1".into(),
+                    person: Some(person()),
+                })),
             ),
         ),
         (
@@ -152,12 +177,25 @@ fn an_event_with_a_broken_chain_changes_nothing() {
     let (fold, result) = fold_of(&[created(), sign_in(), revoked.clone()]);
     assert_eq!(result, Err(FoldError::BrokenChain));
     assert_eq!(fold.applied(), 2);
-    assert_eq!(fold.session(session_id()), session::State::Open(signed_in()));
+    assert_eq!(fold.session(session_id()), session::State::Open(open()));
 
     revoked.prev = Some(Hash::of(&sign_in().encode().unwrap()));
     let (fold, result) = fold_of(&[created(), sign_in(), revoked]);
     assert_eq!(result, Ok(()));
     assert_eq!(fold.session(session_id()), session::State::Ended);
+}
+
+#[test]
+fn what_was_seen_and_received_is_in_the_fold() {
+    let mut seen = all().remove("session.seen.v1").unwrap();
+    seen.prev = Some(Hash::of(&sign_in().encode().unwrap()));
+    let received = all().remove("logout.received.v1").unwrap();
+    let (fold, result) = fold_of(&[created(), sign_in(), seen, received]);
+    assert_eq!(result, Ok(()));
+    let last_seen = Time::from_secs(1_795_000_900);
+    assert_eq!(fold.session(session_id()), session::State::Open(session::Open { last_seen, ..open() }));
+    assert_eq!(fold.logout(LogoutId::new(id(0x106))), logout::State::Received);
+    assert_eq!(fold.logout(LogoutId::new(id(0x107))), logout::State::Absent);
 }
 
 #[test]

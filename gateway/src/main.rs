@@ -12,6 +12,7 @@ mod listen;
 mod node;
 mod pages;
 mod serve;
+mod sessions;
 mod state_dir;
 mod telemetry;
 mod tls;
@@ -26,7 +27,7 @@ use portcullis_actors::databroker::store;
 use portcullis_config::{Config, LogLevel, Problems};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use cli::{Command, ConfigFile, DemoOptions, EventsOptions, FAULT, FINE, USAGE};
+use cli::{Command, ConfigFile, DemoOptions, EventsOptions, FAULT, FINE, SessionsCommand, USAGE};
 use node::Node;
 
 fn main() -> ExitCode {
@@ -46,12 +47,14 @@ fn main() -> ExitCode {
         Command::Validate(file) => validate(&file),
         Command::Demo(options) => run_demo(&options),
         Command::Events(options) => print_events(&options),
+        Command::Sessions(command) => on_sessions(&command),
     };
     match outcome {
         Ok(()) => ExitCode::from(FINE),
         Err(error) => {
             say(&error);
-            let usage = error.is::<Problems>() || error.is::<NoConfiguration>();
+            let usage =
+                error.is::<Problems>() || error.is::<NoConfiguration>() || error.is::<sessions::NoSuchSession>();
             ExitCode::from(if usage { USAGE } else { FAULT })
         }
     }
@@ -111,6 +114,28 @@ fn print_events(options: &EventsOptions) -> Result<()> {
             () = signals.stop() => Ok(()),
         }
     })
+}
+
+fn on_sessions(command: &SessionsCommand) -> Result<()> {
+    let config = load(&command.options().config)?;
+    telemetry::init(LogLevel::Warn);
+    let data_dir = state_dir::default_dir()?;
+    in_system(async move {
+        let mut signals = Signals::new()?;
+        let said = tokio::select! {
+            said = sessions::carry_out(command, &config, &data_dir) => said?,
+            () = signals.stop() => anyhow::bail!("interrupted"),
+        };
+        match show(&said) {
+            // whoever reads has seen enough
+            Err(error) if is_broken_pipe(&error) => Ok(()),
+            shown => shown,
+        }
+    })
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn run_demo(options: &DemoOptions) -> Result<()> {

@@ -11,21 +11,26 @@ use actix_rt::{Arbiter, ArbiterHandle};
 use actix_server::ServerHandle;
 use anyhow::{Context, Result, anyhow};
 use portcullis_actors::ask::Port;
-use portcullis_actors::authenticate::provider::{Begin, EndSession, Provider, Redeem};
+use portcullis_actors::authenticate::back_channel::{BackChannel, Deliver, Tools as BackChannelTools};
+use portcullis_actors::authenticate::provider::{Begin, EndSession, Provider, Redeem, VerifyLogout};
 use portcullis_actors::authenticate::provider_id;
 use portcullis_actors::authenticate::sign_in::{Arrive, Leave, Return, SignIn, Tools as SignInTools};
 use portcullis_actors::authorize::decision_log::{DecisionLog, LineSink};
+use portcullis_actors::databroker::attendance::Attendance;
 use portcullis_actors::databroker::broker::{Broker, End, Open, StandingOf, Tools as BrokerTools};
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::journal::{Flush, Journal};
+use portcullis_actors::databroker::logout::{LogOut, Logouts, Tools as LogoutTools};
 use portcullis_actors::databroker::replica::Replica;
+use portcullis_actors::databroker::revocations::Revocations;
 use portcullis_actors::databroker::store::{self, Store};
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::keyring::assertion::AssertionKeys;
 use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_actors::proxy::connections::{Connections, Cutter};
 use portcullis_config::limits::{
-    ASKS_IN_FLIGHT, CLOSE, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_TIMEOUT, LAST_LINES, SIGN_IN_DEADLINE,
+    ASKS_IN_FLIGHT, CLOSE, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_SIGN_IN, IDP_TIMEOUT, LAST_LINES,
+    LOGOUT_DEADLINE, SIGN_IN_DEADLINE,
 };
 use portcullis_config::{Config, Secret};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -64,7 +69,7 @@ impl Node {
         let (address, health_address) = (listener.local_addr()?, health_listener.local_addr()?);
         let store = store::open(&config.storage, data_dir).await?;
 
-        let views = Arc::new(Views::default());
+        let views = Arc::new(Views::with_idle_timeout(config.session_idle_timeout));
         let in_force = InForce::new(&config);
         let vitals = Arc::new(Vitals {
             views: Arc::clone(&views),
@@ -79,9 +84,8 @@ impl Node {
         let (fall, fallen) = mpsc::channel(8);
         let mut arbiters = Vec::new();
         let lines = start_decision_log(&mut arbiters, &fall);
-        let databroker = start_databroker(&mut arbiters, &fall, store, &views, &keys).await?;
-        let authenticate =
-            start_authenticate(&mut arbiters, &fall, &config, &keys, databroker.standing.clone()).await?;
+        let databroker = start_databroker(&mut arbiters, &fall, &config, store, &views, &keys).await?;
+        let authenticate = start_authenticate(&mut arbiters, &fall, &config, &keys, &databroker).await?;
         let connections = Connections::default();
         start_proxy(&mut arbiters, &fall, &connections, &views);
 
@@ -100,6 +104,7 @@ impl Node {
             arrive: authenticate.arrive,
             returned: authenticate.returned,
             leave: authenticate.leave,
+            deliver: authenticate.deliver,
             config,
         };
         let (stage, staged) = watch::channel(Stage::Serving);
@@ -212,12 +217,14 @@ struct Databroker {
     open: Port<Open>,
     end: Port<End>,
     standing: Port<StandingOf>,
+    log_out: Port<LogOut>,
     journal: Addr<Journal>,
 }
 
 async fn start_databroker(
     arbiters: &mut Vec<Arbiter>,
     fall: &mpsc::Sender<&'static str>,
+    config: &Arc<Config>,
     Store { log, vault }: Store,
     views: &Arc<Views>,
     keys: &Keys,
@@ -225,19 +232,37 @@ async fn start_databroker(
     let wrapping = keys.shared.sealer(Purpose::DataKey)?;
     let hand_overs = keys.shared.sealer(Purpose::HandOver)?;
     let id_token_hints = keys.shared.sealer(Purpose::IdTokenHint)?;
-    let views = Arc::clone(views);
+    let (config, views) = (Arc::clone(config), Arc::clone(views));
     let source = format!("/portcullis/{}", uuid::Uuid::new_v4());
     let (made, making) = oneshot::channel();
     arbiter(arbiters, fall, "databroker").spawn(async move {
         let data_keys = Rc::new(DataKeys::new(Arc::clone(&vault), wrapping));
         let replica = Replica::new(Arc::clone(&log), Rc::clone(&data_keys), Arc::clone(&views), source.clone()).start();
         let journal = Journal::new(Arc::clone(&log), replica, Arc::clone(&views), source).start();
-        let tools = BrokerTools { log, vault, data_keys, views, journal: journal.clone(), hand_overs, id_token_hints };
-        let broker = Broker::new(tools).start();
+        Attendance::new(Arc::clone(&views), journal.clone()).start();
+        let logouts = Logouts::new(LogoutTools {
+            log: Arc::clone(&log),
+            vault: Arc::clone(&vault),
+            data_keys: Rc::clone(&data_keys),
+            views: Arc::clone(&views),
+            journal: journal.clone(),
+        });
+        let broker = Broker::new(BrokerTools {
+            log,
+            vault,
+            data_keys,
+            views,
+            journal: journal.clone(),
+            hand_overs,
+            id_token_hints,
+            revocations: Revocations::new(config.idp.clone(), config.authenticate_service_url.clone()),
+        });
+        let broker = broker.start();
         let _ = made.send(Databroker {
             open: Port::new(broker.clone(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
             end: Port::new(broker.clone(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
             standing: Port::new(broker, ASKS_IN_FLIGHT, COMMAND_DEADLINE),
+            log_out: Port::new(logouts.start(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
             journal,
         });
     });
@@ -249,6 +274,7 @@ struct Authenticate {
     arrive: Port<Arrive>,
     returned: Port<Return>,
     leave: Port<Leave>,
+    deliver: Port<Deliver>,
 }
 
 async fn start_authenticate(
@@ -256,8 +282,9 @@ async fn start_authenticate(
     fall: &mpsc::Sender<&'static str>,
     config: &Arc<Config>,
     keys: &Keys,
-    standing: Port<StandingOf>,
+    databroker: &Databroker,
 ) -> Result<Authenticate> {
+    let (standing, log_out) = (databroker.standing.clone(), databroker.log_out.clone());
     let config = Arc::clone(config);
     let signer = keys.shared.signer(Purpose::SignedUrl)?;
     let keepsakes = keys.cookie.sealer(Purpose::SignIn)?;
@@ -267,6 +294,11 @@ async fn start_authenticate(
     let (made, making) = oneshot::channel();
     arbiter(arbiters, fall, "authenticate").spawn(async move {
         let provider = Provider::new(config.idp.clone(), config.authenticate_service_url.clone()).start();
+        let back_channel = BackChannel::new(BackChannelTools {
+            idp: provider_id(&config.idp),
+            verify: Port::<VerifyLogout>::new(provider.clone(), ASKS_IN_FLIGHT, IDP_SIGN_IN),
+            log_out,
+        });
         let tools = SignInTools {
             url: config.authenticate_service_url.clone(),
             cookie: config.cookie.clone(),
@@ -286,6 +318,7 @@ async fn start_authenticate(
             arrive: Port::new(sign_in.clone(), ASKS_IN_FLIGHT, SIGN_IN_DEADLINE),
             returned: Port::new(sign_in.clone(), ASKS_IN_FLIGHT, SIGN_IN_DEADLINE),
             leave: Port::new(sign_in, ASKS_IN_FLIGHT, SIGN_IN_DEADLINE),
+            deliver: Port::new(back_channel.start(), ASKS_IN_FLIGHT, LOGOUT_DEADLINE),
         });
     });
     making.await.map_err(|_| anyhow!("authenticate did not start"))

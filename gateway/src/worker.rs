@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use portcullis_actors::ask::Port;
+use portcullis_actors::authenticate::back_channel::Deliver;
 use portcullis_actors::authenticate::sign_in::{Arrive, Leave, Return};
 use portcullis_actors::authorize::assertion::AssertionCache;
 use portcullis_actors::authorize::decision_log::LineSink;
@@ -56,6 +57,8 @@ pub struct Blueprint {
     pub returned: Port<Return>,
     /// authenticate.
     pub leave: Port<Leave>,
+    /// authenticate.
+    pub deliver: Port<Deliver>,
 }
 
 /// One worker.

@@ -15,7 +15,7 @@ pub struct Caller {
 impl Caller {
     /// A caller, if the session has not ended at `now`.
     pub(crate) fn of(session: Arc<SessionView>, now: Time) -> Option<Self> {
-        (now < session.expires_at).then_some(Self { session })
+        session.is_open(now).then_some(Self { session })
     }
 
     /// The session behind the request.

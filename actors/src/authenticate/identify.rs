@@ -58,6 +58,8 @@ impl Identifier<'_> {
     fn caller(&self, handle: &Handle, now: Time) -> Option<Caller> {
         let session = self.views.session(handle.session)?;
         (session.idp == self.idp).then_some(())?;
-        Caller::of(session, now)
+        let caller = Caller::of(session, now)?;
+        self.views.touch(caller.session(), now);
+        Some(caller)
     }
 }

@@ -1,5 +1,6 @@
 //! authenticate: the relying party. Signs people in at their provider and knows who is calling.
 
+pub mod back_channel;
 mod caller;
 pub mod cookie;
 pub mod identify;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
 use portcullis_config::limits::{COMMAND_DEADLINE, JOURNAL_ATTEMPTS, JOURNAL_IN_FLIGHT};
 use portcullis_events::{
-    Aggregate, Context as Cause, Envelope, Event, EventId, Hash, Time, Tip, group, session, token,
+    Aggregate, Context as Cause, Envelope, Event, EventId, Hash, Time, Tip, group, logout, session, token,
 };
 use tokio::sync::{Mutex, Semaphore};
 use uuid::Uuid;
@@ -47,6 +47,8 @@ pub enum Command {
     Token(token::Command),
     /// To a person's groups.
     Group(group::Command),
+    /// To a logout that a provider asked for.
+    Logout(logout::Command),
 }
 
 /// The command's effect is on the log, and in this node's views.
@@ -65,6 +67,9 @@ pub enum JournalError {
     /// The tokens' decider says no.
     #[error(transparent)]
     Token(#[from] token::Refusal),
+    /// The logouts' decider says no.
+    #[error(transparent)]
+    Logout(#[from] logout::Refusal),
     /// The command is of another family than its aggregate.
     #[error("the command does not fit its aggregate")]
     Misplaced,
@@ -231,6 +236,9 @@ fn decide(state: &State, command: &Command, now: Time) -> Result<Vec<Event>, Jou
         (State::Group(state), Command::Group(command)) => {
             Ok(group::decide(state, command).into_iter().map(Event::Group).collect())
         }
-        (State::Log | State::Session(_) | State::Token(_) | State::Group(_), _) => Err(JournalError::Misplaced),
+        (State::Logout(state), Command::Logout(command)) => Ok(vec![Event::Logout(logout::decide(*state, command)?)]),
+        (State::Log | State::Session(_) | State::Token(_) | State::Group(_) | State::Logout(_), _) => {
+            Err(JournalError::Misplaced)
+        }
     }
 }

@@ -1,15 +1,20 @@
 //! databroker: keeps the log, stores tokens, and tells every node what happened.
 
+pub mod activity;
+pub mod attendance;
 pub mod broker;
 pub mod data_keys;
 pub mod hand_over;
 pub mod journal;
 pub mod log;
+pub mod logout;
 mod nats;
 mod profile;
 pub mod progress;
 pub mod replica;
+pub mod revocations;
 mod sqlite;
+mod standing;
 pub mod store;
 pub mod vault;
 pub mod view;

@@ -1,5 +1,7 @@
 //! What a session's sealed profile says, and the view that is made from it.
 
+use std::sync::Arc;
+
 use portcullis_events::session::SignedIn;
 use portcullis_events::{Sealed, SessionId};
 use serde::{Deserialize, Serialize};
@@ -33,7 +35,7 @@ impl Profile {
         serde_json::from_slice(&key.open(&associated(session), sealed.as_str())?).ok()
     }
 
-    /// The view of the session.
+    /// The view of the session; its use is known to the views alone.
     #[must_use]
     pub fn view(self, id: SessionId, signed_in: &SignedIn, seq: u64) -> SessionView {
         let known = idp::profile(&self.claims);
@@ -49,6 +51,7 @@ impl Profile {
             issued_at: signed_in.issued_at,
             expires_at: signed_in.expires_at,
             seq,
+            activity: Arc::default(),
         }
     }
 }

@@ -153,6 +153,15 @@ impl Progress {
             && now.since(Time::from_millis(self.current_at.load(Ordering::Acquire))) <= bound
     }
 
+    /// Waits until the log was read to its end for the first time; false if it is not within `deadline`, or never will.
+    pub async fn becomes_current(&self, deadline: Duration) -> bool {
+        let mut applied = self.applied.subscribe();
+        let settled = applied.wait_for(|_| self.caught_up() || self.stopped.load().is_some());
+        // whether it was reached or given up, is read from the flags
+        let _ = tokio::time::timeout(deadline, settled).await;
+        self.caught_up() && self.stopped.load().is_none()
+    }
+
     pub(super) fn caught_up(&self) -> bool {
         self.caught_up.load(Ordering::Acquire)
     }
@@ -172,7 +181,10 @@ impl Progress {
         self.away.store(None);
         if caught_up {
             self.current_at.fetch_max(at.millis(), Ordering::AcqRel);
-            self.caught_up.store(true, Ordering::Release);
+            if !self.caught_up.swap(true, Ordering::AcqRel) {
+                // whoever waits for it looks again
+                self.applied.send_modify(|_| {});
+            }
         }
     }
 
@@ -241,6 +253,18 @@ mod tests {
         assert!(!reached);
         assert!(progress.reaches(7, Duration::MAX).await);
         assert!(!progress.reaches(8, Duration::MAX).await);
+    }
+
+    #[actix_rt::test]
+    async fn whoever_waits_for_the_end_of_the_log_is_told_of_it() {
+        let progress = Progress::default();
+        let (current, ()) = futures_util::future::join(progress.becomes_current(Duration::MAX), async {
+            progress.heard(7, Time::from_secs(100), true);
+        })
+        .await;
+        assert!(current);
+        progress.stop("sequence 8 is missing".into());
+        assert!(!progress.becomes_current(Duration::MAX).await);
     }
 
     #[test]

@@ -6,14 +6,15 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResponse, WrapFuture};
 use futures_util::StreamExt;
 use portcullis_config::limits::{AWAY_PAUSE, SWEEP};
-use portcullis_events::session::{self, SignedIn};
+use portcullis_events::session::{self, Open};
 use portcullis_events::{
-    Aggregate, AggregateKind, Context as Cause, Envelope, Epoch, Event, EventId, Fold, PersonId, SessionId, Time, Tip,
-    group, log, token,
+    Aggregate, AggregateKind, Context as Cause, Envelope, Epoch, Event, EventId, Fold, LogoutId, PersonId, SessionId,
+    Time, Tip, group, log, logout, token,
 };
 use uuid::Uuid;
 
@@ -50,6 +51,8 @@ pub enum State {
     Token(token::State),
     /// A person's groups.
     Group(group::State),
+    /// A logout that a provider asked for.
+    Logout(logout::State),
 }
 
 /// The replica of the log on one node.
@@ -93,6 +96,7 @@ impl Handler<Read> for Replica {
             AggregateKind::Session => State::Session(fold.session(SessionId::new(aggregate.id))),
             AggregateKind::Token => State::Token(fold.token(SessionId::new(aggregate.id))),
             AggregateKind::Group => State::Group(fold.group(PersonId::new(aggregate.id))),
+            AggregateKind::Logout => State::Logout(fold.logout(LogoutId::new(aggregate.id))),
         };
         Known { epoch: fold.epoch(), tip: fold.tip(aggregate), state }
     }
@@ -198,17 +202,18 @@ impl Inner {
     async fn project_all(&self) -> Result<(), String> {
         self.until_answered(|| self.data_keys.load_all()).await.map_err(|error| error.to_string())?;
         let now = clock::now();
-        for (id, signed_in, seq) in self.open_sessions(now) {
-            self.open(id, &signed_in, seq).await;
+        for (id, open, seq) in self.open_sessions(now) {
+            self.open(id, &open, seq).await;
         }
         Ok(())
     }
 
-    fn open_sessions(&self, now: Time) -> Vec<(SessionId, SignedIn, u64)> {
+    fn open_sessions(&self, now: Time) -> Vec<(SessionId, Open, u64)> {
+        let idle = self.idle_timeout();
         let fold = self.fold.borrow();
         let open = fold.sessions().filter_map(|(id, state)| match state {
-            session::State::Open(signed_in) if now < signed_in.expires_at => {
-                Some((id, signed_in.clone(), fold.tip(Aggregate::session(id)).map_or(0, |tip| tip.seq)))
+            session::State::Open(open) if !open.is_over(now, idle) => {
+                Some((id, open.clone(), fold.tip(Aggregate::session(id)).map_or(0, |tip| tip.seq)))
             }
             session::State::Open(_) | session::State::Ended | session::State::Absent => None,
         });
@@ -216,23 +221,35 @@ impl Inner {
     }
 
     async fn project(&self, envelope: &Envelope, seq: u64) {
-        let Event::Session(_) = &envelope.event else { return };
+        let Event::Session(event) = &envelope.event else { return };
         let id = SessionId::new(envelope.aggregate.id);
+        if let session::Event::Seen(seen) = event
+            && self.views.seen(id, seen.at, seq)
+        {
+            return;
+        }
         let state = self.fold.borrow().session(id);
         match state {
-            session::State::Open(signed_in) => self.open(id, &signed_in, seq).await,
+            // seen elsewhere after it was forgotten here, and too long ago
+            session::State::Open(open) if open.is_over(clock::now(), self.idle_timeout()) => {}
+            session::State::Open(open) => self.open(id, &open, seq).await,
             session::State::Ended | session::State::Absent => self.views.end(id),
         }
     }
 
-    async fn open(&self, id: SessionId, signed_in: &SignedIn, seq: u64) {
+    fn idle_timeout(&self) -> Option<Duration> {
+        self.views.idle().map(|idle| idle.timeout)
+    }
+
+    async fn open(&self, id: SessionId, open: &Open, seq: u64) {
+        let signed_in = &open.signed_in;
         let key = self.until_answered(|| self.data_keys.get(signed_in.person)).await.unwrap_or_else(|error| {
             tracing::error!(%error, "a sealed value cannot be opened");
             None
         });
         let profile = key.and_then(|key| Profile::open(&key, id, &signed_in.profile));
         match profile {
-            Some(profile) => self.views.open(profile.view(id, signed_in, seq)),
+            Some(profile) => self.views.open(profile.view(id, signed_in, seq), open.last_seen),
             None => tracing::warn!(session = %id, seq, "the profile of a session does not open: it stays shut"),
         }
     }

@@ -87,6 +87,27 @@ pub async fn open_log_for_reading(storage: &Storage, data_dir: &Path) -> Result<
     }
 }
 
+/// Opens both, as they are, beside the gateways that they belong to: takes no lock and makes nothing.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn open_beside(storage: &Storage, data_dir: &Path) -> Result<Store, StoreError> {
+    match storage {
+        Storage::File(dir) => {
+            let dir = dir.as_deref().unwrap_or(data_dir);
+            Ok(Store { log: Arc::new(FileLog::open_beside(dir)?), vault: Arc::new(FileVault::open_beside(dir)?) })
+        }
+        Storage::Memory => Err(StoreError::Memory),
+        Storage::Nats(servers) => {
+            let nats = Nats::connect(servers).await?;
+            let (log, vault) = (JetStreamLog::new_for_reading(&nats), JetStreamVault::new_beside(&nats));
+            forgive_absence(log.check().await)?;
+            forgive_absence(vault.check().await)?;
+            Ok(Store { log: Arc::new(log), vault: Arc::new(vault) })
+        }
+    }
+}
+
 fn forgive_absence(checked: Result<(), StreamError>) -> Result<(), StoreError> {
     match checked {
         Ok(()) => Ok(()),
@@ -154,6 +175,41 @@ mod tests {
         write(&open(&storage, nowhere).await.unwrap()).await;
         assert!(is_written(&open(&storage, nowhere).await.unwrap()).await);
         assert_eq!(open_log_for_reading(&storage, nowhere).await.unwrap().head().await.unwrap().last, 1);
+    }
+
+    async fn append_beside(storage: &Storage, dir: &Path, number: u128) -> u64 {
+        let store = open_beside(storage, dir).await.unwrap();
+        let aggregate = Aggregate::session(SessionId::new(Uuid::from_u128(number)));
+        let id = EventId::new(Uuid::now_v7());
+        let record = NewRecord { aggregate, expected: Expected::NoStream, id, body: b"event".to_vec() };
+        store.log.append(record).await.unwrap()
+    }
+
+    #[actix::test]
+    async fn beside_a_gateway_one_may_write_and_nothing_is_made() {
+        let data = tempfile::tempdir().unwrap();
+        let storage = Storage::File(None);
+        assert!(matches!(open_beside(&storage, data.path()).await, Err(StoreError::File(FileError::Absent(_)))));
+        assert_eq!(fs::read_dir(data.path()).unwrap().count(), 0);
+        assert!(matches!(open_beside(&Storage::Memory, data.path()).await, Err(StoreError::Memory)));
+
+        let gateway = open(&storage, data.path()).await.unwrap();
+        write(&gateway).await;
+        assert_eq!(append_beside(&storage, data.path(), 2).await, 2);
+        assert_eq!(gateway.log.head().await.unwrap().last, 2);
+        // the gateway still has the directory, and goes on after what was written beside it
+        assert!(matches!(open(&storage, data.path()).await, Err(StoreError::File(FileError::InUse(_)))));
+        assert_eq!(append_beside(&storage, data.path(), 3).await, 3);
+    }
+
+    #[actix::test]
+    async fn beside_nodes_on_nats_one_may_write_and_nothing_is_made() {
+        let server = NatsServer::start().unwrap();
+        let (storage, nowhere) = (Storage::Nats(vec![server.url()]), Path::new("/nonexistent"));
+        assert!(matches!(open_beside(&storage, nowhere).await, Err(StoreError::Stream(_))));
+        assert!(matches!(open_log_for_reading(&storage, nowhere).await, Err(StoreError::Stream(_))));
+        write(&open(&storage, nowhere).await.unwrap()).await;
+        assert_eq!(append_beside(&storage, nowhere, 2).await, 2);
     }
 
     #[actix::test]

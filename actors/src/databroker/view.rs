@@ -7,6 +7,7 @@ use portcullis_events::{PersonId, SessionId, Time};
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
+use super::activity::{Activity, Idle};
 use super::progress::Progress;
 
 /// A session that is open, with what its person is known by. Ended sessions are not in the view.
@@ -34,6 +35,16 @@ pub struct SessionView {
     pub expires_at: Time,
     /// The sequence of the last event that changed this view: part of every cache key made from it.
     pub seq: u64,
+    /// When the session was last in use, as far as this node knows; shared by all views of the session.
+    pub activity: Arc<Activity>,
+}
+
+impl SessionView {
+    /// Whether neither its own end has come nor it lay idle for too long.
+    #[must_use]
+    pub fn is_open(&self, now: Time) -> bool {
+        now < self.expires_at && !self.activity.is_idle(now)
+    }
 }
 
 /// What a change of the log means for what is open: sent to whoever keeps long-lived connections.
@@ -49,6 +60,10 @@ pub struct Views {
     sessions: papaya::HashMap<SessionId, Arc<SessionView>>,
     /// How far they have come.
     pub progress: Progress,
+    /// The bound on idleness, if there is one.
+    idle: Option<Idle>,
+    /// Sessions that were in use here since the log was last told.
+    owed: papaya::HashMap<SessionId, ()>,
     ended: broadcast::Sender<SessionEnded>,
 }
 
@@ -57,12 +72,39 @@ impl Default for Views {
         Self {
             sessions: papaya::HashMap::new(),
             progress: Progress::default(),
+            idle: None,
+            owed: papaya::HashMap::new(),
             ended: broadcast::Sender::new(ENDED_BACKLOG),
         }
     }
 }
 
 impl Views {
+    /// Views whose sessions are over when nobody used them for `timeout` (`session_idle_timeout`).
+    #[must_use]
+    pub fn with_idle_timeout(timeout: Option<std::time::Duration>) -> Self {
+        Self { idle: timeout.map(Idle::after), ..Self::default() }
+    }
+
+    /// The bound on idleness, if there is one.
+    #[must_use]
+    pub const fn idle(&self) -> Option<Idle> {
+        self.idle
+    }
+
+    /// The sessions in the view that are as `wanted`, in no order. Looks at all of them: not for the request path.
+    #[must_use]
+    pub fn find(&self, wanted: impl Fn(&SessionView) -> bool) -> Vec<Arc<SessionView>> {
+        self.sessions.pin().values().filter(|view| wanted(view)).map(Arc::clone).collect()
+    }
+
+    /// A session was in use on this node. Costs a comparison where that was noted a moment ago.
+    pub fn touch(&self, session: &SessionView, now: Time) {
+        if session.activity.touch(now) {
+            self.owed.pin().insert(session.id, ());
+        }
+    }
+
     /// An open session. It may have passed its end: that is compared when it is used.
     #[must_use]
     pub fn session(&self, id: SessionId) -> Option<Arc<SessionView>> {
@@ -81,8 +123,54 @@ impl Views {
         self.ended.subscribe()
     }
 
-    pub(super) fn open(&self, session: SessionView) {
-        self.sessions.pin().insert(session.id, Arc::new(session));
+    /// Publishes a session that the log last saw in use at `last_seen`. What this node knows of its use is kept.
+    pub(super) fn open(&self, mut session: SessionView, last_seen: Time) {
+        let sessions = self.sessions.pin();
+        session.activity = match sessions.get(&session.id) {
+            Some(before) => Arc::clone(&before.activity),
+            None => Arc::new(Activity::since(last_seen, self.idle)),
+        };
+        session.activity.recorded(last_seen);
+        sessions.insert(session.id, Arc::new(session));
+    }
+
+    /// The log says that a session was in use; false if it is not in the view.
+    pub(super) fn seen(&self, id: SessionId, at: Time, seq: u64) -> bool {
+        let sessions = self.sessions.pin();
+        let Some(before) = sessions.get(&id) else { return false };
+        before.activity.recorded(at);
+        let mut view = (**before).clone();
+        view.seq = seq;
+        sessions.insert(id, Arc::new(view));
+        true
+    }
+
+    /// The sessions that the log is to be told of now, each with when it was last in use. They are forgotten here: one
+    /// whose telling fails is owed again by [`Views::owe`].
+    pub(super) fn due(&self, now: Time) -> Vec<(SessionId, Time)> {
+        let Some(idle) = self.idle else { return Vec::new() };
+        let owed = self.owed.pin();
+        let mut due = Vec::new();
+        for id in owed.keys() {
+            let Some(view) = self.session(*id) else {
+                owed.remove(id);
+                continue;
+            };
+            if view.activity.is_due(now, idle) {
+                // in this order: a use that comes in between is owed again
+                owed.remove(id);
+                due.push((*id, view.activity.settle()));
+            }
+        }
+        due
+    }
+
+    /// The log was not told: the session is owed again.
+    pub(super) fn owe(&self, id: SessionId) {
+        if let Some(view) = self.session(id) {
+            view.activity.owe();
+            self.owed.pin().insert(id, ());
+        }
     }
 
     pub(super) fn end(&self, session: SessionId) {
@@ -92,10 +180,10 @@ impl Views {
         }
     }
 
-    /// Forgets sessions whose own end has passed; they were refused already.
+    /// Forgets sessions whose own end has passed or that lay idle; they were refused already.
     pub(super) fn sweep(&self, now: Time) {
         let sessions = self.sessions.pin();
-        let over: Vec<_> = sessions.iter().filter(|(_, view)| view.expires_at <= now).map(|(id, _)| *id).collect();
+        let over: Vec<_> = sessions.iter().filter(|(_, view)| !view.is_open(now)).map(|(id, _)| *id).collect();
         for id in over {
             self.end(id);
         }
@@ -106,11 +194,105 @@ impl Views {
 impl Views {
     /// Opens a session without a log, for the tests of other components.
     pub(crate) fn begin(&self, session: SessionView) {
-        self.open(session);
+        let last_seen = session.issued_at;
+        self.open(session, last_seen);
     }
 
     /// Ends one.
     pub(crate) fn finish(&self, session: SessionId) {
         self.end(session);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn alice(issued_at: Time) -> SessionView {
+        SessionView {
+            id: SessionId::new(Uuid::from_u128(1)),
+            person: PersonId::new(Uuid::from_u128(7)),
+            idp: "idp".into(),
+            user: "alice".into(),
+            email: None,
+            name: None,
+            claims: Map::new(),
+            groups: Vec::new(),
+            issued_at,
+            expires_at: issued_at.plus(Duration::from_secs(3600)),
+            seq: 1,
+            activity: Arc::default(),
+        }
+    }
+
+    const BEGAN: Time = Time::from_secs(1000);
+
+    fn at(secs: u64) -> Time {
+        BEGAN.plus(Duration::from_secs(secs))
+    }
+
+    fn idle_after_a_minute() -> (Views, SessionId) {
+        let views = Views::with_idle_timeout(Some(Duration::from_secs(60)));
+        views.begin(alice(BEGAN));
+        (views, alice(BEGAN).id)
+    }
+
+    #[test]
+    fn what_is_owed_to_the_log_is_told_once_in_a_while_and_again_after_a_failure() {
+        let (views, id) = idle_after_a_minute();
+        for second in 1..15 {
+            views.touch(&views.session(id).unwrap(), at(second));
+        }
+        assert_eq!(views.due(at(14)), []);
+        assert_eq!(views.due(at(15)), [(id, at(14))]);
+        assert_eq!(views.due(at(15)), [], "it is under way");
+        views.owe(id);
+        assert_eq!(views.due(at(16)), [(id, at(14))]);
+        assert!(views.seen(id, at(14), 2));
+        views.touch(&views.session(id).unwrap(), at(17));
+        assert_eq!(views.due(at(28)), []);
+        assert_eq!(views.due(at(29)), [(id, at(17))]);
+    }
+
+    #[test]
+    fn what_this_node_knows_of_a_sessions_use_outlives_a_new_view_of_it() {
+        let (views, id) = idle_after_a_minute();
+        let before = views.session(id).unwrap();
+        views.touch(&before, at(50));
+        views.open(SessionView { seq: 9, ..alice(BEGAN) }, at(15));
+        // whoever holds the old view touches the same session
+        views.touch(&before, at(55));
+        let view = views.session(id).unwrap();
+        assert_eq!((view.seq, view.activity.last()), (9, at(55)));
+        assert!(views.seen(id, at(56), 10));
+        assert_eq!(views.session(id).unwrap().seq, 10);
+    }
+
+    #[test]
+    fn an_idle_session_is_swept_and_whoever_listens_is_told() {
+        let (views, id) = idle_after_a_minute();
+        let mut ended = views.ended();
+        views.touch(&views.session(id).unwrap(), at(10));
+        views.sweep(at(69));
+        assert!(views.session(id).is_some());
+        views.sweep(at(70));
+        assert!(views.session(id).is_none());
+        assert_eq!(ended.try_recv().unwrap().session, id);
+        assert_eq!(views.due(at(100)), [], "nothing is owed of what is over");
+        assert!(!views.seen(id, at(71), 2));
+    }
+
+    #[test]
+    fn without_a_bound_on_idleness_nothing_is_owed() {
+        let views = Views::default();
+        views.begin(alice(BEGAN));
+        let view = views.session(alice(BEGAN).id).unwrap();
+        views.touch(&view, at(100));
+        assert_eq!(views.due(at(3000)), []);
+        assert!(view.is_open(at(3599)));
     }
 }

@@ -50,6 +50,14 @@ impl<'a> Unverified<'a> {
     /// # Errors
     /// [`Because`], for every header that we do not accept.
     pub(super) fn parse(token: &'a str) -> Result<Self, Because> {
+        Self::parse_typed(token, &["JWT"])
+    }
+
+    /// The same for a token that may say in `typ` that it is one of `kinds`.
+    ///
+    /// # Errors
+    /// [`Because`], for every header that we do not accept.
+    pub(super) fn parse_typed(token: &'a str, kinds: &[&str]) -> Result<Self, Because> {
         if token.len() > IDP_TOKEN_BYTES {
             return Err(Because::Malformed);
         }
@@ -62,7 +70,7 @@ impl<'a> Unverified<'a> {
         if header.contains_key("crit") {
             return Err(Because::Critical);
         }
-        if !is_plain_jwt(&header) {
+        if !is_of(&header, kinds) {
             return Err(Because::Type);
         }
         let algorithm = header.get("alg").and_then(Value::as_str).and_then(allowed).ok_or(Because::Algorithm)?;
@@ -79,13 +87,21 @@ impl<'a> Unverified<'a> {
     /// # Errors
     /// [`Because`].
     pub(super) fn verify(&self, key: &Key, expected: &Expected<'_>) -> Result<Map<String, Value>, Because> {
+        let claims = self.signed_claims(key)?;
+        check(&claims, expected, self.algorithm)?;
+        Ok(claims)
+    }
+
+    /// The claims, once the signature holds: what they say is for the caller to check.
+    ///
+    /// # Errors
+    /// [`Because`].
+    pub(super) fn signed_claims(&self, key: &Key) -> Result<Map<String, Value>, Because> {
         let holds = jsonwebtoken::crypto::verify(self.signature, self.signed.as_bytes(), key.public(), self.algorithm);
         if !holds.unwrap_or(false) {
             return Err(Because::Signature);
         }
-        let claims = decoded_object(self.payload)?;
-        check(&claims, expected, self.algorithm)?;
-        Ok(claims)
+        decoded_object(self.payload)
     }
 }
 
@@ -105,11 +121,11 @@ pub(super) fn allowed(name: &str) -> Option<Algorithm> {
     }
 }
 
-/// A logout token or an access token says in `typ` that it is none of ours.
-fn is_plain_jwt(header: &Map<String, Value>) -> bool {
+/// A token that is made for another purpose says so in `typ`.
+fn is_of(header: &Map<String, Value>, kinds: &[&str]) -> bool {
     match header.get("typ") {
         None => true,
-        Some(Value::String(kind)) => kind.eq_ignore_ascii_case("JWT"),
+        Some(Value::String(kind)) => kinds.iter().any(|ours| kind.eq_ignore_ascii_case(ours)),
         Some(_) => false,
     }
 }
@@ -128,10 +144,7 @@ fn check(claims: &Map<String, Value>, expected: &Expected<'_>, algorithm: Algori
     if text(claims, "nonce")? != Some(expected.nonce) {
         return Err(missing_or_other(claims, "nonce"));
     }
-    let subject = text(claims, "sub")?.ok_or(fault("sub", ClaimFault::Missing))?;
-    if subject.is_empty() || subject.len() > SUBJECT_BYTES || subject.contains(char::is_control) {
-        return Err(fault("sub", ClaimFault::Malformed));
-    }
+    name(claims, "sub", SUBJECT_BYTES)?.ok_or(fault("sub", ClaimFault::Missing))?;
     match text(claims, "at_hash")? {
         Some(hash) if hash != half_hash(algorithm, expected.access_token) => Err(fault("at_hash", ClaimFault::Other)),
         Some(_) | None => Ok(()),
@@ -139,7 +152,7 @@ fn check(claims: &Map<String, Value>, expected: &Expected<'_>, algorithm: Algori
 }
 
 /// For us, and where for others too, issued to us.
-fn check_audience(claims: &Map<String, Value>, client_id: &str) -> Result<(), Because> {
+pub(super) fn check_audience(claims: &Map<String, Value>, client_id: &str) -> Result<(), Because> {
     let audience: Vec<&str> = match claims.get("aud") {
         None => return Err(fault("aud", ClaimFault::Missing)),
         Some(Value::String(one)) => vec![one],
@@ -178,8 +191,22 @@ fn check_times(claims: &Map<String, Value>, now: Time) -> Result<(), Because> {
     }
 }
 
+/// A claim that names somebody or something where it is there at all: not empty, not too long, fit for a log.
+pub(super) fn name<'a>(
+    claims: &'a Map<String, Value>,
+    claim: &'static str,
+    bytes: usize,
+) -> Result<Option<&'a str>, Because> {
+    match text(claims, claim)? {
+        Some(name) if name.is_empty() || name.len() > bytes || name.contains(char::is_control) => {
+            Err(fault(claim, ClaimFault::Malformed))
+        }
+        name => Ok(name),
+    }
+}
+
 /// A claim that is text where it is there at all.
-fn text<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<Option<&'a str>, Because> {
+pub(super) fn text<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<Option<&'a str>, Because> {
     match claims.get(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -188,7 +215,7 @@ fn text<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<Option
 }
 
 /// A NumericDate (RFC 7519 §2): seconds since the Unix epoch, perhaps with a fraction.
-fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Time>, Because> {
+pub(super) fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Time>, Because> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     let malformed = || fault(name, ClaimFault::Malformed);
     let seconds = match (value.as_i64(), value.as_f64()) {
@@ -219,11 +246,11 @@ fn half_hash(algorithm: Algorithm, token: &str) -> String {
     URL_SAFE_NO_PAD.encode(left)
 }
 
-fn missing_or_other(claims: &Map<String, Value>, name: &'static str) -> Because {
+pub(super) fn missing_or_other(claims: &Map<String, Value>, name: &'static str) -> Because {
     fault(name, if claims.contains_key(name) { ClaimFault::Other } else { ClaimFault::Missing })
 }
 
-fn fault(claim: &'static str, fault: ClaimFault) -> Because {
+pub(super) fn fault(claim: &'static str, fault: ClaimFault) -> Because {
     Because::Claim { claim: Cow::Borrowed(claim), fault }
 }
 

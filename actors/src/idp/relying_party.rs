@@ -15,9 +15,12 @@ use super::discovery::{Discovery, Document};
 use super::http::Http;
 use super::id_token::{Expected, Unverified};
 use super::keys::Keys;
+use super::logout_token::{self, Logout};
 use super::profile::{profile, verified};
+use super::revocation::revoke;
 use super::token_request::{CodeClient, redeem};
 use super::{Because, Endpoint, Identity, SignInError, json};
+use crate::databroker::hand_over::SessionTokens;
 
 /// Parameters of the authorization request that are ours; `idp_request_params` does not get at them.
 const OURS: [&str; 11] = [
@@ -35,7 +38,8 @@ const OURS: [&str; 11] = [
 ];
 
 /// Claims that user info has no say in: they belong to the ID token.
-const OF_THE_ID_TOKEN: [&str; 10] = ["iss", "sub", "aud", "azp", "exp", "iat", "nbf", "nonce", "at_hash", "c_hash"];
+const OF_THE_ID_TOKEN: [&str; 11] =
+    ["iss", "sub", "aud", "azp", "exp", "iat", "nbf", "nonce", "at_hash", "c_hash", "sid"];
 
 /// We, as a client of one provider.
 pub(crate) struct RelyingParty {
@@ -193,6 +197,33 @@ impl RelyingParty {
             .append_pair("client_id", &self.provider.client_id)
             .append_pair("post_logout_redirect_uri", back_to.as_str());
         Some(url)
+    }
+
+    /// Checks a logout token (OpenID Connect Back-Channel Logout §2.6), but for whether it came before.
+    ///
+    /// # Errors
+    /// [`SignInError`].
+    pub(crate) async fn verify_logout(&self, token: &str, now: Time) -> Result<Logout, SignInError> {
+        let token = Unverified::parse_typed(token, &logout_token::KINDS)?;
+        let document = self.discovery.get(&self.http, now).await?;
+        let key = self.keys.find(&token, &document.keys, &self.http, now).await?;
+        let claims = token.signed_claims(&key)?;
+        Ok(logout_token::read(&claims, &self.provider.issuer, &self.provider.client_id, now)?)
+    }
+
+    /// Gives a session's tokens back, if the provider takes them back (RFC 7009): the refresh token, with which the
+    /// access tokens made from it go (§2.1), else the access token.
+    ///
+    /// # Errors
+    /// [`SignInError`].
+    pub(crate) async fn revoke(&self, tokens: &SessionTokens, now: Time) -> Result<(), SignInError> {
+        let document = self.discovery.get_even_old(&self.http, now).await?;
+        let Some(endpoint) = &document.revocation else { return Ok(()) };
+        let (token, hint) = match &tokens.refresh {
+            Some(refresh) => (refresh, "refresh_token"),
+            None => (&tokens.access, "access_token"),
+        };
+        revoke(&self.http, endpoint, &self.provider, &document.client_authentication, token, hint).await
     }
 
     fn client(&self, document: &Document) -> Result<CodeClient, SignInError> {

@@ -26,6 +26,7 @@ fn absent_keys_have_pomeriums_defaults() {
     assert!(config.cookie.http_only);
     assert_eq!(config.cookie.expire, Duration::from_secs(14 * 3600));
     assert_eq!(config.cookie.same_site, None);
+    assert_eq!(config.session_idle_timeout, None);
     assert_eq!(config.idp.scopes, ["openid", "profile", "email", "offline_access"]);
     assert!(config.idp.client_secret.is_none());
     assert_eq!(config.storage, Storage::File(None));
@@ -65,6 +66,7 @@ cookie_name: gate
 cookie_domain: .Example.com
 cookie_http_only: true
 cookie_expire: 1h30m
+session_idle_timeout: 30m
 cookie_same_site: lax
 idp_provider: oidc
 idp_provider_url: http://127.0.0.1:4000
@@ -97,6 +99,7 @@ routes: []
     assert_eq!(config.cookie.name, "gate");
     assert_eq!(config.cookie.domain.as_deref(), Some("example.com"));
     assert_eq!(config.cookie.expire, Duration::from_secs(5400));
+    assert_eq!(config.session_idle_timeout, Some(Duration::from_secs(1800)));
     assert_eq!(config.cookie.same_site, Some(SameSite::Lax));
     assert_eq!(config.idp.issuer, "http://127.0.0.1:4000");
     assert_eq!(config.idp.client_id, "id");
@@ -208,6 +211,21 @@ fn claims_fill_headers_of_their_own() {
     ] {
         assert_eq!(problems(&format!("jwt_claims_headers: {wrong}\n")).len(), 1, "{wrong}");
     }
+}
+
+#[test]
+fn an_idle_timeout_is_long_enough_to_be_kept_on_the_log() {
+    assert_eq!(with("session_idle_timeout: 4s\n").unwrap().session_idle_timeout, Some(Duration::from_secs(4)));
+    for wrong in ["0s", "3999ms"] {
+        let said = problems(&format!("session_idle_timeout: {wrong}\n"));
+        assert_eq!(
+            said,
+            [
+                "1 session_idle_timeout: is too short a time to be idle for; 4s or longer, such as 30m; remove it for no bound"
+            ]
+        );
+    }
+    assert_eq!(problems("session_idle_timeout: 30\n").len(), 1);
 }
 
 #[test]

@@ -239,11 +239,20 @@ impl Gateway {
     /// # Errors
     /// It cannot be read.
     pub async fn events(&self) -> Result<Vec<Value>> {
-        let config = self.config_file().to_string_lossy().into_owned();
-        let state = self.state_dir().to_string_lossy().into_owned();
-        let outcome = self.launcher.outcome(&["events", "-c", &config], &[("STATE_DIRECTORY", state.as_str())]).await?;
+        let outcome = self.command(&["events"]).await?;
         anyhow::ensure!(outcome.code == Some(0), "portcullis events: {outcome:?}");
         outcome.stdout.lines().map(|line| serde_json::from_str(line).context("not a JSON line")).collect()
+    }
+
+    /// A command that ends by itself, beside this gateway: with its configuration and its data directory.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn command(&self, arguments: &[&str]) -> Result<Outcome> {
+        let config = self.config_file().to_string_lossy().into_owned();
+        let state = self.state_dir().to_string_lossy().into_owned();
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["-c", config.as_str()]).collect();
+        self.launcher.outcome(&arguments, &[("STATE_DIRECTORY", state.as_str())]).await
     }
 
     /// The first `https` origin of this host name that it printed on stdout, as the demo does.

@@ -32,6 +32,7 @@ pub(in super::super) fn session(user: &str) -> SessionView {
         issued_at: NOW,
         expires_at: NOW.plus(Duration::from_secs(14 * 60 * 60)),
         seq: 7,
+        activity: Arc::default(),
     }
 }
 

@@ -29,7 +29,16 @@ pub struct JetStreamVault {
 impl JetStreamVault {
     /// The vault on a connection; its buckets are made when they are first needed.
     pub(crate) fn new(nats: &Nats, replicas: usize) -> Self {
-        let stream = |shelf| Stream::new(nats.clone(), bucket(shelf, replicas), true);
+        Self::on(nats, replicas, true)
+    }
+
+    /// The vault on a connection, never made.
+    pub(crate) fn new_beside(nats: &Nats) -> Self {
+        Self::on(nats, 1, false)
+    }
+
+    fn on(nats: &Nats, replicas: usize, may_create: bool) -> Self {
+        let stream = |shelf| Stream::new(nats.clone(), bucket(shelf, replicas), may_create);
         Self { secrets: stream(Shelf::Secret), data_keys: stream(Shelf::DataKey) }
     }
 

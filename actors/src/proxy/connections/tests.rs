@@ -30,6 +30,7 @@ fn signed_in(views: &Views, number: u128) -> SessionId {
         issued_at: Time::from_secs(0),
         expires_at: Time::from_secs(60),
         seq: 1,
+        activity: Arc::default(),
     });
     id
 }

@@ -30,6 +30,7 @@ pub(crate) fn config(routes: &[&str]) -> Config {
             expire: Duration::from_secs(60),
             same_site: None,
         },
+        session_idle_timeout: None,
         idp: IdentityProvider {
             url: Url::parse("https://idp.test").unwrap(),
             issuer: "https://idp.test".to_owned(),

@@ -20,7 +20,7 @@ mischiefs! {
     None,
     // correct, but not what most providers do
     SignsWithEs256, SignsWithoutKid, AudienceOfOneInAList, AudienceOfManyWithAzp, ClientSecretPostOnly, TokenTypeLowerCase,
-    NoUserInfoEndpoint, NoEmailVerified, NamesItself, KeysAmongOthers,
+    NoUserInfoEndpoint, NoRevocationEndpoint, NoEmailVerified, NamesItself, KeysAmongOthers,
     // signature
     AlgNone, AlgNoneInOtherCase, AlgMissing, AlgHs256WithPublicKeyPem, AlgHs256WithPublicKeyDer, AlgHs256WithModulus,
     AlgHs256WithClientSecret, AlgHs256Empty, AlgOfAnotherKey, HeaderJwk, HeaderJku, HeaderX5u, HeaderCrit, HeaderTyp,
@@ -35,7 +35,7 @@ mischiefs! {
     TokenCloses, TokenSlow, TokenEmpty,
     // discovery
     DiscoveryOtherIssuer, DiscoveryIssuerWithSlash, DiscoveryKeysPlain, DiscoveryKeysMetadata, DiscoveryKeysFile,
-    DiscoveryKeysPrivate, DiscoveryTokenPlain, DiscoveryUserInfoMetadata, DiscoveryNoToken, DiscoveryGarbage,
+    DiscoveryKeysPrivate, DiscoveryTokenPlain, DiscoveryUserInfoMetadata, DiscoveryRevocationMetadata, DiscoveryNoToken, DiscoveryGarbage,
     DiscoveryRedirects, DiscoveryDown, DiscoverySlow, DiscoveryStalls, DiscoveryGzip, DiscoveryHuge,
     // keys
     KeysOct, KeysWeak, KeysForEncryption, KeysGarbage, KeysEmpty, KeysDown, KeysRedirect, KeysMany, KeysTwice, KeysGzip,
@@ -44,4 +44,6 @@ mischiefs! {
     UserInfoHuge, UserInfoLarge,
     // authorization response (RFC 9207)
     ResponseIssOther, ResponseIssMissing,
+    // revocation endpoint (RFC 7009): signing in is not affected
+    RevocationSlow,
 }

@@ -36,6 +36,8 @@ pub struct Person {
     pub groups: Vec<String>,
     /// `email_verified`; `None` leaves it out.
     pub email_verified: Option<bool>,
+    /// `sid` of the ID token: the provider's name for the session at this browser.
+    pub sid: String,
 }
 
 impl Default for Person {
@@ -47,6 +49,7 @@ impl Default for Person {
             name: "Alice Example".into(),
             groups: vec!["staff".into(), "admins".into()],
             email_verified: Some(true),
+            sid: "sid-0001".into(),
         }
     }
 }
@@ -185,6 +188,21 @@ impl ScriptedIdp {
     /// Forgets the requests so far.
     pub fn forget_requests(&self) {
         lock(&self.shared).seen.clear();
+    }
+
+    /// A logout token about the person at the browser (OpenID Connect Back-Channel Logout 1.0 §2.4), signed with the
+    /// provider's RSA key. `header` and `claims` change it; `null` takes a claim away.
+    #[must_use]
+    pub fn logout_token(&self, header: &serde_json::Value, claims: &serde_json::Value) -> String {
+        let state = lock(&self.shared);
+        sign::logout_token(&state.issuer, &state.person, header, claims)
+    }
+
+    /// An ID token about the person at the browser, as from a sign-in that nobody began.
+    #[must_use]
+    pub fn id_token(&self) -> String {
+        let state = lock(&self.shared);
+        sign::id_token(&state.issuer, &state.person, Some("nonce"), "access", state.mischief)
     }
 
     /// What a browser would be redirected to from this authorization URL, without a browser and without a request.

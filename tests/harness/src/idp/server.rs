@@ -93,6 +93,7 @@ async fn answer(shared: Shared, request: Request<Incoming>) -> Result<Answer, Cl
             let answer = Response::builder().header(header::CONTENT_TYPE, "application/json").body(Stalls.boxed());
             answer.map_err(|_| Closed)
         }
+        ("/revoke", Mischief::RevocationSlow) => std::future::pending().await,
         ("/token", Mischief::TokenSlow) => std::future::pending().await,
         ("/token", Mischief::TokenCloses) => Err(Closed),
         ("/token", Mischief::TokenHugeInChunks) => {
@@ -127,6 +128,11 @@ fn respond(state: &mut State, seen: &Seen) -> Answer {
                 None => text(StatusCode::OK, "text/plain", "signed out".into()),
             }
         }
+        ("POST", "/revoke") => {
+            let ours = client_is_ours(seen, mischief == Mischief::ClientSecretPostOnly);
+            let status = if ours { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+            text(status, "application/json", String::new())
+        }
         (_, STOLEN | "/evil-jwks" | "/evil-x5u") => json_answer(&key_set(Mischief::None)),
         _ => text(StatusCode::NOT_FOUND, "text/plain", "nothing here".into()),
     }
@@ -141,6 +147,7 @@ fn discovery(state: &State) -> Answer {
         "userinfo_endpoint": at("/userinfo"),
         "jwks_uri": at("/jwks"),
         "end_session_endpoint": at("/end_session"),
+        "revocation_endpoint": at("/revoke"),
         "response_types_supported": ["code"],
         "subject_types_supported": ["public"],
         // a client that takes its algorithms from here is lost
@@ -158,7 +165,9 @@ fn discovery(state: &State) -> Answer {
         Mischief::DiscoveryKeysPrivate => ("jwks_uri", json!("https://10.0.0.1/jwks")),
         Mischief::DiscoveryTokenPlain => ("token_endpoint", json!(format!("http://idp.example:{port}/token"))),
         Mischief::DiscoveryUserInfoMetadata => ("userinfo_endpoint", json!("https://169.254.169.254/latest")),
+        Mischief::DiscoveryRevocationMetadata => ("revocation_endpoint", json!("https://169.254.169.254/revoke")),
         Mischief::DiscoveryNoToken => ("token_endpoint", Value::Null),
+        Mischief::NoRevocationEndpoint => ("revocation_endpoint", Value::Null),
         Mischief::NoUserInfoEndpoint => ("userinfo_endpoint", Value::Null),
         Mischief::ClientSecretPostOnly => ("token_endpoint_auth_methods_supported", json!(["client_secret_post"])),
         Mischief::NamesItself | Mischief::ResponseIssOther | Mischief::ResponseIssMissing => {
