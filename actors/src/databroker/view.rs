@@ -38,7 +38,7 @@ pub struct SessionView {
 
 /// What a change of the log means for what is open: sent to whoever keeps long-lived connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SessionEnded {
+pub struct SessionChanged {
     /// The session.
     pub session: SessionId,
 }
@@ -49,7 +49,7 @@ pub struct Views {
     sessions: papaya::HashMap<SessionId, Arc<SessionView>>,
     /// How far they have come.
     pub progress: Progress,
-    ended: broadcast::Sender<SessionEnded>,
+    changes: broadcast::Sender<SessionChanged>,
 }
 
 impl Default for Views {
@@ -57,7 +57,7 @@ impl Default for Views {
         Self {
             sessions: papaya::HashMap::new(),
             progress: Progress::default(),
-            ended: broadcast::Sender::new(ENDED_BACKLOG),
+            changes: broadcast::Sender::new(ENDED_BACKLOG),
         }
     }
 }
@@ -75,20 +75,24 @@ impl Views {
         self.sessions.len()
     }
 
-    /// Every session that ends from now on.
+    /// Every session that ends or becomes another from now on.
     #[must_use]
-    pub fn ended(&self) -> broadcast::Receiver<SessionEnded> {
-        self.ended.subscribe()
+    pub fn changes(&self) -> broadcast::Receiver<SessionChanged> {
+        self.changes.subscribe()
     }
 
-    pub(super) fn open(&self, session: SessionView) {
-        self.sessions.pin().insert(session.id, Arc::new(session));
+    pub(super) fn open(&self, view: SessionView) {
+        let session = view.id;
+        if self.sessions.pin().insert(session, Arc::new(view)).is_some() {
+            // nobody listening is no fault
+            let _ = self.changes.send(SessionChanged { session });
+        }
     }
 
     pub(super) fn end(&self, session: SessionId) {
         if self.sessions.pin().remove(&session).is_some() {
             // nobody listening is no fault
-            let _ = self.ended.send(SessionEnded { session });
+            let _ = self.changes.send(SessionChanged { session });
         }
     }
 
