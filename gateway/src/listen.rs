@@ -1,7 +1,7 @@
 //! Sockets and connections: accept, TLS, HTTP/1.1 or HTTP/2, each on the worker that accepted it.
 
-use std::net::{SocketAddr, TcpListener};
 use std::cell::RefCell;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;

@@ -137,8 +137,7 @@ impl Worker {
     /// Cuts what would not be permitted any more.
     fn reconsider(&self, scopes: &Scopes) {
         let (rules, now) = (self.blueprint.in_force.now(), clock::now());
-        self.exchanges
-            .reconsider(scopes, Instant::now(), |kept| kept.is_permitted(&rules, &self.blueprint.views, now));
+        self.exchanges.reconsider(scopes, Instant::now(), |kept| kept.is_permitted(&rules, &self.blueprint.views, now));
     }
 
     /// Cuts what has had its time.

@@ -41,7 +41,8 @@ struct Entry<H> {
     held: H,
     leash: Rc<Leash>,
     since: Instant,
-    upgraded: bool,
+    /// It will not end by itself soon.
+    lasting: bool,
     /// Its permit is lost; it has until then.
     due: Option<Instant>,
 }
@@ -89,14 +90,14 @@ impl<H: Held> Exchanges<H> {
         let mut open = self.open.borrow_mut();
         let id = open.next;
         open.next += 1;
-        let entry = Entry { held, leash: Rc::clone(leash), since: Instant::now(), upgraded: false, due: None };
+        let entry = Entry { held, leash: Rc::clone(leash), since: Instant::now(), lasting: false, due: None };
         open.by_id.insert(id, entry);
         self.count.store(open.by_id.len(), Ordering::Relaxed);
         Some(Ticket { id, leash: Rc::clone(leash), exchanges: Rc::clone(self) })
     }
 
-    /// Asks of everything in `scopes` whether it may stay, as `still` sees it, and cuts what may not: tunnels and what
-    /// has been open for longer than [`CUT_GRACE`] at once, the rest when it has been, unless it ends before.
+    /// Asks of everything in `scopes` whether it may stay, as `still` sees it, and cuts what may not: streams, tunnels
+    /// and what has been open for longer than [`CUT_GRACE`] at once, the rest when it has been, unless it ends before.
     pub fn reconsider(&self, scopes: &Scopes, now: Instant, still: impl FnMut(&mut H) -> bool) {
         self.heard.set(self.heard.get().wrapping_add(1));
         self.look(now, |entry| scopes.contain(entry.held.session()), still);
@@ -130,7 +131,7 @@ impl<H: Held> Exchanges<H> {
 
 impl<H> Entry<H> {
     fn lose(&mut self, now: Instant) {
-        let due = if self.upgraded { now } else { self.since + CUT_GRACE };
+        let due = if self.lasting { now } else { self.since + CUT_GRACE };
         self.due = Some(due);
         if due <= now {
             self.leash.cut(Cut::PermitLost);
@@ -145,10 +146,10 @@ impl<H> Ticket<H> {
         &self.leash
     }
 
-    /// From now on it is no request any more, and has no grace.
-    pub fn upgrade(&self) {
+    /// From now on it is a stream or a tunnel, and has no grace.
+    pub fn last(&self) {
         if let Some(entry) = self.exchanges.open.borrow_mut().by_id.get_mut(&self.id) {
-            entry.upgraded = true;
+            entry.lasting = true;
             if entry.due.is_some() {
                 entry.leash.cut(Cut::PermitLost);
             }

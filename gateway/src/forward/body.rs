@@ -12,7 +12,6 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, SET_COOKIE, TRAILER};
 use portcullis_actors::proxy::leash::Leash;
-use portcullis_config::limits::UPLOAD_FLOOR;
 
 use super::budget::Share;
 use super::pool::Lease;
@@ -27,6 +26,7 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 pub struct AnswerBody {
     source: Source,
     held: Option<(Ticket, Share)>,
+    is_stream: bool,
     record: Option<AccessRecord>,
 }
 
@@ -38,14 +38,24 @@ enum Source {
 impl AnswerBody {
     /// A body of our own.
     pub fn own(bytes: Bytes) -> Self {
-        Self { source: Source::Own(Some(bytes).filter(|bytes| !bytes.is_empty())), held: None, record: None }
+        Self {
+            source: Source::Own(Some(bytes).filter(|bytes| !bytes.is_empty())),
+            held: None,
+            is_stream: false,
+            record: None,
+        }
     }
 
     /// An upstream's body. Its connection goes back to the pool once the body was read to its end and the request's own
     /// body was sent to its end, and never otherwise: an upstream may answer before it has the whole request, and the
     /// rest of one client's upload is nothing that another's request may wait behind.
     pub fn upstream(incoming: Incoming, lease: Lease, request: Activity) -> Self {
-        Self { source: Source::Upstream { incoming, exchange: Some((lease, request)) }, held: None, record: None }
+        Self {
+            source: Source::Upstream { incoming, exchange: Some((lease, request)) },
+            held: None,
+            is_stream: false,
+            record: None,
+        }
     }
 
     /// Keeps its place as long as it is on its way, and ends when that is lost.
@@ -63,6 +73,16 @@ impl AnswerBody {
     /// What holds it.
     fn leash(&self) -> Option<&Leash> {
         self.held.as_ref().map(|(ticket, _)| &**ticket.leash())
+    }
+
+    /// The upstream has nothing to send just now: where it has not said how long the body is, this is a stream.
+    fn wait(&mut self) {
+        if let (false, Some((ticket, _))) = (self.is_stream, &self.held)
+            && self.size_hint().exact().is_none()
+        {
+            ticket.last();
+            self.is_stream = true;
+        }
     }
 
     fn settle(&mut self) {
@@ -111,7 +131,7 @@ impl Body for AnswerBody {
                     record.cut_short();
                 }
             }
-            Poll::Pending => {}
+            Poll::Pending => this.wait(),
         }
         polled
     }
@@ -230,12 +250,17 @@ impl Activity {
     }
 
     /// Waits for `outcome` as long as it comes within `bound` of the last movement of the body, and the body no slower
-    /// than [`UPLOAD_FLOOR`].
+    /// than `floor` (`UPLOAD_FLOOR`): so many bytes in such a time, while they were waited for.
     ///
     /// # Errors
     /// [`Late`].
-    pub async fn within<F: Future>(&self, bound: Duration, outcome: F) -> Result<F::Output, Late> {
-        let (least, interval) = UPLOAD_FLOOR;
+    pub async fn within<F: Future>(
+        &self,
+        bound: Duration,
+        floor: (usize, Duration),
+        outcome: F,
+    ) -> Result<F::Output, Late> {
+        let (least, interval) = floor;
         let began = Instant::now();
         let mut measured = (began, 0);
         let mut outcome = std::pin::pin!(outcome);
@@ -302,5 +327,61 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use http::HeaderValue;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A body of which so many bytes have come, and which is or is not waited for.
+    fn activity(bytes: usize, awaited: bool) -> Activity {
+        let activity = Activity::default();
+        activity.0.bytes.set(bytes);
+        activity.0.awaited.set(awaited);
+        activity
+    }
+
+    #[actix_rt::test]
+    async fn whoever_was_waited_for_is_the_one_who_is_late() {
+        let silent = async |awaited| activity(0, awaited).within(SHORT, (1, LONG), pending::<()>()).await;
+        assert_eq!(silent(true).await, Err(Late::Client));
+        assert_eq!(silent(false).await, Err(Late::Upstream));
+        assert_eq!(activity(0, true).within(SHORT, (1, LONG), ready(7)).await, Ok(7));
+    }
+
+    #[actix_rt::test]
+    async fn a_body_that_trickles_is_given_up_and_one_that_nobody_takes_is_not() {
+        let trickle = async |came, awaited| {
+            let activity = activity(came, awaited);
+            let within = activity.within(LONG, (1024, SHORT), pending::<()>());
+            tokio::time::timeout(SHORT * 3, within).await.ok()
+        };
+        assert_eq!(trickle(1023, true).await, Some(Err(Late::Client)));
+        assert_eq!(trickle(1023, false).await, None);
+        // once the body has been sent, only the upstream is waited for
+        let sent = activity(0, true);
+        sent.0.sent.set(true);
+        assert!(tokio::time::timeout(SHORT * 3, sent.within(LONG, (1024, SHORT), pending::<()>())).await.is_err());
+    }
+
+    #[test]
+    fn trailers_that_sign_in_frame_or_describe_are_left_out() {
+        let mut trailers = HeaderMap::new();
+        for name in ["set-cookie", "connection", "x-named", "keep-alive", "content-length", "host", "trailer", "x-sum"]
+        {
+            trailers.insert(name, HeaderValue::from_static("x-named"));
+        }
+        let kept = without_foreign_trailers(Frame::trailers(trailers)).into_trailers().unwrap();
+        assert_eq!(kept.keys().collect::<Vec<_>>(), ["x-sum"]);
+        let data = without_foreign_trailers(Frame::data(Bytes::from_static(b"data")));
+        assert_eq!(data.into_data().unwrap(), "data");
     }
 }

@@ -89,3 +89,58 @@ impl Drop for Share {
         self.budgets.freed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use portcullis_config::{From, IssuerFormat, PathMatcher, policy::Policy};
+    use uuid::Uuid;
+
+    use super::*;
+
+    const AT_ONCE: Duration = Duration::ZERO;
+
+    fn route() -> Arc<Route> {
+        Arc::new(Route {
+            id: "0123456789abcdef".into(),
+            name: None,
+            from: From { host: "app.example.com".into(), port: None },
+            to: vec![],
+            matcher: PathMatcher::Prefix("/".into()),
+            prefix_rewrite: None,
+            preserve_host_header: false,
+            set_request_headers: vec![],
+            remove_request_headers: vec![],
+            set_response_headers: vec![],
+            allow_websockets: false,
+            tls_skip_verify: false,
+            pass_identity_headers: true,
+            jwt_issuer_format: IssuerFormat::HostOnly,
+            policy: Policy { rules: vec![] },
+        })
+    }
+
+    #[actix_rt::test]
+    async fn who_has_spent_a_budget_waits_and_nobody_else_does() {
+        let budgets = Rc::new(Budgets::default());
+        let (here, there) = (route(), route());
+        let [alice, bob] = [1, 2].map(|number| Client::Session(SessionId::new(Uuid::from_u128(number))));
+        let nobody = Client::Address(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let mut shares = Vec::new();
+        for _ in 0..SESSION_BUDGET {
+            shares.push(budgets.share(alice, &here, AT_ONCE).await.unwrap());
+        }
+        assert!(budgets.share(alice, &here, AT_ONCE).await.is_none());
+        for (client, route) in [(alice, &there), (bob, &here), (nobody, &here)] {
+            assert!(budgets.share(client, route, AT_ONCE).await.is_some());
+        }
+        // whoever waits is next
+        let waiting = budgets.share(alice, &here, Duration::from_secs(20));
+        let ending = async { drop(shares.pop()) };
+        let (share, ()) = futures_util::future::join(waiting, ending).await;
+        assert!(share.is_some());
+        drop((share, shares));
+        assert!(budgets.spent.borrow().is_empty(), "what is not spent is not remembered");
+    }
+}

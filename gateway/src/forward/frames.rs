@@ -95,7 +95,11 @@ mod tests {
                         for bytes in frame.chunks(piece) {
                             frames.pass(bytes);
                             passed += bytes.len();
-                            assert_eq!(frames.is_between(), passed == frame.len(), "{length} {masked} {piece} {passed}");
+                            assert_eq!(
+                                frames.is_between(),
+                                passed == frame.len(),
+                                "{length} {masked} {piece} {passed}"
+                            );
                         }
                     }
                 }

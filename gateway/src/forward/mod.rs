@@ -14,7 +14,7 @@ use std::rc::Rc;
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use portcullis_config::limits::UPSTREAM_RESPONSE;
+use portcullis_config::limits::{UPLOAD_FLOOR, UPSTREAM_RESPONSE};
 
 use body::{AnswerBody, Late, RequestBody};
 pub use connect::Trust;
@@ -131,7 +131,7 @@ async fn exchange(mut lease: Lease, request: Request<RequestBody>, websocket: bo
     let activity = request.body().activity();
     lease.connection().allowance().begin();
     let sending = lease.connection().sender().try_send_request(request);
-    let mut response = match activity.within(UPSTREAM_RESPONSE, sending).await {
+    let mut response = match activity.within(UPSTREAM_RESPONSE, UPLOAD_FLOOR, sending).await {
         Err(late) => return Err(Failed::Late(late)),
         Ok(Ok(response)) => response,
         Ok(Err(mut error)) => {

@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -29,7 +30,7 @@ impl Tunnel {
     /// Joins it to the client's half on a task of this worker. A cut closes both, with a close frame to the client where
     /// one may stand and is taken; the access line is written at the end.
     pub fn join(self, client: OnUpgrade, ticket: Ticket, mut record: AccessRecord) {
-        ticket.upgrade();
+        ticket.last();
         actix_rt::spawn(async move {
             let leash = Rc::clone(ticket.leash());
             let switched = tokio::select! {
@@ -47,10 +48,8 @@ impl Tunnel {
             let mut client = Side::new(TokioIo::new(client), &half);
             let mut upstream = Side::new(TokioIo::new(upstream), &half);
             let cut = tokio::select! {
-                // one side that breaks off ends the other: that is how most of them end
-                _ = tokio::io::copy_bidirectional(&mut client, &mut upstream) => None,
+                () = pass(&mut client, &mut upstream, TUNNEL_HALF_CLOSED) => None,
                 why = leash.is_cut() => Some(why),
-                () = outlived(&half) => None,
             };
             record.add_bytes(client.written);
             if let Some(why) = cut {
@@ -61,10 +60,22 @@ impl Tunnel {
     }
 }
 
-/// Waits until one side has ended, and the other has had its time to do so.
-async fn outlived(half: &Notify) {
-    half.notified().await;
-    tokio::time::sleep(TUNNEL_HALF_CLOSED).await;
+/// Passes bytes both ways until both sides have ended, one breaks off, or one outlives the other for too long.
+async fn pass<C, U>(client: &mut Side<C>, upstream: &mut Side<U>, alone: Duration)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let half = Rc::clone(&client.half);
+    let outlived = async {
+        half.notified().await;
+        tokio::time::sleep(alone).await;
+    };
+    tokio::select! {
+        // one side that breaks off ends the other: that is how most of them end
+        _ = tokio::io::copy_bidirectional(client, upstream) => {}
+        () = outlived => {}
+    }
 }
 
 /// One side of a tunnel: what was written to it is counted, and its end is noticed.
@@ -114,5 +125,50 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Side<T> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join;
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+
+    use super::*;
+
+    /// Both ends of a tunnel, and both of its sides.
+    fn tunnel() -> (DuplexStream, Side<DuplexStream>, Side<DuplexStream>, DuplexStream) {
+        let ((browser, client), (upstream, server)) = (duplex(64), duplex(64));
+        let half = Rc::new(Notify::new());
+        (browser, Side::new(client, &half), Side::new(upstream, &half), server)
+    }
+
+    #[actix_rt::test]
+    async fn a_side_that_has_ended_may_still_hear_the_other_but_not_for_ever() {
+        let (mut browser, mut client, mut upstream, mut server) = tunnel();
+        let passing = pass(&mut client, &mut upstream, Duration::from_millis(20));
+        let talking = async {
+            browser.shutdown().await.unwrap();
+            assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+            server.write_all(b"last").await.unwrap();
+            let mut heard = [0; 4];
+            browser.read_exact(&mut heard).await.unwrap();
+            heard
+        };
+        let ((), heard) = join(passing, talking).await;
+        // the server never ends: the tunnel did
+        assert_eq!(&heard, b"last");
+        assert_eq!(client.written, 4);
+    }
+
+    #[actix_rt::test]
+    async fn a_tunnel_that_is_cut_says_why_between_two_frames_and_nothing_within_one() {
+        for (passed, expected) in [(&b"\x81\x02ok"[..], &b"\x88\x02\x03\xf0"[..]), (b"\x81\x05ok", b"")] {
+            let (mut browser, mut client, _upstream, _server) = tunnel();
+            client.write_all(passed).await.unwrap();
+            client.say(Cut::PermitLost).await.unwrap();
+            let mut heard = Vec::new();
+            browser.read_to_end(&mut heard).await.unwrap();
+            assert_eq!(heard, [passed, expected].concat());
+        }
     }
 }

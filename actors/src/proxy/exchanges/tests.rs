@@ -79,12 +79,11 @@ fn what_belongs_to_a_session_is_asked_about_and_cut_and_the_rest_is_not_even_ask
 #[test]
 fn a_request_has_a_second_and_a_tunnel_has_none() {
     let exchanges = Exchanges::new(Connections::default());
-    let (request, tunnel, switching) =
-        (enter(&exchanges, None), enter(&exchanges, None), enter(&exchanges, None));
-    tunnel.upgrade();
+    let (request, tunnel, switching) = (enter(&exchanges, None), enter(&exchanges, None), enter(&exchanges, None));
+    tunnel.last();
     exchanges.reconsider(&Scopes::All, Instant::now(), |_| false);
     assert_eq!((request.leash().why(), tunnel.leash().why()), (None, Some(Cut::PermitLost)));
-    switching.upgrade();
+    switching.last();
     assert_eq!(switching.leash().why(), Some(Cut::PermitLost));
     exchanges.sweep(Instant::now(), Time::from_secs(0), |_| true);
     assert_eq!(request.leash().why(), None);
