@@ -33,6 +33,8 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const H2_STREAMS: u32 = 100;
 /// Resets a client may cause on one HTTP/2 connection before it is closed.
 pub const H2_PENDING_RESETS: usize = 20;
+/// Control frames of an HTTP/2 client that nothing else goes on beside, and within how long.
+pub const H2_CONTROL_FRAMES: (usize, Duration) = (1000, Duration::from_secs(10));
 /// Largest body of a request to our own pages.
 pub const OWN_BODY_BYTES: usize = 256 * 1024;
 /// How long the body of a request to our own pages may take.

@@ -22,10 +22,10 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::h1::Gate;
 use crate::serve::{never_understood, serve};
 use crate::socket;
 use crate::worker::{Blueprint, Worker};
+use crate::{h1, h2};
 
 /// Binds an address; without a host, on every interface of both families.
 ///
@@ -184,7 +184,7 @@ async fn reached(stage: &mut watch::Receiver<Stage>, far: Stage) {
     let _ = stage.wait_for(|stage| *stage >= far).await;
 }
 
-async fn speak<T>(stream: T, h2: bool, facts: Facts, worker: Rc<Worker>, mut stage: watch::Receiver<Stage>)
+async fn speak<T>(stream: T, is_h2: bool, facts: Facts, worker: Rc<Worker>, mut stage: watch::Receiver<Stage>)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -195,13 +195,13 @@ where
     let service = service_fn(move |request| {
         let worker = Rc::clone(&serving);
         // a stream ends alone; over HTTP/1.1 the connection ends, which is at one request at a time
-        let leash = if h2 { Rc::default() } else { Rc::clone(&leash) };
-        if h2 {
+        let leash = if is_h2 { Rc::default() } else { Rc::clone(&leash) };
+        if is_h2 {
             streams.replace(Some(Rc::clone(&leash)));
         }
         async move { Ok::<_, std::convert::Infallible>(serve(request, facts, worker, leash).await) }
     });
-    let outcome = if h2 {
+    let outcome = if is_h2 {
         let mut builder = hyper::server::conn::http2::Builder::new(executor);
         builder
             .timer(TokioTimer::new())
@@ -211,7 +211,7 @@ where
             .max_pending_accept_reset_streams(H2_PENDING_RESETS)
             .max_local_error_reset_streams(H2_PENDING_RESETS)
             .max_header_list_size(u32::try_from(REQUEST_HEAD_BYTES).unwrap_or(u32::MAX));
-        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(h2::Gate::new(stream)), service));
         tokio::select! {
             outcome = connection.as_mut() => outcome,
             () = reached(&mut stage, Stage::Draining) => {
@@ -230,7 +230,7 @@ where
             .max_buf_size(REQUEST_HEAD_BYTES)
             .max_headers(REQUEST_HEADERS);
         let mut connection =
-            std::pin::pin!(builder.serve_connection(TokioIo::new(Gate::new(stream)), service).with_upgrades());
+            std::pin::pin!(builder.serve_connection(TokioIo::new(h1::Gate::new(stream)), service).with_upgrades());
         tokio::select! {
             outcome = connection.as_mut() => outcome,
             _ = whole.is_cut() => Ok(()),

@@ -6,6 +6,7 @@ mod demo;
 mod events;
 mod forward;
 mod h1;
+mod h2;
 mod health;
 mod in_force;
 mod listen;

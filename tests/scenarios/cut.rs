@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use http::Request;
-use http_body_util::Full;
 use http_body_util::channel::{Channel, Sender};
+use http_body_util::{BodyExt, Full};
 use portcullis_harness::client::{Opened, Visitor};
 use portcullis_harness::gateway::Gateway;
 use portcullis_harness::nats::NatsServer;
@@ -121,7 +121,6 @@ async fn what_belongs_to_others_and_to_nobody_stays_open() -> Result<()> {
     {
         stay.push(events(&visitor, host).await?);
     }
-    // one connection, two sessions: a stream ends without its neighbours
     let streams = stay.len();
     sign_out(&alice, APP).await?;
     ends.ended(SOON).await?;
@@ -169,4 +168,30 @@ async fn a_web_socket_on_another_node_is_closed_within_a_few_messages_of_the_end
     }
     world.upstream.has_open(0).await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_that_is_cut_leaves_the_others_of_its_connection_alone() -> Result<()> {
+    let (world, _gateway, alice) = alice().await?;
+    let streams = alice.streams(APP).await?;
+    let mut hers = streams.get(&format!("{APP}/sse")).await?.into_body();
+    // the same connection, and on that host she is nobody
+    let mut public = streams.get(&format!("{PUBLIC}/sse")).await?.into_body();
+    let data = |frame: hyper::body::Frame<Bytes>| frame.into_data().unwrap_or_default();
+    for body in [&mut hers, &mut public] {
+        assert_eq!(body.frame().await.context("no event")?.map(data)?, "data: hello\n\n");
+    }
+    world.upstream.has_open(2).await?;
+    sign_out(&alice, APP).await?;
+    // a comment may have been on its way
+    while let Some(Ok(_)) = hers.frame().await {}
+    world.upstream.has_open(1).await?;
+    world.upstream.emit("still here");
+    loop {
+        let event = public.frame().await.context("ended")?.map(data)?;
+        if event == "data: still here\n\n" {
+            return Ok(());
+        }
+        assert_eq!(event, ":\n\n");
+    }
 }
