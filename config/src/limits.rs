@@ -41,6 +41,8 @@ pub const OWN_BODY_BYTES: usize = 256 * 1024;
 pub const OWN_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request may go on whose permit was lost meanwhile, counted from its beginning.
 pub const CUT_GRACE: Duration = Duration::from_secs(1);
+/// How often everything open is asked about without a word: whatever was not said, or comes with time, is found then.
+pub const RECONSIDER: Duration = Duration::from_secs(10);
 /// How long a WebSocket that is cut may take for the frame that says so.
 pub const LAST_FRAME: Duration = Duration::from_millis(100);
 /// How long a peer may take nothing of what lies ready for it.

@@ -18,6 +18,7 @@ use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_actors::proxy::connections::{Connections, Scopes};
 use portcullis_actors::request::hygiene::Managed;
 use portcullis_config::Config;
+use portcullis_config::limits::RECONSIDER;
 
 use crate::forward::budget::Budgets;
 use crate::forward::{Pool, Trust};
@@ -115,12 +116,16 @@ impl Worker {
         let mut words = worker.blueprint.connections.words();
         let kept = Rc::downgrade(&worker);
         actix_rt::spawn(async move {
-            let mut tick = tokio::time::interval(HOUSEKEEPING);
+            let (mut tick, mut round) = (tokio::time::interval(HOUSEKEEPING), tokio::time::interval(RECONSIDER));
             loop {
                 tokio::select! {
                     scopes = words.next() => {
                         let Some(worker) = kept.upgrade() else { return };
                         worker.reconsider(&scopes);
+                    }
+                    _ = round.tick() => {
+                        let Some(worker) = kept.upgrade() else { return };
+                        worker.reconsider(&Scopes::All);
                     }
                     _ = tick.tick() => {
                         let Some(worker) = kept.upgrade() else { return };

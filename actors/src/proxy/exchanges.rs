@@ -72,18 +72,22 @@ impl<H: Held> Exchanges<H> {
         Heard(self.heard.get())
     }
 
-    /// Enters what was decided on since `heard`. `None` once the node stops, or where `still`, asked because of a word
-    /// in between, says no.
-    #[must_use]
+    /// Enters what was decided on since `heard`.
+    ///
+    /// # Errors
+    /// Once the node stops, and where `still`, asked because of a word in between, says no.
     pub fn admit(
         self: &Rc<Self>,
         mut held: H,
         leash: &Rc<Leash>,
         heard: Heard,
         still: impl FnOnce(&mut H) -> bool,
-    ) -> Option<Ticket<H>> {
-        if self.connections.is_stopped() || (heard != self.heard() && !still(&mut held)) {
-            return None;
+    ) -> Result<Ticket<H>, Cut> {
+        if self.connections.is_stopped() {
+            return Err(Cut::Stopping);
+        }
+        if heard != self.heard() && !still(&mut held) {
+            return Err(Cut::PermitLost);
         }
         // whatever lay there was the answer before this one
         leash.take();
@@ -93,7 +97,7 @@ impl<H: Held> Exchanges<H> {
         let entry = Entry { held, leash: Rc::clone(leash), since: Instant::now(), lasting: false, due: None };
         open.by_id.insert(id, entry);
         self.count.store(open.by_id.len(), Ordering::Relaxed);
-        Some(Ticket { id, leash: Rc::clone(leash), exchanges: Rc::clone(self) })
+        Ok(Ticket { id, leash: Rc::clone(leash), exchanges: Rc::clone(self) })
     }
 
     /// Asks of everything in `scopes` whether it may stay, as `still` sees it, and cuts what may not: streams, tunnels

@@ -3,6 +3,7 @@
 use http::StatusCode;
 use portcullis_actors::authorize::Permit;
 use portcullis_actors::clock;
+use portcullis_actors::proxy::leash::Cut;
 
 use super::Exchange;
 use crate::answer::Answer;
@@ -14,14 +15,15 @@ pub(super) const TOO_MANY: Answer =
     Answer::new(StatusCode::SERVICE_UNAVAILABLE, "Too many of your requests are under way. Try again in a moment.");
 
 impl Exchange {
-    /// Enters the request in what this worker has open. `None` once the node stops, or where the permit was lost while
-    /// the decision was being made.
-    pub(super) fn admit(&self, permit: &Permit) -> Option<Ticket> {
+    /// Enters the request in what this worker has open.
+    ///
+    /// # Errors
+    /// The node stops, or the permit was lost while the decision was being made.
+    pub(super) fn admit(&self, permit: &Permit) -> Result<Ticket, Cut> {
         let blueprint = &self.worker.blueprint;
         let kept = Kept(permit.standing());
-        self.worker.exchanges.admit(kept, &self.leash, self.heard, |kept| {
-            kept.is_permitted(&blueprint.in_force.now(), &blueprint.views, clock::now())
-        })
+        let still = |kept: &mut Kept| kept.is_permitted(&blueprint.in_force.now(), &blueprint.views, clock::now());
+        self.worker.exchanges.admit(kept, &self.leash, self.heard, still)
     }
 
     /// Whose budget the request comes from.

@@ -249,8 +249,9 @@ impl Exchange {
         now: Time,
     ) -> Response<AnswerBody> {
         // nothing is waited for between the decision and this
-        let Some(ticket) = self.admit(&permit) else {
-            return self.refuse(UNAVAILABLE, "stopping", Some(route));
+        let ticket = match self.admit(&permit) {
+            Ok(ticket) => ticket,
+            Err(why) => return self.refuse(UNAVAILABLE, why.detail(), Some(route)),
         };
         let client = self.client(&permit);
         let blueprint = &self.worker.blueprint;

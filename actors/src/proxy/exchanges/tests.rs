@@ -33,7 +33,7 @@ fn session(number: u128) -> SessionId {
 
 fn enter(exchanges: &Rc<Exchanges<Known>>, session: Option<SessionId>) -> Ticket<Known> {
     let known = Known { session, ends_at: session.map(|_| Time::from_secs(60)) };
-    exchanges.admit(known, &Rc::default(), exchanges.heard(), |_| true).unwrap()
+    exchanges.admit(known, &Rc::default(), exchanges.heard(), |_| true).ok().unwrap()
 }
 
 fn only(session: SessionId) -> Scopes {
@@ -115,7 +115,7 @@ fn a_decision_that_a_word_has_overtaken_is_made_once_more() {
     let exchanges = Exchanges::new(Connections::default());
     let admit = |heard, still| {
         let known = Known { session: Some(session(1)), ends_at: None };
-        exchanges.admit(known, &Rc::default(), heard, |_| still).is_some()
+        exchanges.admit(known, &Rc::default(), heard, |_| still).is_ok()
     };
     let before = exchanges.heard();
     assert!(admit(before, false), "nothing was said");
@@ -146,7 +146,7 @@ fn what_lay_there_before_a_request_is_not_held_against_it() {
     let now = Instant::now();
     leash.give(now);
     let known = Known { session: None, ends_at: None };
-    let _ticket = exchanges.admit(known, &leash, exchanges.heard(), |_| true).unwrap();
+    let _ticket = exchanges.admit(known, &leash, exchanges.heard(), |_| true).ok().unwrap();
     exchanges.sweep(now + WRITE_STALL, Time::from_secs(0), |_| true);
     assert_eq!(leash.why(), None);
 }
@@ -160,7 +160,7 @@ fn a_node_that_stops_cuts_everything_and_admits_nothing_more() {
     exchanges.reconsider(&Scopes::All, Instant::now(), |_| true);
     assert_eq!(open.leash().why(), Some(Cut::Stopping));
     let known = Known { session: None, ends_at: None };
-    assert!(exchanges.admit(known, &Rc::default(), exchanges.heard(), |_| true).is_none());
+    assert_eq!(exchanges.admit(known, &Rc::default(), exchanges.heard(), |_| true).err(), Some(Cut::Stopping));
 }
 
 #[actix::test]
