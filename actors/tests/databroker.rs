@@ -262,7 +262,7 @@ async fn an_ended_session_is_out_of_the_views_and_its_tokens_out_of_the_vault() 
     let node = Node::start(dir.path()).await;
     let id = session();
     node.open(&hand_over(id, &[]), HOST).await.unwrap();
-    let mut ended = node.views.ended();
+    let mut ended = node.views.changes();
     let end = End { session: id, request_id: "r".into() };
     assert!(node.broker.send(end.clone()).await.unwrap().unwrap().id_token_hint.is_some());
     assert_eq!(ended.recv().await.unwrap().session, id);

@@ -33,10 +33,32 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const H2_STREAMS: u32 = 100;
 /// Resets a client may cause on one HTTP/2 connection before it is closed.
 pub const H2_PENDING_RESETS: usize = 20;
+/// Control frames of an HTTP/2 client that nothing else goes on beside, and within how long.
+pub const H2_CONTROL_FRAMES: (usize, Duration) = (1000, Duration::from_secs(10));
 /// Largest body of a request to our own pages.
 pub const OWN_BODY_BYTES: usize = 256 * 1024;
 /// How long the body of a request to our own pages may take.
 pub const OWN_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request may go on whose permit was lost meanwhile, counted from its beginning.
+pub const CUT_GRACE: Duration = Duration::from_secs(1);
+/// How often everything open is asked about without a word: whatever was not said, or comes with time, is found then.
+pub const RECONSIDER: Duration = Duration::from_secs(10);
+/// How long a WebSocket that is cut may take for the frame that says so.
+pub const LAST_FRAME: Duration = Duration::from_millis(100);
+/// How long a peer may take nothing of what lies ready for it.
+pub const WRITE_STALL: Duration = Duration::from_secs(60);
+/// When a silent TCP connection is probed, how often then, and how many probes may fail.
+pub const TCP_PROBE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 3);
+/// How long a tunnel may stay open of which one side has ended.
+pub const TUNNEL_HALF_CLOSED: Duration = Duration::from_secs(10);
+/// Least bytes of a request's body, and within how long, while its upstream waits for more of it.
+pub const UPLOAD_FLOOR: (usize, Duration) = (1024, Duration::from_secs(30));
+/// Requests that one worker has under way for one session to one route; more of them wait.
+pub const SESSION_BUDGET: usize = 64;
+/// The same for an address from which nobody is signed in.
+pub const ADDRESS_BUDGET: usize = 128;
+/// How long a request waits for others of its client to end.
+pub const BUDGET_WAIT: Duration = Duration::from_secs(10);
 /// How often a silent HTTP/2 client is asked for a sign of life, and how long it may take to give one.
 pub const H2_PING: Duration = Duration::from_secs(20);
 
@@ -46,6 +68,8 @@ pub const UPSTREAM_CONNECT: Duration = Duration::from_secs(10);
 pub const UPSTREAM_RESPONSE: Duration = Duration::from_secs(30);
 /// Bytes that an upstream may send before its answer begins, and with its head: interim answers have no number.
 pub const UPSTREAM_HEAD_BYTES: usize = 1024 * 1024;
+/// Largest head of an upstream's answer, and most header lines in it.
+pub const UPSTREAM_HEADERS: (usize, usize) = (256 * 1024, 256);
 /// Idle upstream connections that a worker keeps for one upstream.
 pub const UPSTREAM_IDLE_CONNECTIONS: usize = 64;
 /// How long an idle upstream connection is kept.
@@ -170,7 +194,7 @@ pub const SEEN_LOOK: (Duration, Duration) = (Duration::from_millis(250), Duratio
 pub const SEEN_IN_FLIGHT: usize = 64;
 /// How often ended sessions are swept from the views.
 pub const SWEEP: Duration = Duration::from_secs(60);
-/// Ended sessions that a slow listener may lag behind before it must look at all of its connections.
+/// Changed and ended sessions that a slow listener may lag behind before it must look at all of its connections.
 pub const ENDED_BACKLOG: usize = 4096;
 /// Pause between attempts to reach a log or vault that is away.
 pub const AWAY_PAUSE: Duration = Duration::from_millis(500);

@@ -14,6 +14,7 @@ use std::time::Instant;
 use http::header::{REFERER, USER_AGENT};
 use portcullis_actors::authorize::decision_log::{LineSink, Lines};
 use portcullis_actors::clock;
+use portcullis_actors::proxy::leash::{Cut, Leash};
 use portcullis_actors::request::Canonical;
 use portcullis_config::{LogLevel, Route};
 use portcullis_events::Time;
@@ -226,14 +227,15 @@ pub struct AccessRecord {
     status: u16,
     detail: &'static str,
     bytes: usize,
+    leash: Option<Rc<Leash>>,
 }
 
 /// What an access line says of the request.
 pub struct RequestLine {
     /// The request id.
     pub request_id: Rc<str>,
-    /// The method.
-    pub method: http::Method,
+    /// The method, unless the head was never understood.
+    pub method: Option<http::Method>,
     /// The client.
     pub client: std::net::IpAddr,
     /// The request, unless it was never understood.
@@ -243,7 +245,13 @@ pub struct RequestLine {
 impl AccessRecord {
     /// Begins the record of a request. Unless it is answered, its client has left before that.
     pub fn new(log: Rc<RequestLog>, began: Instant, line: RequestLine) -> Self {
-        Self { log, began, line, route: None, status: 0, detail: "client_gone", bytes: 0 }
+        Self { log, began, line, route: None, status: 0, detail: "client_gone", bytes: 0, leash: None }
+    }
+
+    /// What can end the exchange from outside: the reason is written down.
+    pub fn held_by(mut self, leash: &Rc<Leash>) -> Self {
+        self.leash = Some(Rc::clone(leash));
+        self
     }
 
     /// There is an answer, and perhaps a route that it came by.
@@ -267,12 +275,13 @@ impl Drop for AccessRecord {
         let (request, headers) = (self.line.request.as_deref(), self.line.request.as_deref().map(Canonical::headers));
         self.log.line("http-request", |line| {
             line.text("request-id", &self.line.request_id);
-            line.text("method", self.line.method.as_str());
+            line.text("method", self.line.method.as_ref().map_or("", http::Method::as_str));
             line.text("authority", request.map_or("", Canonical::authority));
             line.text("path", request.map_or("", Canonical::path));
             line.plain("forwarded-for", self.line.client);
             line.number("response-code", self.status);
-            line.text("response-code-details", self.detail);
+            let cut = self.leash.as_ref().and_then(|leash| leash.why());
+            line.text("response-code-details", cut.map_or(self.detail, Cut::detail));
             line.number("size", self.bytes);
             line.number("duration", self.began.elapsed().as_secs_f64());
             line.text("upstream-cluster", self.route.as_ref().map_or("", |route| route.id.as_str()));

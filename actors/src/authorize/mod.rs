@@ -17,5 +17,5 @@ mod policies;
 mod tests;
 
 pub use decision::{Decision, Reason, Reasons, RefusalKind};
-pub use permit::{Permit, authorize};
+pub use permit::{Permit, Standing, authorize};
 pub use policies::Policies;

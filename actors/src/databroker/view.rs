@@ -49,7 +49,7 @@ impl SessionView {
 
 /// What a change of the log means for what is open: sent to whoever keeps long-lived connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SessionEnded {
+pub struct SessionChanged {
     /// The session.
     pub session: SessionId,
 }
@@ -64,7 +64,7 @@ pub struct Views {
     idle: Option<Idle>,
     /// Sessions that were in use here since the log was last told.
     owed: papaya::HashMap<SessionId, ()>,
-    ended: broadcast::Sender<SessionEnded>,
+    changes: broadcast::Sender<SessionChanged>,
 }
 
 impl Default for Views {
@@ -74,7 +74,7 @@ impl Default for Views {
             progress: Progress::default(),
             idle: None,
             owed: papaya::HashMap::new(),
-            ended: broadcast::Sender::new(ENDED_BACKLOG),
+            changes: broadcast::Sender::new(ENDED_BACKLOG),
         }
     }
 }
@@ -117,10 +117,10 @@ impl Views {
         self.sessions.len()
     }
 
-    /// Every session that ends from now on.
+    /// Every session that ends or becomes another from now on.
     #[must_use]
-    pub fn ended(&self) -> broadcast::Receiver<SessionEnded> {
-        self.ended.subscribe()
+    pub fn changes(&self) -> broadcast::Receiver<SessionChanged> {
+        self.changes.subscribe()
     }
 
     /// Publishes a session that the log last saw in use at `last_seen`. What this node knows of its use is kept.
@@ -131,7 +131,11 @@ impl Views {
             None => Arc::new(Activity::since(last_seen, self.idle)),
         };
         session.activity.recorded(last_seen);
-        sessions.insert(session.id, Arc::new(session));
+        let id = session.id;
+        if sessions.insert(id, Arc::new(session)).is_some() {
+            // nobody listening is no fault
+            let _ = self.changes.send(SessionChanged { session: id });
+        }
     }
 
     /// The log says that a session was in use; false if it is not in the view.
@@ -176,7 +180,7 @@ impl Views {
     pub(super) fn end(&self, session: SessionId) {
         if self.sessions.pin().remove(&session).is_some() {
             // nobody listening is no fault
-            let _ = self.ended.send(SessionEnded { session });
+            let _ = self.changes.send(SessionChanged { session });
         }
     }
 
@@ -275,7 +279,7 @@ mod tests {
     #[test]
     fn an_idle_session_is_swept_and_whoever_listens_is_told() {
         let (views, id) = idle_after_a_minute();
-        let mut ended = views.ended();
+        let mut ended = views.changes();
         views.touch(&views.session(id).unwrap(), at(10));
         views.sweep(at(69));
         assert!(views.session(id).is_some());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use portcullis_config::limits::UPSTREAM_CONNECT;
+use portcullis_config::limits::{UPSTREAM_CONNECT, UPSTREAM_HEADERS};
 use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 
 use super::body::RequestBody;
 use super::bounded::{Allowance, Bounded};
+use crate::socket;
 
 /// Where an upstream is, and how it is spoken to: what two requests must share to share a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -127,7 +128,7 @@ impl Drop for Connection {
 pub async fn connect(endpoint: &Endpoint, trust: &Trust) -> Result<Connection, ConnectError> {
     let connecting = async {
         let tcp = TcpStream::connect((connect_host(&endpoint.host), endpoint.port)).await?;
-        tcp.set_nodelay(true)?;
+        let tcp = socket::ready(tcp);
         if !endpoint.tls {
             return handshake(tcp).await;
         }
@@ -151,7 +152,8 @@ where
 {
     let allowance = Allowance::default();
     let io = TokioIo::new(Bounded::new(stream, allowance.clone()));
-    let (sender, connection) = http1::Builder::new().handshake(io).await?;
+    let (head, headers) = UPSTREAM_HEADERS;
+    let (sender, connection) = http1::Builder::new().max_buf_size(head).max_headers(headers).handshake(io).await?;
     let driver = actix_rt::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "an upstream connection ended");
