@@ -20,6 +20,7 @@ use portcullis_config::Config;
 
 use crate::forward::{Pool, Trust};
 use crate::in_force::InForce;
+use crate::metrics::tally::{Tally, Totals};
 use crate::pages::{Desk, Pages};
 use crate::telemetry::RequestLog;
 
@@ -46,6 +47,8 @@ pub struct Blueprint {
     pub trust: Trust,
     /// Where request lines go.
     pub lines: LineSink,
+    /// Where what is counted goes.
+    pub totals: Totals,
     /// databroker.
     pub open: Port<Open>,
     /// databroker.
@@ -78,7 +81,7 @@ pub struct Worker {
     pub turn: Cell<usize>,
 }
 
-/// How often a worker hands over its log lines and looks after its idle connections.
+/// How often a worker hands over its log lines and what it counted, and looks after its idle connections.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
 
 impl Worker {
@@ -94,8 +97,8 @@ impl Worker {
             blueprint: blueprint.clone(),
         });
         let worker = Rc::new(Self {
-            pool: Pool::new(blueprint.trust.clone()),
-            log: RequestLog::new(blueprint.lines.clone()),
+            pool: Pool::new(blueprint.trust.clone(), Arc::clone(&blueprint.views.metrics.upstream_connections)),
+            log: RequestLog::new(blueprint.lines.clone(), Tally::new(blueprint.totals.clone())),
             pages: Pages::build(Rc::clone(&desk)).await?,
             desk,
             assertions: AssertionCache::default(),
@@ -110,6 +113,7 @@ impl Worker {
                 tick.tick().await;
                 let Some(worker) = kept.upgrade() else { return };
                 worker.log.flush();
+                worker.log.tally().flush();
                 worker.pool.sweep();
             }
         });

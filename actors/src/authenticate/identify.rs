@@ -1,6 +1,7 @@
 //! Who is calling: from the handle that a request presents to an open session, on this node's own views.
 
-use portcullis_config::limits::{MAX_STALENESS, READ_YOUR_WRITES};
+use portcullis_config::Staleness;
+use portcullis_config::limits::READ_YOUR_WRITES;
 use portcullis_events::Time;
 
 use super::Caller;
@@ -31,13 +32,19 @@ pub struct Identifier<'a> {
 
 impl Identifier<'_> {
     /// The caller behind a handle that was made for `audience`; `None` for a handle that is foreign, over, of another
-    /// log or provider, or whose session has ended.
+    /// log or provider, or whose session has ended. `bound` is how old the views may be (`max_staleness`).
     ///
     /// # Errors
     /// [`CannotSay`]. Waits for the handle's log position where the session is not known yet, and for nothing else.
-    pub async fn identify(&self, audience: &str, handle: &str, now: Time) -> Result<Option<Caller>, CannotSay> {
+    pub async fn identify(
+        &self,
+        audience: &str,
+        handle: &str,
+        now: Time,
+        bound: Staleness,
+    ) -> Result<Option<Caller>, CannotSay> {
         let Some(handle) = Handle::open(self.handles, audience, handle, now) else { return Ok(None) };
-        if !self.views.progress.vouches(now, MAX_STALENESS) {
+        if !self.views.progress.vouches(now, bound) {
             return Err(CannotSay::Stale);
         }
         if self.views.progress.epoch() != Some(handle.epoch) {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use portcullis_config::Staleness;
 use portcullis_config::limits::HEAD_STALE;
 use portcullis_events::{Epoch, Time};
 use tokio::sync::watch;
@@ -147,10 +148,21 @@ impl Progress {
     /// Whether a session in the views may be believed at `now`: nothing is wrong with the log, and within `bound` it was
     /// read to where its authority said that it ends.
     #[must_use]
-    pub fn vouches(&self, now: Time, bound: Duration) -> bool {
-        self.caught_up.load(Ordering::Acquire)
-            && self.stopped.load().is_none()
-            && now.since(Time::from_millis(self.current_at.load(Ordering::Acquire))) <= bound
+    pub fn vouches(&self, now: Time, bound: Staleness) -> bool {
+        self.stopped.load().is_none() && self.staleness(now).is_some_and(|age| bound.allows(age))
+    }
+
+    /// How long ago the authority knew nothing that is not in the views; `None` before that was so for the first time.
+    #[must_use]
+    pub fn staleness(&self, now: Time) -> Option<Duration> {
+        let caught_up = self.caught_up.load(Ordering::Acquire);
+        caught_up.then(|| now.since(Time::from_millis(self.current_at.load(Ordering::Acquire))))
+    }
+
+    /// How many records the log's authority is known to have that are not in the views.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        self.head.load(Ordering::Acquire).saturating_sub(self.applied())
     }
 
     pub(super) fn caught_up(&self) -> bool {
@@ -191,7 +203,7 @@ impl Progress {
 mod tests {
     use super::*;
 
-    const BOUND: Duration = Duration::from_secs(300);
+    const BOUND: Staleness = Staleness::Within(Duration::from_secs(300));
 
     #[test]
     fn nobody_is_vouched_for_before_the_log_was_read_to_its_end() {
@@ -228,6 +240,23 @@ mod tests {
         assert!(!progress.vouches(Time::from_secs(401), BOUND), "sequence 8 may be a revocation");
         progress.heard(8, Time::from_secs(400), true);
         assert!(progress.standing(Time::from_secs(401)).is_ready());
+    }
+
+    #[test]
+    fn a_bound_counts_from_when_the_authority_was_last_heard_and_an_unbounded_one_never_runs_out() {
+        let progress = Progress::default();
+        assert!(!progress.vouches(Time::from_secs(100), Staleness::Unbounded), "it was never read to its end");
+        assert_eq!(progress.staleness(Time::from_secs(100)), None);
+        progress.heard(7, Time::from_secs(100), true);
+        assert!(progress.vouches(Time::from_secs(102), Staleness::STRICT));
+        assert!(!progress.vouches(Time::from_millis(102_001), Staleness::STRICT));
+        assert!(progress.vouches(Time::from_secs(1_000_000), Staleness::Unbounded));
+        progress.heard(9, Time::from_secs(103), false);
+        progress.set_applied(7);
+        assert_eq!(progress.lag(), 2);
+        assert_eq!(progress.staleness(Time::from_secs(104)), Some(Duration::from_secs(4)));
+        progress.stop("sequence 8 is missing".into());
+        assert!(!progress.vouches(Time::from_secs(103), Staleness::Unbounded), "a fault is no question of age");
     }
 
     #[actix_rt::test]

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResponse, WrapFuture};
 use futures_util::StreamExt;
@@ -165,6 +166,7 @@ impl Inner {
     }
 
     async fn apply(&self, record: Record) -> Result<(), String> {
+        let began = Instant::now();
         if record.seq <= self.fold.borrow().applied() {
             return Ok(());
         }
@@ -178,6 +180,7 @@ impl Inner {
             self.project(&envelope, record.seq).await;
         }
         self.views.progress.set_applied(record.seq);
+        self.views.metrics.apply_time.observe(began.elapsed());
         Ok(())
     }
 
@@ -221,7 +224,10 @@ impl Inner {
         let state = self.fold.borrow().session(id);
         match state {
             session::State::Open(signed_in) => self.open(id, &signed_in, seq).await,
-            session::State::Ended | session::State::Absent => self.views.end(id),
+            session::State::Ended | session::State::Absent => {
+                self.views.end(id);
+                self.views.metrics.revocation_time.observe(clock::now().since(envelope.time));
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
 use super::progress::Progress;
+use crate::metrics::Metrics;
 
 /// A session that is open, with what its person is known by. Ended sessions are not in the view.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +50,8 @@ pub struct Views {
     sessions: papaya::HashMap<SessionId, Arc<SessionView>>,
     /// How far they have come.
     pub progress: Progress,
+    /// What this node counts and measures.
+    pub metrics: Metrics,
     ended: broadcast::Sender<SessionEnded>,
 }
 
@@ -57,6 +60,7 @@ impl Default for Views {
         Self {
             sessions: papaya::HashMap::new(),
             progress: Progress::default(),
+            metrics: Metrics::default(),
             ended: broadcast::Sender::new(ENDED_BACKLOG),
         }
     }
