@@ -142,7 +142,7 @@ impl ConfigFile {
                 for problem in &problems {
                     tracing::error!("{problem}");
                 }
-                reload.refuse(&format!("it has {} problems", problems.len()));
+                reload.refuse("it is not valid");
             }
             Err(error) => reload.refuse(&error.to_string()),
         }

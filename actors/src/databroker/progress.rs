@@ -67,7 +67,10 @@ impl std::fmt::Display for Standing {
 /// The progress of a replica.
 #[derive(Debug)]
 pub struct Progress {
-    applied: watch::Sender<u64>,
+    /// The last sequence in the views: read for every request.
+    applied: AtomicU64,
+    /// The same, for those who wait for it.
+    reached: watch::Sender<u64>,
     head: AtomicU64,
     /// When the authority knew nothing that is not in the views.
     current_at: AtomicI64,
@@ -80,7 +83,8 @@ pub struct Progress {
 impl Default for Progress {
     fn default() -> Self {
         Self {
-            applied: watch::Sender::new(0),
+            applied: AtomicU64::new(0),
+            reached: watch::Sender::new(0),
             head: AtomicU64::new(0),
             current_at: AtomicI64::new(i64::MIN),
             caught_up: AtomicBool::new(false),
@@ -95,7 +99,7 @@ impl Progress {
     /// The last sequence whose effect is in the views.
     #[must_use]
     pub fn applied(&self) -> u64 {
-        *self.applied.borrow()
+        self.applied.load(Ordering::Acquire)
     }
 
     /// The log's last sequence, as far as is known.
@@ -118,8 +122,8 @@ impl Progress {
 
     /// Waits until the views hold `seq`; false if they do not within `deadline`, or never will.
     pub async fn reaches(&self, seq: u64, deadline: Duration) -> bool {
-        let mut applied = self.applied.subscribe();
-        let settled = applied.wait_for(|applied| *applied >= seq || self.stopped.load().is_some());
+        let mut reached = self.reached.subscribe();
+        let settled = reached.wait_for(|applied| *applied >= seq || self.stopped.load().is_some());
         // whether it was reached or given up, is read from the views
         let _ = tokio::time::timeout(deadline, settled).await;
         self.applied() >= seq
@@ -174,7 +178,8 @@ impl Progress {
     }
 
     pub(super) fn set_applied(&self, seq: u64) {
-        self.applied.send_replace(seq);
+        self.applied.store(seq, Ordering::Release);
+        self.reached.send_replace(seq);
     }
 
     /// The authority was heard of; `caught_up` if everything it knew then is in the views. A head that was heard and
@@ -195,7 +200,7 @@ impl Progress {
     pub(super) fn stop(&self, why: String) {
         self.stopped.store(Some(Arc::new(why)));
         // whoever waits for a sequence waits in vain
-        self.applied.send_modify(|_| {});
+        self.reached.send_modify(|_| {});
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_actors::clock;
-use portcullis_actors::databroker::progress::Standing;
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::metrics::{BUCKETS, Measured};
 use portcullis_actors::proxy::connections::Connections;
@@ -144,7 +143,7 @@ impl Measures {
 
     fn log(&self, page: &mut Page<'_>) -> fmt::Result {
         let (progress, metrics, now) = (&self.views.progress, &self.views.metrics, clock::now());
-        let ready = matches!(progress.standing(now), Standing::Ready);
+        let ready = progress.standing(now).is_ready();
         page.gauge("portcullis_log_ready", "Whether the log was read to its end lately.", u64::from(ready))?;
         page.gauge("portcullis_log_applied_sequence", "The last sequence in the views.", progress.applied())?;
         page.gauge("portcullis_log_head_sequence", "The log's last sequence, as far as is known.", progress.head())?;
