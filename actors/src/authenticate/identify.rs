@@ -12,9 +12,12 @@ use crate::keyring::handle::Handle;
 /// The node cannot say who is calling: nobody is let in, and it is worth trying again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CannotSay {
-    /// The log has not been heard of for too long, cannot be followed, or was not read yet.
+    /// The log has not been heard of for too long.
     #[error("the views are too old to be believed")]
     Stale,
+    /// The log cannot be followed, or was not read to its end yet.
+    #[error("the log has not been read")]
+    Unread,
     /// The session was opened on another node, and its event has not arrived here.
     #[error("the session's event has not arrived")]
     Behind,
@@ -44,8 +47,10 @@ impl Identifier<'_> {
         bound: Staleness,
     ) -> Result<Option<Caller>, CannotSay> {
         let Some(handle) = Handle::open(self.handles, audience, handle, now) else { return Ok(None) };
-        if !self.views.progress.vouches(now, bound) {
-            return Err(CannotSay::Stale);
+        let progress = &self.views.progress;
+        if !progress.vouches(now, bound) {
+            let follows = progress.stopped().is_none() && progress.staleness(now).is_some();
+            return Err(if follows { CannotSay::Stale } else { CannotSay::Unread });
         }
         if self.views.progress.epoch() != Some(handle.epoch) {
             return Ok(None);

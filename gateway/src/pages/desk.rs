@@ -42,14 +42,14 @@ pub const CANNOT_SAY: Answer = Answer::new(
 pub const STALE: Answer = Answer::new(
     StatusCode::SERVICE_UNAVAILABLE,
     "This gateway has lost touch with the record of who is signed in, for longer than this application allows. \
-     You are still signed in: please try again in a moment.",
+     Signing in again does not help; please try again in a moment.",
 );
 
 /// What is said where it cannot be told who is calling.
 pub const fn cannot_say(reason: CannotSay) -> Answer {
     match reason {
         CannotSay::Stale => STALE,
-        CannotSay::Behind => CANNOT_SAY,
+        CannotSay::Unread | CannotSay::Behind => CANNOT_SAY,
     }
 }
 

@@ -194,7 +194,7 @@ impl Exchange {
                 tracing::warn!(request = %self.request_id, %reason, "a session cannot be vouched for");
                 let detail = match reason {
                     CannotSay::Stale => "stale",
-                    CannotSay::Behind => "session_unknown",
+                    CannotSay::Unread | CannotSay::Behind => "session_unknown",
                 };
                 self.refuse(cannot_say(reason), detail, Some(route))
             }
