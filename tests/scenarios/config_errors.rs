@@ -57,6 +57,28 @@ async fn a_good_configuration_is_valid() -> Result<()> {
     Ok(())
 }
 
+/// The fenced blocks of YAML in the README.
+fn readme() -> Vec<String> {
+    let text = include_str!("../../README.md");
+    text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_configurations_of_the_readme_are_valid() -> Result<()> {
+    let [alone, cluster] = readme().try_into().map_err(|found: Vec<_>| anyhow::anyhow!("{} blocks", found.len()))?;
+    for text in [alone.clone(), format!("{alone}{cluster}")] {
+        let text =
+            text.replace("/etc/portcullis/tls.crt", "DIR/tls.pem").replace("/etc/portcullis/tls.key", "DIR/tls.key");
+        let file = File::new(&text.replace("/etc/portcullis", "DIR"))?;
+        for secret in ["client-secret", "shared-secret", "cookie-secret"] {
+            std::fs::write(file.dir.path().join(secret), "c2hhcmVkIHNlY3JldCBvZiAzMiBieXRlcyBmb3IgdXM=")?;
+        }
+        let outcome = file.validate(&[]).await?;
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn every_problem_is_said_at_once_each_with_its_line_and_key() -> Result<()> {
     let file = File::new(&format!(
