@@ -126,6 +126,8 @@ pub const READ_YOUR_WRITES: Duration = Duration::from_secs(2);
 pub const HEAD_POLL: Duration = Duration::from_millis(500);
 /// Without a fresh head for this long, the node says that it is stale.
 pub const HEAD_STALE: Duration = Duration::from_secs(10);
+/// How far the clock may go back between two looks at it before what it said earlier means nothing.
+pub const CLOCK_SET_BACK: Duration = Duration::from_secs(1);
 /// How long a question to the authority of a log or vault may take.
 pub const STORE_REQUEST: Duration = Duration::from_secs(2);
 /// Least and longest pause between two attempts of the same write.

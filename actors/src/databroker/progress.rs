@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use portcullis_config::Staleness;
-use portcullis_config::limits::HEAD_STALE;
+use portcullis_config::limits::{CLOCK_SET_BACK, HEAD_STALE};
 use portcullis_events::{Epoch, Time};
 use tokio::sync::watch;
 
@@ -142,7 +142,7 @@ impl Progress {
                 None => Standing::CatchingUp { applied: self.applied(), head: self.head() },
             };
         }
-        if now.since(current_at) > HEAD_STALE {
+        if self.staleness(now).is_none_or(|age| age > HEAD_STALE) {
             let why = self.away.load_full().map(|why| (*why).clone());
             return Standing::Stale { since: current_at, why };
         }
@@ -157,10 +157,12 @@ impl Progress {
     }
 
     /// How long ago the authority knew nothing that is not in the views; `None` before that was so for the first time.
+    /// Where the clock was set back since, nobody can tell: for ever, until the authority is heard again.
     #[must_use]
     pub fn staleness(&self, now: Time) -> Option<Duration> {
-        let caught_up = self.caught_up.load(Ordering::Acquire);
-        caught_up.then(|| now.since(Time::from_millis(self.current_at.load(Ordering::Acquire))))
+        let current_at = Time::from_millis(self.current_at.load(Ordering::Acquire));
+        let age = if current_at.since(now) > CLOCK_SET_BACK { Duration::MAX } else { now.since(current_at) };
+        self.caught_up.load(Ordering::Acquire).then_some(age)
     }
 
     /// How many records the log's authority is known to have that are not in the views.
@@ -188,7 +190,11 @@ impl Progress {
         self.head.store(head, Ordering::Release);
         self.away.store(None);
         if caught_up {
-            self.current_at.fetch_max(at.millis(), Ordering::AcqRel);
+            // a head may be said again, after a later one, when it is reached; one from long before is by another clock
+            let before = Time::from_millis(self.current_at.load(Ordering::Acquire));
+            if before < at || before.since(at) > HEAD_STALE {
+                self.current_at.store(at.millis(), Ordering::Release);
+            }
             self.caught_up.store(true, Ordering::Release);
         }
     }
@@ -262,6 +268,21 @@ mod tests {
         assert_eq!(progress.staleness(Time::from_secs(104)), Some(Duration::from_secs(4)));
         progress.stop("sequence 8 is missing".into());
         assert!(!progress.vouches(Time::from_secs(103), Staleness::Unbounded), "a fault is no question of age");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_nobody_younger() {
+        let progress = Progress::default();
+        progress.heard(7, Time::from_secs(1000), true);
+        // five minutes back, and the authority is silent
+        assert!(!progress.vouches(Time::from_secs(700), BOUND));
+        assert!(!progress.standing(Time::from_secs(700)).is_ready());
+        progress.heard(7, Time::from_secs(701), true);
+        assert!(progress.vouches(Time::from_secs(702), Staleness::STRICT));
+        assert!(!progress.vouches(Time::from_secs(704), Staleness::STRICT));
+        // a head that was reached late is no step of the clock
+        progress.heard(7, Time::from_secs(700), true);
+        assert_eq!(progress.staleness(Time::from_secs(702)), Some(Duration::from_secs(1)));
     }
 
     #[actix_rt::test]

@@ -45,7 +45,7 @@ impl Exchange {
             line.number("log-lag", progress.lag());
             // milliseconds; absent before the log was read to its end for the first time
             if let Some(age) = progress.staleness(now) {
-                line.number("staleness", age.as_millis());
+                line.number("staleness", u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
             }
         });
     }
