@@ -25,7 +25,7 @@ use portcullis_actors::databroker::store::{self, Store};
 use portcullis_actors::databroker::vault::{Revision, Sealed, Shelf, Vault, VaultError};
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::keyring::{Keyring, Purpose};
-use portcullis_config::{IdentityProvider, Secret, Storage};
+use portcullis_config::{IdentityProvider, Secret, Staleness, Storage};
 use portcullis_events::{Aggregate, Context, Envelope, Epoch, Event, EventId, Hash, SessionId, session};
 use serde_json::json;
 use uuid::Uuid;
@@ -322,13 +322,13 @@ async fn an_event_that_cannot_be_read_stops_the_node_and_is_named() {
         let node = Node::start(dir.path()).await;
         let id = session();
         node.open(&hand_over(id, &[]), HOST).await.unwrap();
-        assert!(node.views.progress.vouches(clock::now(), SOON));
+        assert!(node.views.progress.vouches(clock::now(), Staleness::Within(SOON)));
         let revoked = Event::Session(session::Event::Revoked(session::Revoked { reason: "x".into() }));
         let envelope = node.envelope(id, revoked).await;
         let seq = node.append_raw(envelope.aggregate, envelope.id, spoil(envelope)).await;
         let told = stopped(&node).await;
         assert!(told.contains(why) && told.contains(&format!("sequence {seq}")), "{why}: {told}");
-        assert!(!node.views.progress.vouches(clock::now(), SOON), "{why}");
+        assert!(!node.views.progress.vouches(clock::now(), Staleness::Within(SOON)), "{why}");
         assert_eq!(node.views.progress.applied(), seq - 1, "{why}");
     }
 }

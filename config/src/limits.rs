@@ -17,6 +17,15 @@ pub const SECRET_FILE_BYTES: u64 = 64 * 1024;
 /// Deepest path of a `claim/…` criterion.
 pub const CLAIM_DEPTH: usize = 5;
 
+/// How often the configuration file is looked at; it is read when it looks the same twice.
+pub const CONFIG_POLL: Duration = Duration::from_millis(500);
+/// How long compiling a configuration that was read again may take.
+pub const ENFORCE_DEADLINE: Duration = Duration::from_secs(60);
+/// Routes that requests are counted for one by one; those beyond are counted together.
+pub const METRIC_ROUTES: usize = 10_000;
+/// Largest `metrics_basic_auth`, decoded.
+pub const BASIC_AUTH_BYTES: usize = 1024;
+
 /// Largest request head (HTTP/1.1) or header list (HTTP/2).
 pub const REQUEST_HEAD_BYTES: usize = 128 * 1024;
 /// Most header lines in a request.
@@ -147,10 +156,12 @@ pub const ASKS_IN_FLIGHT: usize = 1024;
 pub const SIGN_IN_DEADLINE: Duration = Duration::from_secs(45);
 /// How long a request waits for the log position in its handle.
 pub const READ_YOUR_WRITES: Duration = Duration::from_secs(2);
-/// How often the log's head is asked for.
-pub const HEAD_POLL: Duration = Duration::from_secs(1);
+/// How often the log's head is asked for: several times within [`STRICT_STALENESS`].
+pub const HEAD_POLL: Duration = Duration::from_millis(500);
 /// Without a fresh head for this long, the node says that it is stale.
 pub const HEAD_STALE: Duration = Duration::from_secs(10);
+/// How far the clock may go back between two looks at it before what it said earlier means nothing.
+pub const CLOCK_SET_BACK: Duration = Duration::from_secs(1);
 /// How long a question to the authority of a log or vault may take.
 pub const STORE_REQUEST: Duration = Duration::from_secs(2);
 /// Least and longest pause between two attempts of the same write.
@@ -182,7 +193,7 @@ pub const VALUE_BYTES: usize = 256 * 1024;
 /// How long reading a whole shelf of the vault may take.
 pub const SCAN_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Past this without the log's authority, nobody with a session is served (`max_staleness`).
+/// Past this without the log's authority, nobody with a session is served (the default of `max_staleness`).
 pub const MAX_STALENESS: Duration = Duration::from_secs(5 * 60);
 /// Least time between two notes on the log that a session is in use.
 pub const SEEN_LEAST: Duration = Duration::from_secs(1);
@@ -192,6 +203,8 @@ pub const SEEN_PARTS: u32 = 4;
 pub const SEEN_LOOK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 /// Notes that sessions are in use, under way at once.
 pub const SEEN_IN_FLIGHT: usize = 64;
+/// The same for `max_staleness: strict`, and the least that may be asked for.
+pub const STRICT_STALENESS: Duration = Duration::from_secs(2);
 /// How often ended sessions are swept from the views.
 pub const SWEEP: Duration = Duration::from_secs(60);
 /// Changed and ended sessions that a slow listener may lag behind before it must look at all of its connections.

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use crate::policy::Policy;
-use crate::{Problem, Secret};
+use crate::{Problem, Secret, Staleness};
 
 /// The whole configuration of a process.
 #[derive(Debug, Clone)]
@@ -49,6 +49,12 @@ pub struct Config {
     pub log_level: LogLevel,
     /// `health_check_addr`: `127.0.0.1:28080` by default.
     pub health_check_addr: ListenAddress,
+    /// `metrics_address`: where metrics are told; nowhere by default.
+    pub metrics_address: Option<ListenAddress>,
+    /// `metrics_basic_auth`: `user:password`, decoded; without it everybody who reaches the address may read them.
+    pub metrics_basic_auth: Option<Secret>,
+    /// `max_staleness` (ours): the default for routes, and what our own pages go by; 5 min by default.
+    pub max_staleness: Staleness,
     /// `routes`, in the order in which they are tried (see `reference/03` §3.10 and [`Route::order`]).
     pub routes: Vec<Route>,
     /// What works but should not be left so, each with its place; said once at start.
@@ -196,6 +202,8 @@ pub struct Route {
     pub pass_identity_headers: bool,
     /// `jwt_issuer_format`, or the global default.
     pub jwt_issuer_format: IssuerFormat,
+    /// `max_staleness` (ours), or the global one.
+    pub max_staleness: Staleness,
     /// `policy` and the shorthand keys. No rule at all denies everyone.
     pub policy: Policy,
 }

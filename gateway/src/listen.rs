@@ -75,6 +75,11 @@ impl Open {
         Entered(self.clone())
     }
 
+    /// How many are connected.
+    pub fn count(&self) -> usize {
+        *self.0.borrow()
+    }
+
     /// Waits until nobody is connected.
     pub async fn nobody(&self) {
         // the sender lives in this very value: waiting cannot fail

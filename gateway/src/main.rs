@@ -10,9 +10,11 @@ mod h2;
 mod health;
 mod in_force;
 mod listen;
+mod metrics;
 mod node;
 mod open;
 mod pages;
+mod reload;
 mod serve;
 mod sessions;
 mod socket;
@@ -23,6 +25,7 @@ mod worker;
 
 use std::future::Future;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -77,22 +80,31 @@ fn say(error: &anyhow::Error) {
 #[error("no configuration: name a file with -c FILE or PORTCULLIS_CONFIG, or look around first with `portcullis demo`")]
 struct NoConfiguration;
 
+fn path(file: &ConfigFile) -> Result<&Path> {
+    Ok(file.config.as_ref().ok_or(NoConfiguration)?)
+}
+
 fn load(file: &ConfigFile) -> Result<Config> {
-    let path = file.config.as_ref().ok_or(NoConfiguration)?;
-    Ok(portcullis_config::load(path, &|name| std::env::var(name).ok())?)
+    Ok(reload::ConfigFile::load(path(file)?)?)
 }
 
 fn run(file: &ConfigFile) -> Result<()> {
-    let config = load(file)?;
-    telemetry::init(config.log_level);
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
-    let data_dir = state_dir::default_dir()?;
+    let path = path(file)?.to_owned();
     in_system(async move {
+        // before it is read: what changes from now on is seen
+        let file = reload::ConfigFile::new(path.clone())?;
+        let config = reload::ConfigFile::load(&path)?;
+        telemetry::init(config.log_level);
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        let data_dir = state_dir::default_dir()?;
         let mut signals = Signals::new()?;
         let listener = listen::bind(&config.address).context("address")?;
-        let node = Node::start(config, &data_dir, listener).await?;
+        let mut node = Node::start(config, &data_dir, listener).await?;
+        if let Some(reload) = node.reload() {
+            actix_rt::spawn(file.follow(reload));
+        }
         until_told(node, &mut signals).await
     })
 }

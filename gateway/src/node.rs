@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use actix::{Actor, Addr};
+use actix::{Actor, Addr, Recipient};
 use actix_rt::{Arbiter, ArbiterHandle};
 use actix_server::ServerHandle;
 use anyhow::{Context, Result, anyhow};
@@ -15,7 +15,9 @@ use portcullis_actors::authenticate::back_channel::{BackChannel, Deliver, Tools 
 use portcullis_actors::authenticate::provider::{Begin, EndSession, Provider, Redeem, VerifyLogout};
 use portcullis_actors::authenticate::provider_id;
 use portcullis_actors::authenticate::sign_in::{Arrive, Leave, Return, SignIn, Tools as SignInTools};
+use portcullis_actors::authorize::authorizer::{Authorizer, Compiled, Enforce};
 use portcullis_actors::authorize::decision_log::{DecisionLog, LineSink};
+use portcullis_actors::clock;
 use portcullis_actors::databroker::attendance::Attendance;
 use portcullis_actors::databroker::broker::{Broker, End, Open, StandingOf, Tools as BrokerTools};
 use portcullis_actors::databroker::data_keys::DataKeys;
@@ -39,6 +41,9 @@ use crate::forward::Trust;
 use crate::health::{self, Vitals};
 use crate::in_force::InForce;
 use crate::listen::{self, Speech, Stage};
+use crate::metrics::tally::Totals;
+use crate::metrics::{self, Measures};
+use crate::reload::Reload;
 use crate::state_dir;
 use crate::tls;
 use crate::worker::Blueprint;
@@ -52,6 +57,8 @@ pub struct Node {
     journal: Addr<Journal>,
     gateway: ServerHandle,
     health: ServerHandle,
+    metrics: Option<ServerHandle>,
+    reload: Option<Reload>,
     arbiters: Vec<Arbiter>,
     fallen: mpsc::Receiver<&'static str>,
 }
@@ -66,16 +73,19 @@ impl Node {
         let tls = (!config.insecure_server).then(|| tls::server_config(&config.certificates)).transpose()?;
         let keys = Keys::of(&config, data_dir)?;
         let health_listener = listen::bind(&config.health_check_addr).context("health_check_addr")?;
+        let metrics_listener =
+            config.metrics_address.as_ref().map(listen::bind).transpose().context("metrics_address")?;
         let (address, health_address) = (listener.local_addr()?, health_listener.local_addr()?);
         let store = store::open(&config.storage, data_dir).await?;
 
         let views = Arc::new(Views::with_idle_timeout(config.session_idle_timeout));
-        let in_force = InForce::new(&config);
+        let in_force = InForce::new(Compiled::of(Arc::clone(&config)));
+        views.metrics.in_force(clock::now());
         let vitals = Arc::new(Vitals {
             views: Arc::clone(&views),
             listening: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            revision: in_force.now().revision.clone(),
+            in_force: Arc::clone(&in_force),
         });
         let health = health::start(health_listener, Arc::clone(&vitals))?;
         tracing::info!("health on http://{health_address}");
@@ -86,8 +96,26 @@ impl Node {
         let lines = start_decision_log(&mut arbiters, &fall);
         let databroker = start_databroker(&mut arbiters, &fall, &config, store, &views, &keys).await?;
         let authenticate = start_authenticate(&mut arbiters, &fall, &config, &keys, &databroker).await?;
+        let authorizer = start_authorize(&mut arbiters, &fall, &in_force);
         let connections = Connections::default();
         start_proxy(&mut arbiters, &fall, &connections, &views);
+
+        let (open, totals) = (listen::Open::default(), Totals::default());
+        let measures = Measures {
+            views: Arc::clone(&views),
+            in_force: Arc::clone(&in_force),
+            connections: connections.clone(),
+            open: open.clone(),
+            totals: totals.clone(),
+        };
+        let metrics = match metrics_listener {
+            Some(listener) => {
+                tracing::info!("metrics on http://{}", listener.local_addr()?);
+                Some(metrics::start(listener, measures, config.metrics_basic_auth.clone())?)
+            }
+            None => None,
+        };
+        let reload = Some(Reload { started: Arc::clone(&config), authorizer, views: Arc::clone(&views) });
 
         let blueprint = Blueprint {
             idp: provider_id(&config.idp).into(),
@@ -99,6 +127,7 @@ impl Node {
             assertion_keys: Arc::new(keys.assertion),
             trust: Trust::of_system()?,
             lines,
+            totals,
             open: databroker.open,
             end: databroker.end,
             arrive: authenticate.arrive,
@@ -108,14 +137,19 @@ impl Node {
             config,
         };
         let (stage, staged) = watch::channel(Stage::Serving);
-        let open = listen::Open::default();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         let speech = Speech { tls, stage: staged, open: open.clone() };
         let gateway = listen::start(listener, speech, blueprint, workers)?;
         vitals.listening.store(true, Ordering::Release);
         tracing::info!("listening on {scheme}://{address}");
-        Ok(Self { vitals, stage, open, connections, journal: databroker.journal, gateway, health, arbiters, fallen })
+        let journal = databroker.journal;
+        Ok(Self { vitals, stage, open, connections, journal, gateway, health, metrics, reload, arbiters, fallen })
+    }
+
+    /// What it takes to bring another configuration into force; for one taker.
+    pub fn reload(&mut self) -> Option<Reload> {
+        self.reload.take()
     }
 
     /// Waits until a component falls that the node cannot do without; its name.
@@ -150,6 +184,9 @@ impl Node {
                 let _ = ended.send(());
             });
             let _ = tokio::time::timeout_at(deadline, end).await;
+        }
+        if let Some(metrics) = self.metrics {
+            metrics.stop(false).await;
         }
         self.health.stop(false).await;
     }
@@ -322,6 +359,17 @@ async fn start_authenticate(
         });
     });
     making.await.map_err(|_| anyhow!("authenticate did not start"))
+}
+
+fn start_authorize(
+    arbiters: &mut Vec<Arbiter>,
+    fall: &mpsc::Sender<&'static str>,
+    in_force: &Arc<InForce>,
+) -> Recipient<Enforce> {
+    let in_force = Arc::clone(in_force);
+    let handle = arbiter(arbiters, fall, "authorize");
+    let publish = move |compiled| in_force.publish(compiled);
+    Authorizer::start_in_arbiter(&handle, move |_| Authorizer::new(publish)).recipient()
 }
 
 fn start_proxy(

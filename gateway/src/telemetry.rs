@@ -20,6 +20,8 @@ use portcullis_config::{LogLevel, Route};
 use portcullis_events::Time;
 use tracing_subscriber::EnvFilter;
 
+use crate::metrics::tally::Tally;
+
 /// Begins the process log on stderr.
 pub fn init(level: LogLevel) {
     let level = match level {
@@ -52,14 +54,15 @@ fn empty_batch() -> Vec<u8> {
 /// The request log of one worker.
 pub struct RequestLog {
     sink: LineSink,
+    tally: Tally,
     pending: RefCell<Vec<u8>>,
     stamp: RefCell<Stamp>,
 }
 
 impl RequestLog {
-    /// A log that hands its lines to `sink`.
-    pub fn new(sink: LineSink) -> Rc<Self> {
-        Rc::new(Self { sink, pending: RefCell::new(empty_batch()), stamp: RefCell::default() })
+    /// A log that hands its lines to `sink` and counts what they say in `tally`.
+    pub fn new(sink: LineSink, tally: Tally) -> Rc<Self> {
+        Rc::new(Self { sink, tally, pending: RefCell::new(empty_batch()), stamp: RefCell::default() })
     }
 
     /// Adds one line, written by `write` into the object that is begun here.
@@ -75,6 +78,11 @@ impl RequestLog {
         if full {
             self.flush();
         }
+    }
+
+    /// What the lines add up to.
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Hands over what was collected.
@@ -273,6 +281,8 @@ impl AccessRecord {
 impl Drop for AccessRecord {
     fn drop(&mut self) {
         let (request, headers) = (self.line.request.as_deref(), self.line.request.as_deref().map(Canonical::headers));
+        let took = self.began.elapsed();
+        self.log.tally.answered(self.route.as_deref(), self.status, took);
         self.log.line("http-request", |line| {
             line.text("request-id", &self.line.request_id);
             line.text("method", self.line.method.as_ref().map_or("", http::Method::as_str));
@@ -283,7 +293,7 @@ impl Drop for AccessRecord {
             let cut = self.leash.as_ref().and_then(|leash| leash.why());
             line.text("response-code-details", cut.map_or(self.detail, Cut::detail));
             line.number("size", self.bytes);
-            line.number("duration", self.began.elapsed().as_secs_f64());
+            line.number("duration", took.as_secs_f64());
             line.text("upstream-cluster", self.route.as_ref().map_or("", |route| route.id.as_str()));
             let referer = headers.and_then(|headers| headers.get(REFERER));
             line.text("referer", &referer.map(without_query).unwrap_or_default());

@@ -24,6 +24,7 @@ use portcullis_config::limits::RECONSIDER;
 use crate::forward::budget::Budgets;
 use crate::forward::{Pool, Trust};
 use crate::in_force::InForce;
+use crate::metrics::tally::{Tally, Totals};
 use crate::open::Exchanges;
 use crate::pages::{Desk, Pages};
 use crate::telemetry::RequestLog;
@@ -51,6 +52,8 @@ pub struct Blueprint {
     pub trust: Trust,
     /// Where request lines go.
     pub lines: LineSink,
+    /// Where what is counted goes.
+    pub totals: Totals,
     /// databroker.
     pub open: Port<Open>,
     /// databroker.
@@ -89,7 +92,7 @@ pub struct Worker {
     pub budgets: Rc<Budgets>,
 }
 
-/// How often a worker hands over its log lines and looks after its connections.
+/// How often a worker hands over its log lines and what it counted, and looks after its connections.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
 
 impl Worker {
@@ -105,8 +108,8 @@ impl Worker {
             blueprint: blueprint.clone(),
         });
         let worker = Rc::new(Self {
-            pool: Pool::new(blueprint.trust.clone()),
-            log: RequestLog::new(blueprint.lines.clone()),
+            pool: Pool::new(blueprint.trust.clone(), Arc::clone(&blueprint.views.metrics.upstream_connections)),
+            log: RequestLog::new(blueprint.lines.clone(), Tally::new(blueprint.totals.clone())),
             pages: Pages::build(Rc::clone(&desk)).await?,
             desk,
             assertions: AssertionCache::default(),
@@ -133,6 +136,7 @@ impl Worker {
                     _ = tick.tick() => {
                         let Some(worker) = kept.upgrade() else { return };
                         worker.log.flush();
+                        worker.log.tally().flush();
                         worker.pool.sweep();
                         worker.sweep();
                     }

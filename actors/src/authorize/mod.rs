@@ -4,6 +4,7 @@
 //! [`Permit`] or a refusal for the request; [`identity`] makes the headers that a permit carries to the upstream.
 
 pub mod assertion;
+pub mod authorizer;
 mod claim;
 mod criterion;
 mod decision;

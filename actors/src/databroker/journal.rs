@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
 use portcullis_config::limits::{COMMAND_DEADLINE, JOURNAL_ATTEMPTS, JOURNAL_IN_FLIGHT};
@@ -175,15 +176,35 @@ impl Inner {
             let hash = Hash::of(&body);
             let expected = tip.map_or(Expected::NoStream, |tip| Expected::Seq(tip.seq));
             let record = NewRecord { aggregate: append.aggregate, expected, id: envelope.id, body };
-            match self.log.append(record).await {
+            match self.write(record).await {
                 Ok(seq) => tip = Some(Tip { seq, hash }),
                 Err(AppendError::Conflict { actual }) => return Ok(Attempt::Lost { actual }),
                 Err(error) => return Err(JournalError::Unavailable(error.to_string())),
             }
         }
         let seq = tip.map_or(0, |tip| tip.seq);
+        let acknowledged = Instant::now();
         self.read_back(seq).await?;
+        if seq > known.tip.map_or(0, |tip| tip.seq) {
+            self.views.metrics.read_back_time.observe(acknowledged.elapsed());
+        }
         Ok(Attempt::Done(Appended { seq }))
+    }
+
+    async fn write(&self, record: NewRecord) -> Result<u64, AppendError> {
+        let began = Instant::now();
+        let written = self.log.append(record).await;
+        let metrics = &self.views.metrics;
+        match &written {
+            Ok(_) => {
+                metrics.append_time.observe(began.elapsed());
+                metrics.appends.stored.increment();
+            }
+            Err(AppendError::Conflict { .. }) => metrics.appends.conflict.increment(),
+            Err(AppendError::Unavailable(_)) => metrics.appends.unavailable.increment(),
+            Err(AppendError::Refused(_)) => metrics.appends.refused.increment(),
+        }
+        written
     }
 
     fn envelope(

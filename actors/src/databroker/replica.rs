@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResponse, WrapFuture};
 use futures_util::StreamExt;
@@ -169,6 +169,7 @@ impl Inner {
     }
 
     async fn apply(&self, record: Record) -> Result<(), String> {
+        let began = Instant::now();
         if record.seq <= self.fold.borrow().applied() {
             return Ok(());
         }
@@ -182,6 +183,7 @@ impl Inner {
             self.project(&envelope, record.seq).await;
         }
         self.views.progress.set_applied(record.seq);
+        self.views.metrics.apply_time.observe(began.elapsed());
         Ok(())
     }
 
@@ -233,7 +235,10 @@ impl Inner {
             // seen elsewhere after it was forgotten here, and too long ago
             session::State::Open(open) if open.is_over(clock::now(), self.idle_timeout()) => {}
             session::State::Open(open) => self.open(id, &open, seq).await,
-            session::State::Ended | session::State::Absent => self.views.end(id),
+            session::State::Ended | session::State::Absent => {
+                self.views.end(id);
+                self.views.metrics.revocation_time.observe(clock::now().since(envelope.time));
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 
 use super::activity::{Activity, Idle};
 use super::progress::Progress;
+use crate::metrics::Metrics;
 
 /// A session that is open, with what its person is known by. Ended sessions are not in the view.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +61,8 @@ pub struct Views {
     sessions: papaya::HashMap<SessionId, Arc<SessionView>>,
     /// How far they have come.
     pub progress: Progress,
+    /// What this node counts and measures.
+    pub metrics: Metrics,
     /// The bound on idleness, if there is one.
     idle: Option<Idle>,
     /// Sessions that were in use here since the log was last told.
@@ -72,6 +75,7 @@ impl Default for Views {
         Self {
             sessions: papaya::HashMap::new(),
             progress: Progress::default(),
+            metrics: Metrics::default(),
             idle: None,
             owed: papaya::HashMap::new(),
             changes: broadcast::Sender::new(ENDED_BACKLOG),

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use portcullis_config::{IssuerFormat, LogLevel, SameSite, Secret, Storage};
+use portcullis_config::{IssuerFormat, LogLevel, SameSite, Secret, Staleness, Storage};
 
 use crate::{LEAST, SECRET, problems, with};
 
@@ -21,6 +21,8 @@ fn absent_keys_have_pomeriums_defaults() {
     let config = with("").unwrap();
     assert_eq!(config.address.to_string(), ":443");
     assert_eq!(config.health_check_addr.to_string(), "127.0.0.1:28080");
+    assert_eq!((config.metrics_address, config.metrics_basic_auth), (None, None));
+    assert_eq!(config.max_staleness, Staleness::Within(Duration::from_secs(300)));
     assert_eq!(config.cookie.name, "_pomerium");
     assert_eq!(config.cookie.domain, None);
     assert!(config.cookie.http_only);
@@ -226,6 +228,44 @@ fn an_idle_timeout_is_long_enough_to_be_kept_on_the_log() {
         );
     }
     assert_eq!(problems("session_idle_timeout: 30\n").len(), 1);
+}
+
+#[test]
+fn staleness_is_strict_a_duration_or_unbounded() {
+    let bound = |text: &str| with(&format!("max_staleness: {text}\n")).unwrap().max_staleness;
+    assert_eq!(bound("strict"), Staleness::Within(Duration::from_secs(2)));
+    assert_eq!(bound("2s"), Staleness::STRICT);
+    assert_eq!(bound("1h30m"), Staleness::Within(Duration::from_secs(5400)));
+    assert_eq!(bound("unbounded"), Staleness::Unbounded);
+    for wrong in ["1999ms", "0", "-5s", "300", "forever", "true", "[strict]", "{a: b}"] {
+        let said = problems(&format!("max_staleness: {wrong}\n"));
+        assert!(matches!(said.as_slice(), [one] if one.starts_with("1 max_staleness: ")), "{wrong}: {said:?}");
+    }
+    let warned = with("max_staleness: unbounded\n").unwrap().warnings;
+    assert!(warned.iter().any(|warning| warning.key == "max_staleness"));
+}
+
+#[test]
+fn metrics_are_told_where_and_to_whom_the_file_says() {
+    let config = with("metrics_address: 127.0.0.1:9090\nmetrics_basic_auth: c2NyYXBlcjpodW50ZXIy\n").unwrap();
+    assert_eq!(config.metrics_address.unwrap().to_string(), "127.0.0.1:9090");
+    assert_eq!(config.metrics_basic_auth, Some(Secret::new("scraper:hunter2")));
+    assert!(!config.warnings.iter().any(|warning| warning.key.starts_with("metrics")));
+    for wrong in ["hunter2", "'%%%'", "c2NyYXBlcg==", "c2NyYXBlcjo="] {
+        let said = problems(&format!("metrics_address: 127.0.0.1:9090\nmetrics_basic_auth: {wrong}\n"));
+        assert!(said[0].starts_with("2 metrics_basic_auth: "), "{wrong}: {said:?}");
+    }
+    assert_eq!(
+        problems("metrics_certificate_file: /x\n")[0],
+        "1 metrics_certificate_file: not supported by this version; remove it"
+    );
+    let warned = |more: &str| {
+        let warnings = with(more).unwrap().warnings;
+        warnings.into_iter().map(|warning| warning.key).find(|key| key.starts_with("metrics"))
+    };
+    assert_eq!(warned("metrics_address: ':9090'\n").as_deref(), Some("metrics_address"));
+    assert_eq!(warned("metrics_address: 127.0.0.1:9090\n"), None);
+    assert_eq!(warned("metrics_basic_auth: YTpi\n").as_deref(), Some("metrics_basic_auth"));
 }
 
 #[test]

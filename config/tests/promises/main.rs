@@ -11,6 +11,7 @@ mod environment;
 mod keys;
 mod policy;
 mod problems;
+mod reload;
 mod routes;
 mod samples;
 

@@ -94,7 +94,7 @@ impl Drop for Share {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use portcullis_config::{From, IssuerFormat, PathMatcher, policy::Policy};
+    use portcullis_config::{From, IssuerFormat, PathMatcher, Staleness, policy::Policy};
     use uuid::Uuid;
 
     use super::*;
@@ -117,6 +117,7 @@ mod tests {
             tls_skip_verify: false,
             pass_identity_headers: true,
             jwt_issuer_format: IssuerFormat::HostOnly,
+            max_staleness: Staleness::default(),
             policy: Policy { rules: vec![] },
         })
     }

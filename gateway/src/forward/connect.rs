@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use portcullis_actors::metrics::{Counted, Gauge};
 use portcullis_config::limits::{UPSTREAM_CONNECT, UPSTREAM_HEADERS};
 use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -121,22 +122,22 @@ impl Drop for Connection {
     }
 }
 
-/// Connects, and drives the connection on this worker until it closes.
+/// Connects, and drives the connection on this worker until it closes; until then it is counted in `open`.
 ///
 /// # Errors
 /// [`ConnectError`].
-pub async fn connect(endpoint: &Endpoint, trust: &Trust) -> Result<Connection, ConnectError> {
+pub async fn connect(endpoint: &Endpoint, trust: &Trust, open: &Arc<Gauge>) -> Result<Connection, ConnectError> {
     let connecting = async {
         let tcp = TcpStream::connect((connect_host(&endpoint.host), endpoint.port)).await?;
         let tcp = socket::ready(tcp);
         if !endpoint.tls {
-            return handshake(tcp).await;
+            return handshake(tcp, open.enter()).await;
         }
         let config = if endpoint.skip_verify { &trust.any } else { &trust.verified };
         let name = ServerName::try_from(endpoint.host.trim_matches(['[', ']']).to_owned());
         let name = name.map_err(|_| ConnectError::Name)?;
         let tls = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await.map_err(ConnectError::Tls)?;
-        handshake(tls).await
+        handshake(tls, open.enter()).await
     };
     tokio::time::timeout(UPSTREAM_CONNECT, connecting).await.map_err(|_| ConnectError::Late)?
 }
@@ -146,7 +147,7 @@ fn connect_host(host: &str) -> &str {
     if host == "localhost" || host.ends_with(".localhost") { "127.0.0.1" } else { host.trim_matches(['[', ']']) }
 }
 
-async fn handshake<T>(stream: T) -> Result<Connection, ConnectError>
+async fn handshake<T>(stream: T, counted: Counted) -> Result<Connection, ConnectError>
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
@@ -155,6 +156,7 @@ where
     let (head, headers) = UPSTREAM_HEADERS;
     let (sender, connection) = http1::Builder::new().max_buf_size(head).max_headers(headers).handshake(io).await?;
     let driver = actix_rt::spawn(async move {
+        let _counted = counted;
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "an upstream connection ended");
         }

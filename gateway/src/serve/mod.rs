@@ -14,6 +14,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
+use portcullis_actors::authenticate::identify::CannotSay;
 use portcullis_actors::authorize::{self, Permit, RefusalKind};
 use portcullis_actors::clock;
 use portcullis_actors::proxy::exchanges::Heard;
@@ -34,8 +35,9 @@ use crate::forward::outgoing::{Maker, NotPassed};
 use crate::forward::{self, UpstreamFault};
 use crate::in_force::Rules;
 use crate::listen::Facts;
+use crate::metrics::tally::Decided;
 use crate::pages::bridge::Own;
-use crate::pages::desk::{CANNOT_SAY, UNAVAILABLE};
+use crate::pages::desk::{UNAVAILABLE, cannot_say};
 use crate::telemetry::{AccessRecord, RequestLine};
 use crate::worker::Worker;
 
@@ -184,11 +186,11 @@ impl Exchange {
         let desk = &self.worker.desk;
         let presented = Presented::of(&self.request, &desk.cookie().name);
         let identified = match &presented {
-            Some(presented) => desk.identify(&self.request, presented, now).await,
+            Some(presented) => desk.identify(&self.request, presented, now, route.max_staleness).await,
             None => Ok(None),
         };
         // a node that cannot say who is calling treats the caller as nobody, and says so where somebody is needed
-        let (caller, cannot_say) = match identified {
+        let (caller, unknown) = match identified {
             Ok(caller) => (caller, None),
             Err(reason) => (None, Some(reason)),
         };
@@ -196,15 +198,28 @@ impl Exchange {
             caller.as_ref().map(|caller| (caller.session().id, caller.session().person, caller.session().seq));
         let (decision, outcome) =
             authorize::authorize(&rules.policies, index, Arc::clone(&route), Rc::clone(&self.request), caller);
-        self.record(&decision, rules, &route, session);
+        self.record(&decision, rules, &route, session, now);
+        let tally = self.worker.log.tally();
         let refusal = match outcome {
-            Ok(permit) => return self.pass(permit, route, body, upgrade, now).await,
+            Ok(permit) => {
+                tally.decided(Decided::Allowed);
+                return self.pass(permit, route, body, upgrade, now).await;
+            }
             Err(refusal) => refusal,
         };
-        match (refusal, cannot_say) {
+        tally.decided(match (refusal, unknown) {
+            (RefusalKind::SignIn, Some(_)) => Decided::Unavailable,
+            (RefusalKind::SignIn, None) => Decided::SignIn,
+            (RefusalKind::Denied | RefusalKind::NotFound, _) => Decided::Denied,
+        });
+        match (refusal, unknown) {
             (RefusalKind::SignIn, Some(reason)) => {
                 tracing::warn!(request = %self.request_id, %reason, "a session cannot be vouched for");
-                self.refuse(CANNOT_SAY, "session_unknown", Some(route))
+                let detail = match reason {
+                    CannotSay::Stale => "stale",
+                    CannotSay::Unread | CannotSay::Behind => "session_unknown",
+                };
+                self.refuse(cannot_say(reason), detail, Some(route))
             }
             (RefusalKind::SignIn, None) => {
                 let by_browser = presented.is_none_or(|presented| matches!(presented.source, Source::Cookie));
