@@ -29,7 +29,7 @@ use portcullis_actors::databroker::store::{self, Store};
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::keyring::assertion::AssertionKeys;
 use portcullis_actors::keyring::{Keyring, Purpose};
-use portcullis_actors::proxy::connections::{Connections, Cutter};
+use portcullis_actors::proxy::connections::{Connections, Cutter, Scope};
 use portcullis_config::limits::{
     ASKS_IN_FLIGHT, CLOSE, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_SIGN_IN, IDP_TIMEOUT, LAST_LINES,
     LOGOUT_DEADLINE, SIGN_IN_DEADLINE,
@@ -96,8 +96,8 @@ impl Node {
         let lines = start_decision_log(&mut arbiters, &fall);
         let databroker = start_databroker(&mut arbiters, &fall, &config, store, &views, &keys).await?;
         let authenticate = start_authenticate(&mut arbiters, &fall, &config, &keys, &databroker).await?;
-        let authorizer = start_authorize(&mut arbiters, &fall, &in_force);
         let connections = Connections::default();
+        let authorizer = start_authorize(&mut arbiters, &fall, &in_force, &connections);
         start_proxy(&mut arbiters, &fall, &connections, &views);
 
         let (open, totals) = (listen::Open::default(), Totals::default());
@@ -365,10 +365,15 @@ fn start_authorize(
     arbiters: &mut Vec<Arbiter>,
     fall: &mpsc::Sender<&'static str>,
     in_force: &Arc<InForce>,
+    connections: &Connections,
 ) -> Recipient<Enforce> {
-    let in_force = Arc::clone(in_force);
+    let (in_force, connections) = (Arc::clone(in_force), connections.clone());
     let handle = arbiter(arbiters, fall, "authorize");
-    let publish = move |compiled| in_force.publish(compiled);
+    let publish = move |compiled| {
+        in_force.publish(compiled);
+        // what is open was permitted by the rules of before
+        connections.reconsider(Scope::All);
+    };
     Authorizer::start_in_arbiter(&handle, move |_| Authorizer::new(publish)).recipient()
 }
 
