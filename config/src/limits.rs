@@ -52,10 +52,11 @@ pub const OWN_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CUT_GRACE: Duration = Duration::from_secs(1);
 /// How often everything open is asked about without a word: whatever was not said, or comes with time, is found then.
 pub const RECONSIDER: Duration = Duration::from_secs(10);
-/// How long a WebSocket that is cut may take for the frame that says so.
-pub const LAST_FRAME: Duration = Duration::from_millis(100);
-/// How long a peer may take nothing of what lies ready for it.
-pub const WRITE_STALL: Duration = Duration::from_secs(60);
+/// How long the client of a WebSocket that is cut may take for the frame that says so.
+pub const LAST_FRAME: Duration = Duration::from_millis(500);
+/// How long a peer may take nothing of what lies ready for it. A slow one takes it in large pieces, as the system's
+/// buffers drain.
+pub const WRITE_STALL: Duration = Duration::from_secs(120);
 /// When a silent TCP connection is probed, how often then, and how many probes may fail.
 pub const TCP_PROBE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 3);
 /// How long a tunnel may stay open of which one side has ended.

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 /// Far longer than anything here takes: a deadline, not a measure.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 /// More than every buffer on the way takes.
 const MUCH: u64 = 512 * 1024 * 1024;
 
@@ -136,7 +136,7 @@ async fn what_belongs_to_others_and_to_nobody_stays_open() -> Result<()> {
 async fn what_is_open_when_a_session_reaches_its_own_end_is_closed() -> Result<()> {
     let world = World::new(BINARY).await?;
     let mut config = world.config();
-    config.set("cookie_expire", "4s");
+    config.set("cookie_expire", "8s");
     let gateway = world.launcher.run(&config.text()).await?;
     let alice = world.visitor(&gateway).await?;
     sign_in(&alice, APP, "alice").await?;

@@ -52,8 +52,9 @@ impl Tunnel {
                 why = leash.is_cut() => Some(why),
             };
             record.add_bytes(client.written);
+            // what follows is a courtesy: the exchange has ended, and is written down as it did
+            drop((upstream, ticket, record));
             if let Some(why) = cut {
-                drop(upstream);
                 let _ = tokio::time::timeout(LAST_FRAME, client.say(why)).await;
             }
         });
@@ -91,12 +92,17 @@ impl<T: AsyncWrite + Unpin> Side<T> {
         Self { stream, half: Rc::clone(half), frames: Frames::default(), written: 0 }
     }
 
-    async fn say(&mut self, why: Cut) -> io::Result<()> {
+    /// Says why it ends, and waits for the other side to end as well: who closes while something still comes makes the
+    /// system throw away what is on its way (RFC 6455 §7.1.1).
+    async fn say(&mut self, why: Cut) -> io::Result<()>
+    where
+        T: AsyncRead,
+    {
         if self.frames.is_between() {
             self.stream.write_all(&close(why)).await?;
-            self.stream.flush().await?;
         }
-        self.stream.shutdown().await
+        self.stream.shutdown().await?;
+        tokio::io::copy(&mut self.stream, &mut tokio::io::sink()).await.map(drop)
     }
 }
 
@@ -165,9 +171,16 @@ mod tests {
         for (passed, expected) in [(&b"\x81\x02ok"[..], &b"\x88\x02\x03\xf0"[..]), (b"\x81\x05ok", b"")] {
             let (mut browser, mut client, _upstream, _server) = tunnel();
             client.write_all(passed).await.unwrap();
-            client.say(Cut::PermitLost).await.unwrap();
-            let mut heard = Vec::new();
-            browser.read_to_end(&mut heard).await.unwrap();
+            let hearing = async {
+                // what is still on its way is forgotten
+                browser.write_all(b"more").await.unwrap();
+                let mut heard = Vec::new();
+                browser.read_to_end(&mut heard).await.unwrap();
+                drop(browser);
+                heard
+            };
+            let (said, heard) = join(client.say(Cut::PermitLost), hearing).await;
+            said.unwrap();
             assert_eq!(heard, [passed, expected].concat());
         }
     }
