@@ -15,6 +15,7 @@ mod keys;
 pub mod limits;
 mod load;
 mod model;
+mod nats;
 mod node;
 mod order;
 pub mod policy;

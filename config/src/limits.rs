@@ -123,6 +123,8 @@ pub const STORE_REQUEST: Duration = Duration::from_secs(2);
 pub const APPEND_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 /// Least and longest pause between two attempts to reach a server.
 pub const RECONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How long a denial of the server explains why something does not come.
+pub const OBJECTION_FRESH: Duration = Duration::from_secs(5);
 /// How often a silent server is asked for a sign of life; two that fail end the connection.
 pub const SERVER_PING: Duration = Duration::from_secs(5);
 /// Writes to a file that share one commit.

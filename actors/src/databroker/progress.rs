@@ -162,6 +162,10 @@ impl Progress {
     }
 
     pub(super) fn set_applied(&self, seq: u64) {
+        // what comes, comes from a log that is not away
+        if self.away.load().is_some() {
+            self.away.store(None);
+        }
         self.applied.send_replace(seq);
     }
 
@@ -169,8 +173,8 @@ impl Progress {
     /// not reached proves nothing: a revocation may lie before it.
     pub(super) fn heard(&self, head: u64, at: Time, caught_up: bool) {
         self.head.store(head, Ordering::Release);
-        self.away.store(None);
         if caught_up {
+            self.away.store(None);
             self.current_at.fetch_max(at.millis(), Ordering::AcqRel);
             self.caught_up.store(true, Ordering::Release);
         }

@@ -186,7 +186,7 @@ impl Tail {
         self.restarts = self.restarts.saturating_add(1);
         // the reason may be the log itself
         self.poll_at = self.poll_at.min(Instant::now() + TAIL_CONFIRM);
-        None
+        self.stream.nats().objections().lately().map(Tailed::Away)
     }
 
     /// A consumer from where we stand.
