@@ -1,5 +1,7 @@
 //! The JetStream log keeps the contract on a real server, and what only a server can suffer.
 
+mod cluster;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! The JetStream vault keeps the contract on a real server, beside other clients of its buckets.
 
+mod cluster;
+
 use std::path::Path;
 use std::sync::Arc;
 
