@@ -117,6 +117,12 @@ pub const READ_YOUR_WRITES: Duration = Duration::from_secs(2);
 pub const HEAD_POLL: Duration = Duration::from_secs(1);
 /// Without a fresh head for this long, the node says that it is stale.
 pub const HEAD_STALE: Duration = Duration::from_secs(10);
+/// A leader that has not heard from more than half of its stream's replicas for this long proves nothing: another one
+/// may have been elected. (Servers give each other a sign of life every second.)
+pub const QUORUM_HEARD: Duration = Duration::from_secs(3);
+/// Questions in a row that may go without a good answer before another server is tried: this one may be cut off from
+/// the others.
+pub const SERVER_PATIENCE: u32 = 3;
 /// How long a question to the authority of a log or vault may take.
 pub const STORE_REQUEST: Duration = Duration::from_secs(2);
 /// Least and longest pause between two attempts of the same write.

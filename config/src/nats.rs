@@ -135,7 +135,8 @@ fn login(top: &Fields<'_>, given: Option<(&Given<'_>, &Servers)>) -> Option<Opti
 fn credentials(node: &Node<'_>) -> Option<Secret> {
     let text = files::secret_file(node)?;
     if !text.contains("-----BEGIN NATS USER JWT-----") || seed(&text).is_none() {
-        return node.refuse("names a file without a user's JWT and seed", "a .creds file as `nsc generate creds` makes it");
+        return node
+            .refuse("names a file without a user's JWT and seed", "a .creds file as `nsc generate creds` makes it");
     }
     Some(Secret::new(text.as_bytes().to_vec()))
 }
@@ -161,13 +162,18 @@ fn tls(top: &Fields<'_>) -> Option<NatsTls> {
     let ca = top.get("databroker_storage_ca_file");
     let (cert, key) = (top.get("databroker_storage_cert_file"), top.get("databroker_storage_key_file"));
     let skip_verify = global::flag(top, "databroker_storage_tls_skip_verify", false);
-    for (one, other, name) in [(&cert, &key, "databroker_storage_key_file"), (&key, &cert, "databroker_storage_cert_file")] {
+    for (one, other, name) in
+        [(&cert, &key, "databroker_storage_key_file"), (&key, &cert, "databroker_storage_cert_file")]
+    {
         if let Some(node) = one.as_ref().filter(|_| other.is_none()) {
             node.wrong(&format!("is given without {name}"), "give both");
         }
     }
     if let Some(node) = top.get("databroker_storage_tls_skip_verify").filter(|_| skip_verify) {
-        node.warn("lets anyone between here and the servers read the log and write to it", "give databroker_storage_ca_file");
+        node.warn(
+            "lets anyone between here and the servers read the log and write to it",
+            "give databroker_storage_ca_file",
+        );
     }
     let is_given = ca.is_some() || cert.is_some() || key.is_some() || skip_verify;
     let client = cert.as_ref().and_then(files::readable).zip(key.as_ref().and_then(files::readable));

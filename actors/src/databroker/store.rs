@@ -158,7 +158,11 @@ mod tests {
     #[actix::test]
     async fn an_address_that_is_none_is_named_without_its_password() {
         let url = "http://user:hunter2@example.com".parse().unwrap();
-        let error = open(&Storage::Nats(NatsStorage::at(vec![url])), Path::new("/nonexistent")).await.err().unwrap().to_string();
+        let error = open(&Storage::Nats(NatsStorage::at(vec![url])), Path::new("/nonexistent"))
+            .await
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("example.com") && !error.contains("hunter2"), "{error}");
     }
 }

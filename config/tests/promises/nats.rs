@@ -136,7 +136,8 @@ fn streams_lie_on_one_three_or_five_servers() {
 
 #[test]
 fn what_concerns_nats_has_no_meaning_elsewhere() {
-    for key in ["databroker_storage_replicas: 3", "databroker_storage_ca_file: /x", "databroker_storage_nkey_file: /x"] {
+    for key in ["databroker_storage_replicas: 3", "databroker_storage_ca_file: /x", "databroker_storage_nkey_file: /x"]
+    {
         let said = portcullis_config::parse("f", &format!("{LEAST}{key}\n"), &|_| None).unwrap_err().to_string();
         assert!(said.contains("has no meaning without databroker_storage_type: nats"), "{said}");
     }

@@ -170,13 +170,15 @@ impl NatsCluster {
     }
 
     async fn client_of(&self, user: Option<&str>) -> Result<async_nats::Client> {
-        let mut options = async_nats::ConnectOptions::new().connection_timeout(QUESTION).request_timeout(Some(QUESTION));
+        let mut options =
+            async_nats::ConnectOptions::new().connection_timeout(QUESTION).request_timeout(Some(QUESTION));
         if let Some(user) = user {
             options = options.user_and_password(user.to_owned(), user.to_owned());
         }
         let running = self.servers.iter().filter(|server| server.process.is_some());
         let addresses: Vec<_> = running.map(|server| format!("nats://127.0.0.1:{}", server.port)).collect();
-        let addresses: Result<Vec<async_nats::ServerAddr>, _> = addresses.iter().map(|address| address.parse()).collect();
+        let addresses: Result<Vec<async_nats::ServerAddr>, _> =
+            addresses.iter().map(|address| address.parse()).collect();
         Ok(options.connect(addresses?).await?)
     }
 
@@ -315,9 +317,11 @@ impl NatsCluster {
     }
 
     fn ways(&self, number: usize) -> impl Iterator<Item = &Relay> {
-        let all = self.servers.iter().enumerate().flat_map(|(from, server)| {
-            server.routes.iter().map(move |(to, relay)| (from, *to, relay))
-        });
+        let all = self
+            .servers
+            .iter()
+            .enumerate()
+            .flat_map(|(from, server)| server.routes.iter().map(move |(to, relay)| (from, *to, relay)));
         all.filter(move |(from, to, _)| *from == number || *to == number).map(|(_, _, relay)| relay)
     }
 }
@@ -334,7 +338,8 @@ pub async fn ask(client: &async_nats::Client, what: &str, query: &Value) -> Resu
 fn all_current(info: &Value) -> bool {
     let replicas = info.pointer("/cluster/replicas").and_then(Value::as_array);
     let is_current = |replica: &Value| {
-        replica.get("current") == Some(&Value::Bool(true)) && replica.get("offline").is_none_or(|offline| offline == false)
+        replica.get("current") == Some(&Value::Bool(true))
+            && replica.get("offline").is_none_or(|offline| offline == false)
     };
     info.pointer("/cluster/leader").is_some()
         && replicas.is_some_and(|replicas| replicas.len() == SERVERS - 1 && replicas.iter().all(is_current))

@@ -96,8 +96,10 @@ impl Log for JetStreamLog {
     }
 
     async fn last(&self, aggregate: Aggregate) -> Result<Option<Record>, Unavailable> {
-        let last = self.stream.find(Find::Last(&aggregate.subject())).await;
-        last.map(|last| last.map(record)).map_err(unavailable)
+        let last = self.stream.find(Find::Last(&aggregate.subject())).await.map_err(unavailable)?;
+        // a leader that lost its followers would answer as well
+        self.stream.info().await.map_err(unavailable)?;
+        Ok(last.map(record))
     }
 
     fn tail(&self, after: u64) -> LocalBoxStream<'static, Result<Tailed, TailFault>> {

@@ -51,6 +51,7 @@ pub enum CallError {
 pub struct Nats {
     client: Client,
     objections: Objections,
+    has_choice: bool,
 }
 
 impl Nats {
@@ -80,7 +81,16 @@ impl Nats {
             .map_err(|error| BadOption::Address(error.kind().to_string()))?;
         // a server that is there is reached before we go on; one that is not, later
         let _ = tokio::time::timeout(STORE_REQUEST, client.flush()).await;
-        Ok(Self { client, objections })
+        Ok(Self { client, objections, has_choice: storage.servers.len() > 1 })
+    }
+
+    /// Leaves a server that is connected and of no use, if there are others; which one is next is a matter of luck.
+    pub async fn go_elsewhere(&self) {
+        if self.has_choice && self.client.connection_state() == State::Connected {
+            tracing::warn!("the nats server is of no use: another one is tried");
+            // a client that has no room for this either finds out by itself that its server is silent
+            let _ = tokio::time::timeout(STORE_REQUEST, self.client.force_reconnect()).await;
+        }
     }
 
     /// The client, for what has no answer.
@@ -126,12 +136,8 @@ impl Nats {
             Ok(Err(error)) if error.kind() == RequestErrorKind::MaxPayloadExceeded => {
                 return Err(CallError::Refused { status: 400, code: 0, description: error.kind().to_string() });
             }
-            Ok(Err(error)) => return Err(away(&error.kind().to_string())),
-            Err(_) => {
-                // a subscription that was denied leaves every question without an answer
-                let why = self.objections.lately().map_or_else(String::new, |why| format!(": {why}"));
-                return Err(away(&format!("no answer in time{why}")));
-            }
+            Ok(Err(error)) => return Err(away(&self.with_denial(&error.kind().to_string()))),
+            Err(_) => return Err(away(&self.with_denial("no answer in time"))),
         };
         match serde_json::from_slice(&answer.payload) {
             Ok(Response::Ok(answer)) => Ok(answer),
@@ -142,6 +148,13 @@ impl Nats {
             }),
             Err(_) => Err(away("an answer that cannot be read")),
         }
+    }
+}
+
+impl Nats {
+    /// A subscription that is denied leaves every question without an answer: that may be why.
+    fn with_denial(&self, why: &str) -> String {
+        self.objections.lately().map_or_else(|| why.to_owned(), |denial| format!("{why}: {denial}"))
     }
 }
 

@@ -69,7 +69,9 @@ impl Objections {
                 if denials.changed().await.is_err() {
                     return std::future::pending().await;
                 }
-                if let Some(denial) = denials.borrow_and_update().as_ref().filter(|denial| denial.text.contains(&quoted)) {
+                if let Some(denial) =
+                    denials.borrow_and_update().as_ref().filter(|denial| denial.text.contains(&quoted))
+                {
                     return denial.text.clone();
                 }
             }

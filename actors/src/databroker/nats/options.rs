@@ -78,9 +78,7 @@ fn tls(mut options: ConnectOptions, wanted: &NatsTls) -> Result<ConnectOptions, 
     }
     let builder = ClientConfig::builder();
     let algorithms = builder.crypto_provider().signature_verification_algorithms;
-    let unchecked = builder
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Unchecked { algorithms }));
+    let unchecked = builder.dangerous().with_custom_certificate_verifier(Arc::new(Unchecked { algorithms }));
     let config = match &wanted.client {
         None => unchecked.with_no_client_auth(),
         Some(pair) => {

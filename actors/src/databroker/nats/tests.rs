@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use futures_util::StreamExt;
 use portcullis_config::{CertificatePair, NatsLogin, NatsStorage, NatsTls, Secret};
+use portcullis_events::{Aggregate, EventId, SessionId};
 use portcullis_harness::certificate::{Authority, Certificate};
 use portcullis_harness::nats::NatsServer;
 use portcullis_harness::process::eventually;
@@ -12,8 +14,6 @@ use crate::databroker::log::jetstream::{JetStreamLog, STREAM};
 use crate::databroker::log::{AppendError, Expected, Log, NewRecord, Tailed};
 use crate::databroker::vault::jetstream::JetStreamVault;
 use crate::databroker::vault::{Shelf, Vault, VaultError};
-use futures_util::StreamExt;
-use portcullis_events::{Aggregate, EventId, SessionId};
 
 const SOON: Duration = Duration::from_secs(10);
 /// An nkey made for this test, and its public half.
@@ -96,12 +96,10 @@ fn mutual_tls() -> Tls {
     let ours = authority.issue(dir.path(), "client", &["gateway"]).unwrap();
     std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
     let quoted = |path: &Path| serde_json::to_string(path).unwrap();
-    let tls = format!(
-        "tls {{ cert_file: {}, key_file: {}, ca_file: {}, verify: true }}",
-        quoted(&theirs.cert),
-        quoted(&theirs.key),
-        quoted(&dir.path().join("ca.pem")),
-    );
+    let tls = include_str!("../../../../deploy/nats/tls.conf")
+        .replace("$NATS_CERT_FILE", &quoted(&theirs.cert))
+        .replace("$NATS_KEY_FILE", &quoted(&theirs.key))
+        .replace("$NATS_CA_FILE", &quoted(&dir.path().join("ca.pem")));
     let server = NatsServer::start_with("tls", &tls).unwrap();
     Tls { dir, ours, server }
 }
@@ -193,7 +191,10 @@ async fn a_subject_that_is_denied_is_named_at_once() {
 async fn an_append_that_is_denied_is_refused_and_not_tried_for_ever() {
     let (_server, storage) = denying("\"portcullis.evt.>\"", "").await;
     let outcome = log(&storage).await.append(record()).await;
-    assert!(matches!(&outcome, Err(AppendError::Refused(why)) if why.contains("portcullis.evt.session")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, Err(AppendError::Refused(why)) if why.contains("portcullis.evt.session")),
+        "{outcome:?}"
+    );
 }
 
 #[actix::test]
@@ -221,7 +222,9 @@ async fn answers_that_may_not_reach_us_are_named() {
 
 #[actix::test]
 async fn a_vault_that_may_not_be_written_is_found_at_the_first_reading() {
-    for denied in ["\"$KV.PORTCULLIS_SECRET.>\"", "\"$KV.PORTCULLIS_DEK.>\"", "\"$JS.API.CONSUMER.CREATE.KV_PORTCULLIS_DEK.>\""] {
+    for denied in
+        ["\"$KV.PORTCULLIS_SECRET.>\"", "\"$KV.PORTCULLIS_DEK.>\"", "\"$JS.API.CONSUMER.CREATE.KV_PORTCULLIS_DEK.>\""]
+    {
         let (_server, storage) = denying(denied, "").await;
         let vault = JetStreamVault::new(&Nats::connect(&storage).await.unwrap(), 1);
         let began = tokio::time::Instant::now();

@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use portcullis_config::NatsStorage;
-use portcullis_harness::nats_cluster::{NatsCluster, SERVERS};
+use portcullis_config::limits::QUORUM_HEARD;
+use portcullis_harness::nats_cluster::{NatsCluster, SERVERS, ask};
+use portcullis_harness::process::eventually;
+use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::super::super::contract::{Ground, Tail, contract, event, next, next_record, session};
+use super::super::super::contract::{Ground, Tail, append_each, contract, event, fault, next, next_record, session};
 use super::super::*;
 use crate::databroker::nats::shared::Account;
 
@@ -232,24 +235,35 @@ async fn a_tail_has_no_gap_and_goes_on_whichever_server_falls() {
 
 #[actix::test]
 async fn a_flipped_bit_in_one_replica_is_never_a_hole_that_nobody_sees() {
-    const EVENTS: u128 = 2000;
+    /// More than one block of the server's files: from a damaged last block it recovers by itself.
+    const EVENTS: u128 = 1000;
+    let events = u64::try_from(EVENTS).unwrap();
     let mut cluster = NatsCluster::start().await.unwrap();
     let log = log_on(&cluster).await;
     log.head().await.unwrap();
     join_all((1..=EVENTS).map(|number| {
-        let (log, body) = (&log, "x".repeat(300));
+        let (log, body) = (&log, "x".repeat(24 * 1024));
         async move { log.append(event(session(number), Expected::NoStream, &body)).await.unwrap() }
     }))
     .await;
     let damaged = (cluster.leader(STREAM).await.unwrap() + 1) % SERVERS;
-    cluster.kill(damaged).unwrap();
-    flip_a_bit(&cluster.store(damaged));
-    cluster.restart(damaged).unwrap();
-    // it says that it is current, and may be elected
-    cluster.current(STREAM).await.unwrap();
-    for leader in [damaged, (damaged + 1) % SERVERS] {
+    for attempt in 0..5 {
+        // an orderly stop, past which its Raft log does not always reach back to mend its store
+        cluster.stop(damaged).unwrap();
+        flip_a_bit(&cluster.store(damaged), attempt);
+        cluster.restart(damaged).unwrap();
+        // it says that it is current, and is elected
+        cluster.current(STREAM).await.unwrap();
+        cluster.lead(STREAM, damaged).await.unwrap();
+        if log.stream.info().await.unwrap().state.messages < events {
+            break;
+        }
+        cluster.lead(STREAM, (damaged + 1) % SERVERS).await.unwrap();
+    }
+    for leader in [damaged, damaged, damaged, (damaged + 1) % SERVERS] {
         cluster.lead(STREAM, leader).await.unwrap();
-        match read_all(&log, u64::try_from(EVENTS).unwrap()).await {
+        match read_all(&log, events).await {
+            // read from another replica
             Ok(()) => {}
             Err(TailFault::Hole { missing }) => assert!(missing > 1 && leader == damaged, "{missing}"),
             Err(fault) => panic!("{fault}"),
@@ -278,17 +292,16 @@ async fn read_all(log: &JetStreamLog, records: u64) -> Result<(), TailFault> {
     Ok(())
 }
 
-/// As a disk might, in the middle of the stream's largest file; the index is gone, as after an unclean stop.
-fn flip_a_bit(store: &Path) {
+/// As a disk might, in the middle of the stream's first block; the index is gone, as after an unclean stop.
+fn flip_a_bit(store: &Path, attempt: usize) {
     let files = files_under(store).into_iter().filter(|path| path.to_string_lossy().contains(STREAM));
-    let (blocks, others): (Vec<_>, Vec<_>) =
-        files.partition(|path| path.extension().is_some_and(|extension| extension == "blk"));
-    let largest = blocks.iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
-    let mut bytes = fs::read(largest).unwrap();
-    let middle = bytes.len() / 2;
+    let (indices, others): (Vec<_>, Vec<_>) = files.partition(|path| path.ends_with("index.db"));
+    let first = others.iter().find(|path| path.ends_with("msgs/1.blk")).unwrap();
+    let mut bytes = fs::read(first).unwrap();
+    let middle = bytes.len() / 2 + attempt;
     bytes[middle] ^= 1;
-    fs::write(largest, bytes).unwrap();
-    for index in others.iter().filter(|path| path.ends_with("index.db")) {
+    fs::write(first, bytes).unwrap();
+    for index in indices {
         fs::remove_file(index).unwrap();
     }
 }
@@ -296,4 +309,127 @@ fn flip_a_bit(store: &Path) {
 fn files_under(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files_under(&path) } else { vec![path] }).collect()
+}
+
+/// What the log on one server alone says of its head.
+async fn at_one(cluster: &NatsCluster, number: usize) -> JetStreamLog {
+    JetStreamLog::new(&Nats::connect(&NatsStorage::at(vec![cluster.url(number)])).await.unwrap(), SERVERS)
+}
+
+/// Waits until the log does not vouch for its head any more; how long that took.
+async fn until_powerless(log: &JetStreamLog) -> Duration {
+    let began = Instant::now();
+    let look = async || Ok(log.head().await.is_err().then(|| began.elapsed()));
+    eventually("the head is not vouched for", PATIENCE, look).await.unwrap()
+}
+
+#[actix::test]
+async fn a_server_that_lost_the_others_proves_no_freshness_and_believes_no_append() {
+    let mut cluster = NatsCluster::start().await.unwrap();
+    log_on(&cluster).await.append(event(session(1), Expected::NoStream, "x")).await.unwrap();
+    let leader = cluster.leader(STREAM).await.unwrap();
+    let log = at_one(&cluster, leader).await;
+    assert_eq!(log.head().await.unwrap().last, 1);
+    // the one that led is alone: the others may have a new leader, and revocations on it
+    cluster.isolate(leader);
+    assert!(until_powerless(&log).await < QUORUM_HEARD + Duration::from_secs(2));
+    let lost = event(session(2), Expected::NoStream, "lost");
+    assert!(matches!(log.append(lost.clone()).await, Err(AppendError::Unavailable(_))));
+    let other = at_one(&cluster, (leader + 1) % SERVERS).await;
+    let look = async || Ok(other.append(event(session(3), Expected::NoStream, "y")).await.ok());
+    let stored = eventually("the others go on", PATIENCE, look).await.unwrap();
+    // nothing from it as long as it takes itself for the leader, and nothing afterwards
+    let client = async_nats::connect(cluster.url(leader).as_str()).await.unwrap();
+    let look = async || {
+        assert!(log.head().await.is_err(), "a server alone proves that nothing has happened since");
+        let info = ask(&client, &format!("STREAM.INFO.{STREAM}"), &json!({})).await?;
+        Ok(info.pointer("/cluster/leader").is_none().then_some(()))
+    };
+    eventually("it gives up", PATIENCE, look).await.unwrap();
+    assert!(log.head().await.is_err());
+    cluster.heal(leader);
+    let look = async || Ok(log.head().await.ok().filter(|head| head.last >= stored));
+    eventually("it knows what happened", PATIENCE, look).await.unwrap();
+    // the append of which nothing was known is stored once, now or then
+    let again = eventually("the append is stored", PATIENCE, async || Ok(log.append(lost.clone()).await.ok())).await;
+    assert_eq!(log.append(lost).await, Ok(again.unwrap()));
+    let bodies: Vec<_> = replay(&log).await.into_iter().map(|record| record.body).collect();
+    assert_eq!(bodies.len(), 3, "{bodies:?}");
+    // the same where the others are dead
+    for number in (0..SERVERS).filter(|number| *number != leader) {
+        cluster.kill(number).unwrap();
+    }
+    until_powerless(&log).await;
+}
+
+fn copy(from: &Path, to: &Path) {
+    for file in files_under(from) {
+        let target = to.join(file.strip_prefix(from).unwrap());
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::copy(&file, target).unwrap();
+    }
+}
+
+#[actix::test]
+async fn a_lost_server_is_filled_by_the_others_and_a_backup_can_be_restored() {
+    let mut cluster = NatsCluster::start().await.unwrap();
+    let log = log_on(&cluster).await;
+    append_each(&log, 1..=50).await;
+
+    // a server whose disk is gone
+    cluster.stop(0).unwrap();
+    cluster.wipe(0).unwrap();
+    cluster.restart(0).unwrap();
+    cluster.current(STREAM).await.unwrap();
+    // it alone keeps what the others lose next
+    cluster.lead(STREAM, 0).await.unwrap();
+    assert_eq!(replay(&log).await.len(), 50);
+
+    // the stores of all servers, one stopped after another, while the log goes on
+    let backup = tempfile::tempdir().unwrap();
+    for number in 0..SERVERS {
+        cluster.stop(number).unwrap();
+        copy(&cluster.store(number), &backup.path().join(number.to_string()));
+        cluster.restart(number).unwrap();
+        cluster.current(STREAM).await.unwrap();
+    }
+    append_each(&log, 51..=60).await;
+    let before = replay(&log).await;
+
+    // all disks are gone
+    for number in 0..SERVERS {
+        cluster.stop(number).unwrap();
+        cluster.wipe(number).unwrap();
+        copy(&backup.path().join(number.to_string()), &cluster.store(number));
+    }
+    for number in 0..SERVERS {
+        cluster.restart(number).unwrap();
+    }
+    cluster.ready().await.unwrap();
+    cluster.current(STREAM).await.unwrap();
+    // a node that has seen more than the backup holds does not go on; a new one does
+    assert_eq!(fault(&mut log.tail(60)).await, TailFault::Backwards { last: 50, seen: 60 });
+    let restored = log_on(&cluster).await;
+    assert_eq!(replay(&restored).await, before[..50]);
+    append_each(&restored, 51..=51).await;
+}
+
+#[actix::test]
+async fn a_tail_leaves_a_server_that_lost_the_others() {
+    let cluster = NatsCluster::start().await.unwrap();
+    let writer = log_on(&cluster).await;
+    append_each(&writer, 1..=1).await;
+    let nats = Nats::connect(&NatsStorage::at(cluster.urls())).await.unwrap();
+    let mut tail = JetStreamLog::new(&nats, SERVERS).tail(0);
+    assert_eq!(next_record(&mut tail).await.seq, 1);
+    let here = nats.client().server_info().server_name;
+    let number = (0..SERVERS).find(|number| here == format!("nats-{}", number + 1)).unwrap();
+    cluster.isolate(number);
+    let others = (0..SERVERS).filter(|other| *other != number).map(|other| cluster.url(other)).collect();
+    let writer = JetStreamLog::new(&Nats::connect(&NatsStorage::at(others)).await.unwrap(), SERVERS);
+    let new = event(session(2), Expected::NoStream, "event 2");
+    eventually("the others go on", PATIENCE, async || Ok(writer.append(new.clone()).await.ok())).await.unwrap();
+    // the server stays cut off
+    assert_eq!(until_records(&mut tail, 2).await, 2);
+    assert_ne!(nats.client().server_info().server_name, here);
 }
