@@ -89,13 +89,17 @@ impl Ground {
         let views = async || {
             let mut views = Vec::new();
             for node in &self.nodes {
-                let (status, view) = node.health("/readyz").await?;
+                let (status, mut view) = node.health("/readyz").await?;
                 ensure!(status == 200, "{status} {view}");
-                views.push(["applied", "head", "epoch", "sessions"].map(|field| view[field].clone()));
+                let number = |name: &str| view.get(name).and_then(Value::as_u64);
+                let (applied, sessions) =
+                    (number("applied").context("applied")?, number("sessions").context("sessions")?);
+                views.push((applied, sessions, view.get_mut("epoch").map(Value::take)));
             }
             let is_same = views.windows(2).all(|pair| pair.first() == pair.last());
-            ensure!(is_same && views[0][0].as_u64() >= Some(u64::try_from(events.len())?), "{views:?}");
-            Ok(views[0][3].as_u64())
+            let (applied, sessions, _) = views.first().context("no node")?;
+            ensure!(is_same && *applied >= u64::try_from(events.len())?, "{views:?}");
+            Ok(Some(*sessions))
         };
         eventually("all nodes agree", HEALED, views).await
     }

@@ -58,7 +58,7 @@ impl NatsCluster {
             .collect();
         let config = format!(
             "server_name: $NATS_NAME\n\
-             jetstream {{ sync_interval: always }}\n\
+             jetstream {{ store_dir: ./nats, sync_interval: always }}\n\
              cluster {{ name: test }}\n\
              accounts {{ MAIN: {{ jetstream: enabled, users: [{{ user: main, password: main }}] }}\n{accounts} }}\n\
              no_auth_user: main\n"
@@ -69,12 +69,13 @@ impl NatsCluster {
         Self::start_from(dir, file).await
     }
 
-    /// Starts one from a configuration file as it is; addresses, routes and stores are those of the test.
+    /// Starts one from a configuration file as it is, which names its store relative to where the server runs; addresses
+    /// and routes are those of the test.
     ///
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_on(config: &Path) -> Result<Self> {
-        Self::start_from(tempfile::tempdir()?, config.to_owned()).await
+        Self::start_from(tempfile::tempdir()?, config.canonicalize()?).await
     }
 
     async fn start_from(dir: TempDir, config: PathBuf) -> Result<Self> {
@@ -110,16 +111,17 @@ impl NatsCluster {
         // -1: the server takes a free port, the first time
         let port = if server.port == 0 { "-1".to_owned() } else { server.port.to_string() };
         let routes: Vec<_> = server.routes.iter().map(|(_, relay)| format!("nats://{}", relay.address())).collect();
+        fs::create_dir_all(self.store(number))?;
         let mut command = nats_process::command()?;
         command
             .env("NATS_NAME", &server.name)
             .args(["--addr", "127.0.0.1", "--port", &port, "--cluster", "nats://127.0.0.1:-1"])
             // nobody may learn of a way past the relays
             .args(["--no_advertise", "--cluster_advertise", "127.0.0.1:9", "--routes", &routes.join(",")])
-            .arg("--store_dir")
-            .arg(self.store(number))
             .arg("--config")
-            .arg(&self.config);
+            .arg(&self.config)
+            // the store is named relative to where the server runs
+            .current_dir(self.store(number));
         Ok(command)
     }
 

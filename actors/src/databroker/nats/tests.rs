@@ -2,12 +2,16 @@
 
 use std::path::Path;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::StreamExt;
+use nkeys::KeyPair;
 use portcullis_config::{CertificatePair, NatsLogin, NatsStorage, NatsTls, Secret};
 use portcullis_events::{Aggregate, EventId, SessionId};
 use portcullis_harness::certificate::{Authority, Certificate};
 use portcullis_harness::nats::NatsServer;
 use portcullis_harness::process::eventually;
+use serde_json::json;
 
 use super::*;
 use crate::databroker::log::jetstream::{JetStreamLog, STREAM};
@@ -233,4 +237,58 @@ async fn a_vault_that_may_not_be_written_is_found_at_the_first_reading() {
         assert!(matches!(&outcome, Err(VaultError::Unavailable(why)) if why.contains(named)), "{outcome:?}");
         assert!(began.elapsed() < SOON);
     }
+}
+
+/// A token of the kind that `nsc` makes: `subject` is what `issuer` says it is.
+fn token(issuer: &KeyPair, subject: &KeyPair, says: serde_json::Value) -> String {
+    let part = |value: &serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let head = part(&json!({ "typ": "JWT", "alg": "ed25519-nkey" }));
+    let claims = json!({
+        "jti": "1", "iat": 1, "name": "test", "iss": issuer.public_key(), "sub": subject.public_key(), "nats": says
+    });
+    let signed = format!("{head}.{}", part(&claims));
+    let signature = URL_SAFE_NO_PAD.encode(issuer.sign(signed.as_bytes()).unwrap());
+    format!("{signed}.{signature}")
+}
+
+#[actix::test]
+async fn credentials_open_a_server_that_trusts_their_operator() {
+    let (operator, user) = (KeyPair::new_operator(), KeyPair::new_user());
+    let (account, system) = (KeyPair::new_account(), KeyPair::new_account());
+    let limits = json!({
+        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
+        "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1
+    });
+    let is_operator = json!({ "type": "operator", "version": 2, "system_account": system.public_key() });
+    let is_account = json!({ "type": "account", "version": 2, "limits": limits });
+    let mut no_storage = is_account.clone();
+    for kind in ["mem_storage", "disk_storage"] {
+        no_storage["limits"][kind] = json!(0);
+    }
+    let config = format!(
+        "operator: {}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload: {{ {}: {}, {}: {} }}",
+        token(&operator, &operator, is_operator),
+        system.public_key(),
+        account.public_key(),
+        token(&operator, &account, is_account),
+        system.public_key(),
+        token(&operator, &system, no_storage),
+    );
+    let server = NatsServer::start_with("nats", &config).unwrap();
+    let is_user = json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1 });
+    let credentials = |seed: &str| {
+        format!(
+            "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n",
+            token(&account, &user, is_user.clone()),
+        )
+    };
+    let with = |seed: &str| {
+        let login = Some(NatsLogin::Credentials(Secret::new(credentials(seed))));
+        NatsStorage { login, ..at(&server) }
+    };
+    assert_eq!(log(&with(&user.seed().unwrap())).await.head().await.unwrap().last, 0);
+    let stolen = log(&with(&KeyPair::new_user().seed().unwrap())).await;
+    let look = async || Ok(Some(why(&stolen).await).filter(|why| why.contains("authorization violation")));
+    eventually("a token without its key opens nothing", SOON, look).await.unwrap();
 }

@@ -159,10 +159,10 @@ async fn three_leaders_killed_under_eight_writers_lose_nothing_and_double_nothin
 async fn until_records(tail: &mut Tail, wanted: u64) -> u64 {
     let reading = async {
         loop {
-            if let Tailed::Record(record) = next(tail).await.unwrap() {
-                if record.seq >= wanted {
-                    return record.seq;
-                }
+            if let Tailed::Record(record) = next(tail).await.unwrap()
+                && record.seq >= wanted
+            {
+                return record.seq;
             }
         }
     };
