@@ -58,7 +58,7 @@ impl NatsCluster {
             .collect();
         let config = format!(
             "server_name: $NATS_NAME\n\
-             jetstream {{ store_dir: ./nats, sync_interval: always }}\n\
+             jetstream {{ store_dir: nats, sync_interval: always }}\n\
              cluster {{ name: test }}\n\
              accounts {{ MAIN: {{ jetstream: enabled, users: [{{ user: main, password: main }}] }}\n{accounts} }}\n\
              no_auth_user: main\n"
