@@ -92,6 +92,14 @@ pub const GLOBAL: &[Key] = &[
     here("databroker_storage_type", Text),
     here("databroker_storage_connection_string", Text),
     here("databroker_storage_connection_string_file", Text),
+    here("databroker_storage_ca_file", Text),
+    here("databroker_storage_cert_file", Text),
+    here("databroker_storage_key_file", Text),
+    here("databroker_storage_tls_skip_verify", Text),
+    // ours, as Pomerium has no storage that they would belong to
+    here("databroker_storage_credentials_file", Text),
+    here("databroker_storage_nkey_file", Text),
+    here("databroker_storage_replicas", Text),
     here("jwt_claims_headers", List),
     here("jwt_issuer_format", Text),
     here("pass_identity_headers", Text),
@@ -245,10 +253,6 @@ pub const GLOBAL: &[Key] = &[
     gone("tracing_jaeger_collector_endpoint", TRACING),
     gone("tracing_jaeger_agent_endpoint", TRACING),
     gone("tracing_zipkin_endpoint", TRACING),
-    gone("databroker_storage_ca_file", "remove it; Redis storage is gone"),
-    gone("databroker_storage_cert_file", "remove it; Redis storage is gone"),
-    gone("databroker_storage_key_file", "remove it; Redis storage is gone"),
-    gone("databroker_storage_tls_skip_verify", "remove it; Redis storage is gone"),
 ];
 
 /// Keys of a route.

@@ -16,6 +16,7 @@ pub mod limits;
 mod load;
 mod metrics;
 mod model;
+mod nats;
 mod node;
 mod order;
 pub mod policy;

@@ -163,12 +163,20 @@ pub const HEAD_POLL: Duration = Duration::from_millis(500);
 pub const HEAD_STALE: Duration = Duration::from_secs(10);
 /// How far the clock may go back between two looks at it before what it said earlier means nothing.
 pub const CLOCK_SET_BACK: Duration = Duration::from_secs(1);
+/// A leader that has not heard from more than half of its stream's replicas for this long proves nothing: another one
+/// may have been elected. (Servers give each other a sign of life every second.)
+pub const QUORUM_HEARD: Duration = Duration::from_secs(3);
+/// Questions in a row that may go without a good answer before another server is tried: this one may be cut off from
+/// the others.
+pub const SERVER_PATIENCE: u32 = 3;
 /// How long a question to the authority of a log or vault may take.
 pub const STORE_REQUEST: Duration = Duration::from_secs(2);
 /// Least and longest pause between two attempts of the same write.
 pub const APPEND_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 /// Least and longest pause between two attempts to reach a server.
 pub const RECONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How long a denial of the server explains why something does not come.
+pub const OBJECTION_FRESH: Duration = Duration::from_secs(5);
 /// How often a silent server is asked for a sign of life; two that fail end the connection.
 pub const SERVER_PING: Duration = Duration::from_secs(5);
 /// Writes to a file that share one commit.

@@ -147,8 +147,56 @@ pub enum Storage {
     File(Option<PathBuf>),
     /// `memory`: SQLite in a directory that goes away with the process.
     Memory,
-    /// `nats`: JetStream on these servers (`nats://host:port`).
-    Nats(Vec<Url>),
+    /// `nats`: JetStream.
+    Nats(NatsStorage),
+}
+
+/// JetStream on NATS servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NatsStorage {
+    /// `nats://host:port` or `tls://host:port`; nothing secret in them.
+    pub servers: Vec<Url>,
+    /// Who we are to them; `None` where nobody asks.
+    pub login: Option<NatsLogin>,
+    /// TLS with each of them; `None`: system roots, and only where an address or the server asks for TLS.
+    pub tls: Option<NatsTls>,
+    /// `databroker_storage_replicas`: on how many servers the streams lie that we make; 1 by default.
+    pub replicas: usize,
+}
+
+impl NatsStorage {
+    /// Servers that ask for nothing.
+    #[must_use]
+    pub const fn at(servers: Vec<Url>) -> Self {
+        Self { servers, login: None, tls: None, replicas: 1 }
+    }
+}
+
+/// How we say who we are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NatsLogin {
+    /// By the user and password of the connection string.
+    Password {
+        /// The user.
+        user: Secret,
+        /// The password.
+        password: Secret,
+    },
+    /// `databroker_storage_credentials_file`: its text, a JWT and the seed that belongs to it.
+    Credentials(Secret),
+    /// `databroker_storage_nkey_file`: the seed in it.
+    Nkey(Secret),
+}
+
+/// How TLS is spoken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NatsTls {
+    /// `databroker_storage_ca_file`: trusted instead of the system's roots.
+    pub ca: Option<PathBuf>,
+    /// `databroker_storage_cert_file` and `databroker_storage_key_file`: our own.
+    pub client: Option<CertificatePair>,
+    /// `databroker_storage_tls_skip_verify`.
+    pub skip_verify: bool,
 }
 
 /// The form of the assertion's `iss`.

@@ -189,6 +189,10 @@ impl Progress {
     }
 
     pub(super) fn set_applied(&self, seq: u64) {
+        // what comes, comes from a log that is not away
+        if self.away.load().is_some() {
+            self.away.store(None);
+        }
         self.applied.store(seq, Ordering::Release);
         self.reached.send_replace(seq);
     }
@@ -197,8 +201,8 @@ impl Progress {
     /// not reached proves nothing: a revocation may lie before it.
     pub(super) fn heard(&self, head: u64, at: Time, caught_up: bool) {
         self.head.store(head, Ordering::Release);
-        self.away.store(None);
         if caught_up {
+            self.away.store(None);
             // a head may be said again, after a later one, when it is reached; one from long before is by another clock
             let before = Time::from_millis(self.current_at.load(Ordering::Acquire));
             if before < at || before.since(at) > HEAD_STALE {

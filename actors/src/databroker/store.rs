@@ -8,16 +8,13 @@ use portcullis_config::Storage;
 use super::log::Log;
 use super::log::file::FileLog;
 use super::log::jetstream::JetStreamLog;
-pub use super::nats::BadAddress;
+pub use super::nats::BadOption;
 use super::nats::{Nats, StreamError};
 pub use super::sqlite::FileError;
 use super::sqlite::Scratch;
 use super::vault::Vault;
 use super::vault::file::FileVault;
 use super::vault::jetstream::JetStreamVault;
-
-/// Replicas of a stream that we make. An administrator may make the streams beforehand, with more.
-const REPLICAS: usize = 1;
 
 /// The log and the vault beside it.
 #[derive(Clone)]
@@ -34,9 +31,9 @@ pub enum StoreError {
     /// The files cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A server's address is none.
+    /// Servers, user or TLS are not as they must be.
     #[error(transparent)]
-    Address(#[from] BadAddress),
+    Nats(#[from] BadOption),
     /// A stream is there and set up in another way, or is to be read and not there.
     #[error("{0}")]
     Stream(String),
@@ -63,7 +60,8 @@ pub async fn open(storage: &Storage, data_dir: &Path) -> Result<Store, StoreErro
         }
         Storage::Nats(servers) => {
             let nats = Nats::connect(servers).await?;
-            let (log, vault) = (JetStreamLog::new(&nats, REPLICAS), JetStreamVault::new(&nats, REPLICAS));
+            let replicas = servers.replicas;
+            let (log, vault) = (JetStreamLog::new(&nats, replicas), JetStreamVault::new(&nats, replicas));
             forgive_absence(log.check().await)?;
             forgive_absence(vault.check().await)?;
             Ok(Store { log: Arc::new(log), vault: Arc::new(vault) })
@@ -123,6 +121,7 @@ fn forgive_absence(checked: Result<(), StreamError>) -> Result<(), StoreError> {
 mod tests {
     use std::fs;
 
+    use portcullis_config::NatsStorage;
     use portcullis_events::{Aggregate, EventId, SessionId};
     use portcullis_harness::nats::NatsServer;
     use uuid::Uuid;
@@ -169,7 +168,7 @@ mod tests {
     #[actix::test]
     async fn a_nats_store_needs_no_data_directory() {
         let server = NatsServer::start().unwrap();
-        let (storage, nowhere) = (Storage::Nats(vec![server.url()]), Path::new("/nonexistent"));
+        let (storage, nowhere) = (Storage::Nats(NatsStorage::at(vec![server.url()])), Path::new("/nonexistent"));
         let absent = open_log_for_reading(&storage, nowhere).await;
         assert!(matches!(absent, Err(StoreError::Stream(why)) if why.contains("does not exist")));
         write(&open(&storage, nowhere).await.unwrap()).await;
@@ -205,7 +204,7 @@ mod tests {
     #[actix::test]
     async fn beside_nodes_on_nats_one_may_write_and_nothing_is_made() {
         let server = NatsServer::start().unwrap();
-        let (storage, nowhere) = (Storage::Nats(vec![server.url()]), Path::new("/nonexistent"));
+        let (storage, nowhere) = (Storage::Nats(NatsStorage::at(vec![server.url()])), Path::new("/nonexistent"));
         assert!(matches!(open_beside(&storage, nowhere).await, Err(StoreError::Stream(_))));
         assert!(matches!(open_log_for_reading(&storage, nowhere).await, Err(StoreError::Stream(_))));
         write(&open(&storage, nowhere).await.unwrap()).await;
@@ -215,7 +214,11 @@ mod tests {
     #[actix::test]
     async fn an_address_that_is_none_is_named_without_its_password() {
         let url = "http://user:hunter2@example.com".parse().unwrap();
-        let error = open(&Storage::Nats(vec![url]), Path::new("/nonexistent")).await.err().unwrap().to_string();
+        let error = open(&Storage::Nats(NatsStorage::at(vec![url])), Path::new("/nonexistent"))
+            .await
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("example.com") && !error.contains("hunter2"), "{error}");
     }
 }

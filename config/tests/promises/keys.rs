@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use portcullis_config::{IssuerFormat, LogLevel, SameSite, Secret, Staleness, Storage};
+use portcullis_config::{IssuerFormat, LogLevel, NatsStorage, SameSite, Secret, Staleness, Storage};
 
 use crate::{LEAST, SECRET, problems, with};
 
@@ -108,8 +108,9 @@ routes: []
     assert_eq!(config.idp.client_secret, Some(Secret::new("s3cret")));
     assert_eq!(config.idp.scopes, ["openid", "groups"]);
     assert_eq!(config.idp.request_params, [("prompt".to_owned(), "login".to_owned())]);
-    let Storage::Nats(servers) = config.storage else { panic!() };
-    assert_eq!(servers.iter().map(|url| url.as_str()).collect::<Vec<_>>(), ["nats://a:4000", "nats://b:4222"]);
+    let Storage::Nats(nats) = config.storage else { panic!() };
+    assert_eq!(nats, NatsStorage::at(nats.servers.clone()));
+    assert_eq!(nats.servers.iter().map(|url| url.as_str()).collect::<Vec<_>>(), ["nats://a:4000", "nats://b:4222"]);
     let claims: Vec<_> = config.jwt_claims_headers.iter().map(|(name, claim)| (name.as_str(), &**claim)).collect();
     assert_eq!(claims, [("x-pomerium-claim-email", "email"), ("x-pomerium-claim-given-name", "given_name")]);
     assert!(config.pass_identity_headers);

@@ -9,6 +9,7 @@
 
 mod environment;
 mod keys;
+mod nats;
 mod policy;
 mod problems;
 mod reload;
