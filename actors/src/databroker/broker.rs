@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
+use portcullis_config::limits::COMMAND_DEADLINE;
 use portcullis_events::{
     Aggregate, Context as Cause, Envelope, Epoch, Event, PersonId, SessionId, Time, group, session, token,
 };
@@ -281,7 +282,13 @@ impl Inner {
 
     async fn open_again(&self, session: SessionId) -> Result<Opened, BrokerError> {
         match self.leader(session).await? {
-            Some((position, SessionStanding::Open { expires_at })) => self.opened(session, position, expires_at),
+            Some((position, SessionStanding::Open { expires_at })) => {
+                // opened through another node: this one answers when it knows the session too
+                if !self.tools.views.progress.reaches(position, COMMAND_DEADLINE).await {
+                    return Err(BrokerError::Unavailable("the session was not read back".into()));
+                }
+                self.opened(session, position, expires_at)
+            }
             Some((_, SessionStanding::Shut)) | None => Err(BrokerError::Refused("the session is over".into())),
         }
     }
@@ -312,7 +319,9 @@ impl Inner {
         let cause = Cause { actor: "person".into(), cause: Some(end.request_id.clone()), traceparent: None };
         let command = Command::Session(session::Command::SignOut);
         match self.append(Aggregate::session(end.session), command, &cause).await {
-            Ok(_) | Err(JournalError::Session(session::Refusal::Absent)) => {}
+            Ok(_) => {}
+            // it never began, or begins just now: its tokens are its opening's
+            Err(JournalError::Session(session::Refusal::Absent)) => return Ok(Ended { id_token_hint }),
             Err(error) => return Err(error.into()),
         }
         if let Err(error) = self.tools.vault.delete(Shelf::Secret, &end.session.to_string()).await {
@@ -357,10 +366,10 @@ impl Inner {
         Ok(Some((record.seq, standing)))
     }
 
-    /// Whether this node read the session's beginning and has no view of it.
+    /// Whether this node read the session's beginning and has no view of it. While it catches up it has none of any.
     fn is_unreadable(&self, session: SessionId, seq: u64) -> bool {
         let views = &self.tools.views;
-        views.progress.applied() >= seq && views.session(session).is_none()
+        views.progress.caught_up() && views.progress.applied() >= seq && views.session(session).is_none()
     }
 
     async fn append(&self, aggregate: Aggregate, command: Command, cause: &Cause) -> Result<u64, JournalError> {
