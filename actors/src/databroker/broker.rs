@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
+use portcullis_config::limits::COMMAND_DEADLINE;
 use portcullis_events::{Aggregate, Context as Cause, Epoch, PersonId, SessionId, Time, group, session, token};
 use serde::{Deserialize, Serialize};
 
@@ -284,7 +285,13 @@ impl Inner {
 
     async fn open_again(&self, session: SessionId) -> Result<Opened, BrokerError> {
         match self.leader(session).await? {
-            Some((position, SessionStanding::Open { expires_at })) => self.opened(session, position, expires_at),
+            Some((position, SessionStanding::Open { expires_at })) => {
+                // opened through another node: this one answers when it knows the session too
+                if !self.tools.views.progress.reaches(position, COMMAND_DEADLINE).await {
+                    return Err(BrokerError::Unavailable("the session was not read back".into()));
+                }
+                self.opened(session, position, expires_at)
+            }
             Some((_, SessionStanding::Shut)) | None => Err(BrokerError::Refused("the session is over".into())),
         }
     }
@@ -316,7 +323,9 @@ impl Inner {
         let cause = Cause { actor: "person".into(), cause: Some(end.request_id.clone()), traceparent: None };
         let command = Command::Session(session::Command::SignOut);
         match self.append(Aggregate::session(end.session), command, &cause).await {
-            Ok(_) | Err(JournalError::Session(session::Refusal::Absent)) => {}
+            Ok(_) => {}
+            // it never began, or begins just now: its tokens are its opening's
+            Err(JournalError::Session(session::Refusal::Absent)) => return Ok(Ended { id_token_hint }),
             Err(error) => return Err(error.into()),
         }
         if let Err(error) = self.tools.vault.delete(Shelf::Secret, &end.session.to_string()).await {

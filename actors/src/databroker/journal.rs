@@ -158,14 +158,29 @@ impl Inner {
                 return Err(JournalError::Unavailable(why.to_string()));
             }
             let known = self.read(append.aggregate).await?;
-            let events = decide(&known.state, &append.command, clock::now())?;
-            match self.append_all(append, &known, events).await? {
+            let decided = decide(&known.state, &append.command, clock::now());
+            // what writes nothing is not put to the test by compare-and-append: this node may lag
+            if decided.as_ref().map_or(true, Vec::is_empty)
+                && let Some(actual) = self.ahead(append.aggregate, &known).await?
+            {
+                self.read_back(actual).await?;
+                continue;
+            }
+            match self.append_all(append, &known, decided?).await? {
                 Attempt::Done(appended) => return Ok(appended),
                 // lost the race: the winner's event decides the next attempt
                 Attempt::Lost { actual } => self.read_back(actual).await?,
             }
         }
         Err(JournalError::Unavailable("the race was lost too often".into()))
+    }
+
+    /// Where an aggregate stands according to the log's authority, if that is further than what is known here.
+    async fn ahead(&self, aggregate: Aggregate, known: &Known) -> Result<Option<u64>, JournalError> {
+        let last = self.log.last(aggregate).await;
+        let last = last.map_err(|error| JournalError::Unavailable(error.to_string()))?;
+        let here = known.tip.map_or(0, |tip| tip.seq);
+        Ok(last.map(|last| last.seq).filter(|actual| *actual > here))
     }
 
     async fn append_all(&self, append: &Append, known: &Known, events: Vec<Event>) -> Result<Attempt, JournalError> {

@@ -53,14 +53,14 @@ fn is_fresh(session: SessionId, signed_in: &session::SignedIn, views: &Views) ->
 
 /// What this node's views say of a session once they have come this far.
 async fn viewed(session: SessionId, seq: u64, views: &Views) -> Result<SessionStanding, BrokerError> {
-    if !views.progress.reaches(seq, READ_YOUR_WRITES).await {
+    if !views.progress.reaches(seq, READ_YOUR_WRITES).await || !views.progress.caught_up() {
         return Err(BrokerError::Unavailable("the session's last event has not arrived".into()));
     }
     let open = views.session(session).filter(|view| view.is_open(clock::now()));
     Ok(open.map_or(SessionStanding::Shut, |view| SessionStanding::Open { expires_at: view.expires_at }))
 }
 
-/// Whether this node read the session's beginning and has no view of it.
+/// Whether this node read the session's beginning and has no view of it. While it catches up it has none of any.
 fn is_unreadable(session: SessionId, seq: u64, views: &Views) -> bool {
-    views.progress.applied() >= seq && views.session(session).is_none()
+    views.progress.caught_up() && views.progress.applied() >= seq && views.session(session).is_none()
 }
