@@ -9,6 +9,8 @@ use crate::{PersonId, Sealed, Time};
 pub enum Command {
     /// Begin it.
     Open(SignedIn),
+    /// Replace what is known of the person, whole.
+    ReplaceClaims(ClaimsReplaced),
     /// End it, because the person asked to.
     SignOut,
     /// End it, because somebody or something else says so.
@@ -23,6 +25,8 @@ pub enum Command {
 pub enum Event {
     /// It began.
     SignedIn(SignedIn),
+    /// The provider says something else of the person than before.
+    ClaimsReplaced(ClaimsReplaced),
     /// The person ended it.
     SignedOut(SignedOut),
     /// It was taken away.
@@ -42,6 +46,13 @@ pub struct SignedIn {
     pub issued_at: Time,
     /// When the session ends by itself, in milliseconds since the Unix epoch.
     pub expires_at: Time,
+}
+
+/// `portcullis.session.claims_replaced.v1`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimsReplaced {
+    /// All claims there are now, sealed with the person's data key: one that is not among them is gone.
+    pub profile: Sealed,
 }
 
 /// `portcullis.session.signed_out.v1`
@@ -92,10 +103,12 @@ pub fn decide(state: &State, command: &Command, now: Time) -> Result<Option<Even
         }
         (State::Absent | State::Ended, Command::Open(_)) => Err(Refusal::Ended),
         (State::Open(_), Command::Open(_)) => Err(Refusal::AlreadyOpen),
+        (State::Open(_), Command::ReplaceClaims(replaced)) => Ok(Some(Event::ClaimsReplaced(replaced.clone()))),
+        (State::Ended, Command::ReplaceClaims(_)) => Err(Refusal::Ended),
         (State::Open(_), Command::SignOut) => Ok(Some(Event::SignedOut(SignedOut {}))),
         (State::Open(_), Command::Revoke { reason }) => Ok(Some(Event::Revoked(Revoked { reason: reason.clone() }))),
         (State::Ended, Command::SignOut | Command::Revoke { .. }) => Ok(None),
-        (State::Absent, Command::SignOut | Command::Revoke { .. }) => Err(Refusal::Absent),
+        (State::Absent, Command::ReplaceClaims(_) | Command::SignOut | Command::Revoke { .. }) => Err(Refusal::Absent),
     }
 }
 
@@ -105,6 +118,10 @@ pub fn evolve(state: State, event: &Event) -> State {
     match (state, event) {
         (State::Absent, Event::SignedIn(signed_in)) => State::Open(signed_in.clone()),
         (state @ (State::Open(_) | State::Ended), Event::SignedIn(_)) => state,
+        (State::Open(open), Event::ClaimsReplaced(replaced)) => {
+            State::Open(SignedIn { profile: replaced.profile.clone(), ..open })
+        }
+        (state @ (State::Absent | State::Ended), Event::ClaimsReplaced(_)) => state,
         (_, Event::SignedOut(_) | Event::Revoked(_)) => State::Ended,
     }
 }
@@ -154,6 +171,19 @@ mod tests {
         let ended = evolve(State::Open(alice()), &out);
         assert_eq!(decide(&ended, &Command::SignOut, NOW), Ok(None));
         assert_eq!(decide(&ended, &Command::Revoke { reason: "left".into() }, NOW), Ok(None));
+    }
+
+    #[test]
+    fn claims_are_replaced_whole_while_the_session_is_open_and_never_after() {
+        let replaced = ClaimsReplaced { profile: Sealed::new("newer".into()) };
+        let command = Command::ReplaceClaims(replaced.clone());
+        let event = decide(&State::Open(alice()), &command, NOW).unwrap().unwrap();
+        let state = evolve(State::Open(alice()), &event);
+        assert_eq!(state, State::Open(SignedIn { profile: replaced.profile, ..alice() }));
+        assert_eq!(decide(&State::Ended, &command, NOW), Err(Refusal::Ended));
+        assert_eq!(decide(&State::Absent, &command, NOW), Err(Refusal::Absent));
+        assert_eq!(evolve(State::Ended, &event), State::Ended);
+        assert_eq!(evolve(State::Absent, &event), State::Absent);
     }
 
     #[test]
