@@ -15,12 +15,16 @@ use portcullis_actors::authenticate::provider::{Begin, EndSession, Provider, Red
 use portcullis_actors::authenticate::provider_id;
 use portcullis_actors::authenticate::sign_in::{Arrive, Leave, Return, SignIn, Tools as SignInTools};
 use portcullis_actors::authorize::decision_log::{DecisionLog, LineSink};
+use portcullis_actors::clock;
 use portcullis_actors::databroker::broker::{Broker, End, Open, StandingOf, Tools as BrokerTools};
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::journal::{Flush, Journal};
+use portcullis_actors::databroker::refresher::schedule::Nodes;
+use portcullis_actors::databroker::refresher::{Pace, Refresher, Rest, Tools as RefresherTools};
 use portcullis_actors::databroker::replica::Replica;
 use portcullis_actors::databroker::store::{self, Store};
 use portcullis_actors::databroker::view::Views;
+use portcullis_actors::idp::RenewalClient;
 use portcullis_actors::keyring::assertion::AssertionKeys;
 use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_actors::proxy::connections::{Connections, Cutter};
@@ -45,6 +49,7 @@ pub struct Node {
     open: listen::Open,
     connections: Connections,
     journal: Addr<Journal>,
+    refresher: Addr<Refresher>,
     gateway: ServerHandle,
     health: ServerHandle,
     arbiters: Vec<Arbiter>,
@@ -79,7 +84,7 @@ impl Node {
         let (fall, fallen) = mpsc::channel(8);
         let mut arbiters = Vec::new();
         let lines = start_decision_log(&mut arbiters, &fall);
-        let databroker = start_databroker(&mut arbiters, &fall, store, &views, &keys).await?;
+        let databroker = start_databroker(&mut arbiters, &fall, store, &views, &keys, &config).await?;
         let authenticate =
             start_authenticate(&mut arbiters, &fall, &config, &keys, databroker.standing.clone()).await?;
         let connections = Connections::default();
@@ -110,7 +115,8 @@ impl Node {
         let gateway = listen::start(listener, speech, blueprint, workers)?;
         vitals.listening.store(true, Ordering::Release);
         tracing::info!("listening on {scheme}://{address}");
-        Ok(Self { vitals, stage, open, connections, journal: databroker.journal, gateway, health, arbiters, fallen })
+        let (journal, refresher) = (databroker.journal, databroker.refresher);
+        Ok(Self { vitals, stage, open, connections, journal, refresher, gateway, health, arbiters, fallen })
     }
 
     /// Waits until a component falls that the node cannot do without; its name.
@@ -121,6 +127,7 @@ impl Node {
     /// Stops in order: not ready, drained, journal flushed, then the actors, the last started first.
     pub async fn stop(mut self) {
         self.vitals.draining.store(true, Ordering::Release);
+        let resting = self.refresher.send(Rest);
         // no new connections; those that are open end after the request they are at
         self.gateway.pause().await;
         self.stage.send_replace(Stage::Draining);
@@ -134,6 +141,8 @@ impl Node {
         self.connections.stop();
         self.gateway.stop(false).await;
         let deadline = tokio::time::Instant::now() + CLOSE;
+        // a refresh that is broken off is found in the vault later, or is in doubt
+        let _ = tokio::time::timeout_at(deadline, resting).await;
         let _ = tokio::time::timeout_at(deadline, self.journal.send(Flush)).await;
         while let Some(arbiter) = self.arbiters.pop() {
             arbiter.stop();
@@ -213,6 +222,7 @@ struct Databroker {
     end: Port<End>,
     standing: Port<StandingOf>,
     journal: Addr<Journal>,
+    refresher: Addr<Refresher>,
 }
 
 async fn start_databroker(
@@ -221,17 +231,33 @@ async fn start_databroker(
     Store { log, vault }: Store,
     views: &Arc<Views>,
     keys: &Keys,
+    config: &Arc<Config>,
 ) -> Result<Databroker> {
     let wrapping = keys.shared.sealer(Purpose::DataKey)?;
     let hand_overs = keys.shared.sealer(Purpose::HandOver)?;
     let id_token_hints = keys.shared.sealer(Purpose::IdTokenHint)?;
     let views = Arc::clone(views);
+    let (idp, authenticate_url) = (config.idp.clone(), config.authenticate_service_url.clone());
     let source = format!("/portcullis/{}", uuid::Uuid::new_v4());
     let (made, making) = oneshot::channel();
     arbiter(arbiters, fall, "databroker").spawn(async move {
         let data_keys = Rc::new(DataKeys::new(Arc::clone(&vault), wrapping));
         let replica = Replica::new(Arc::clone(&log), Rc::clone(&data_keys), Arc::clone(&views), source.clone()).start();
-        let journal = Journal::new(Arc::clone(&log), replica, Arc::clone(&views), source).start();
+        let journal = Journal::new(Arc::clone(&log), replica.clone(), Arc::clone(&views), source.clone()).start();
+        let refresher = Refresher::new(RefresherTools {
+            vault: Arc::clone(&vault),
+            data_keys: Rc::clone(&data_keys),
+            views: Arc::clone(&views),
+            journal: journal.clone(),
+            replica,
+            idp: provider_id(&idp),
+            provider: Rc::new(RenewalClient::new(idp, authenticate_url)),
+            nodes: Nodes::alone(source),
+            clock: Rc::new(clock::now),
+            tally: Arc::default(),
+            pace: Pace::Own,
+        })
+        .start();
         let tools = BrokerTools { log, vault, data_keys, views, journal: journal.clone(), hand_overs, id_token_hints };
         let broker = Broker::new(tools).start();
         let _ = made.send(Databroker {
@@ -239,6 +265,7 @@ async fn start_databroker(
             end: Port::new(broker.clone(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
             standing: Port::new(broker, ASKS_IN_FLIGHT, COMMAND_DEADLINE),
             journal,
+            refresher,
         });
     });
     making.await.map_err(|_| anyhow!("databroker did not start"))

@@ -11,10 +11,12 @@ mod json;
 mod keys;
 mod profile;
 mod relying_party;
+mod renewal;
 mod token_request;
 
 pub use profile::{Profile, profile};
 pub(crate) use relying_party::{Answer, RelyingParty};
+pub use renewal::{Evidence, Observed, RefreshError, Renewal, RenewalClient, Renewals};
 
 use std::borrow::Cow;
 
