@@ -175,7 +175,7 @@ fn payload(issuer: &str, person: &Person, nonce: Option<&str>, access: &str, mis
     let mut claims = changed(
         user_info(person),
         &json!({
-            "iss": issuer, "aud": CLIENT_ID, "exp": now + 300, "iat": now, "nonce": nonce, "at_hash": at_hash(access),
+            "iss": issuer, "aud": CLIENT_ID, "exp": now + 300, "iat": now, "nonce": nonce.unwrap_or(REMOVE), "at_hash": at_hash(access),
         }),
     );
     let change = match mischief {
