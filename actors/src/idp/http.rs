@@ -214,7 +214,7 @@ mod tests {
     #[actix::test]
     async fn a_provider_that_never_answers_is_unavailable_in_time() {
         let idp = ScriptedIdp::start();
-        let http = Http::trusting(RootCertStore::empty(), Duration::from_millis(50));
+        let http = Http::trusting(RootCertStore::empty(), Duration::from_millis(600));
         let ask = async |endpoint, mischief, method: &str, path: &str| {
             idp.set(mischief);
             let request = http::Request::builder().method(method).uri(format!("{}{path}", idp.issuer()));
@@ -234,18 +234,17 @@ mod tests {
     #[actix::test]
     async fn what_left_and_was_not_answered_is_never_taken_for_what_did_not_leave() {
         let idp = ScriptedIdp::start();
-        let http = Http::trusting(RootCertStore::empty(), Duration::from_millis(50));
+        let http = Http::trusting(RootCertStore::empty(), Duration::from_millis(600));
         let post = async |url: String| {
-            let request = http::Request::post(url).body(b"grant_type=refresh_token".to_vec()).unwrap();
+            let request = http::Request::post(url).body(b"grant_type=authorization_code".to_vec()).unwrap();
             http.attempt(Endpoint::Token, request).await.map(drop)
         };
         let token = format!("{}/token", idp.issuer());
-        for mischief in [Mischief::TokenCloses, Mischief::TokenSlow, Mischief::TokenGzip, Mischief::TokenHuge] {
+        for mischief in [Mischief::TokenCloses, Mischief::TokenSlow, Mischief::TokenHuge] {
             idp.set(mischief);
-            assert!(matches!(post(token.clone()).await, Err(Missed::Lost(_)) | Ok(())), "{mischief:?}");
+            let answer = post(token.clone()).await;
+            assert!(matches!(answer, Err(Missed::Lost(_))), "{mischief:?}: {answer:?}");
         }
-        idp.set(Mischief::TokenCloses);
-        assert!(matches!(post(token.clone()).await, Err(Missed::Lost(_))));
         for mischief in [Mischief::TokenFails, Mischief::TokenBusy] {
             idp.set(mischief);
             assert!(matches!(post(token.clone()).await, Err(Missed::Trouble(_))), "{mischief:?}");
