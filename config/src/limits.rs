@@ -137,6 +137,33 @@ pub const DISCOVERY_RETRY: Duration = Duration::from_secs(3);
 /// Longest `sub` (OpenID Connect Core §2).
 pub const SUBJECT_BYTES: usize = 255;
 
+/// A refresh begins this long before the access token ends, or with a quarter of its life left if that is later.
+pub const REFRESH_LEAD: Duration = Duration::from_secs(60);
+/// How often it is looked what is owed to sessions because of their tokens.
+pub const REFRESH_LOOK: Duration = Duration::from_secs(5);
+/// Sessions that one look takes up at most.
+pub const REFRESH_BATCH: usize = 1000;
+/// Refreshes and questions for user info under way at one time.
+pub const REFRESH_IN_FLIGHT: usize = 64;
+/// Calls to one identity provider a second on behalf of sessions, and how many of them may come at once.
+pub const REFRESH_RATE: (u32, u32) = (100, 500);
+/// What fell due while a node was away is spread over this time.
+pub const REFRESH_SPREAD: Duration = Duration::from_secs(60);
+/// How long the answer to a refresh is waited for: what was sent once is not sent again.
+pub const REFRESH_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long after an intent its outcome is waited for before it is settled: longer than [`REFRESH_TIMEOUT`].
+pub const REFRESH_DEADLINE: Duration = Duration::from_secs(60);
+/// How long an answer that cannot be put into the vault is kept and tried again.
+pub const REFRESH_KEPT: Duration = Duration::from_secs(10 * 60);
+/// Least and longest pause before a refresh that failed is tried again.
+pub const REFRESH_PAUSE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5 * 60));
+/// Times that what became of a refresh is offered to a log that does not answer.
+pub const REFRESH_APPENDS: usize = 3;
+/// How much longer than the first of them another node waits before it does what is owed.
+pub const REFRESH_TAKEOVER: Duration = Duration::from_secs(20);
+/// How often user info is asked for while a session lives.
+pub const USER_INFO_EVERY: Duration = Duration::from_secs(10 * 60);
+
 /// Largest event.
 pub const EVENT_BYTES: usize = 256 * 1024;
 /// Commands in flight in the journal over all aggregates.

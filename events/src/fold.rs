@@ -93,6 +93,17 @@ impl Fold {
         self.tokens.get(&id).cloned().unwrap_or_default()
     }
 
+    /// The tokens of every session, of ended ones too, in no order.
+    pub fn tokens(&self) -> impl Iterator<Item = (SessionId, &token::State)> {
+        self.tokens.iter().map(|(id, state)| (*id, state))
+    }
+
+    /// A session as it stands, without a copy of it.
+    #[must_use]
+    pub fn session_ref(&self, id: SessionId) -> Option<&session::State> {
+        self.sessions.get(&id)
+    }
+
     /// What a person belongs to.
     #[must_use]
     pub fn group(&self, id: PersonId) -> group::State {

@@ -18,6 +18,8 @@ pub enum Command {
         /// How long after one note the next may follow.
         apart: Duration,
     },
+    /// Replace what is known of the person, whole.
+    ReplaceClaims(ClaimsReplaced),
     /// End it, because the person asked to.
     SignOut,
     /// End it, because somebody or something else says so.
@@ -34,6 +36,8 @@ pub enum Event {
     SignedIn(SignedIn),
     /// It was in use: some of the requests that were served, never all.
     Seen(Seen),
+    /// The provider says something else of the person than before.
+    ClaimsReplaced(ClaimsReplaced),
     /// The person ended it.
     SignedOut(SignedOut),
     /// It was taken away.
@@ -60,6 +64,13 @@ pub struct SignedIn {
 pub struct Seen {
     /// When a node last served it, in milliseconds since the Unix epoch.
     pub at: Time,
+}
+
+/// `portcullis.session.claims_replaced.v1`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimsReplaced {
+    /// All claims there are now, sealed with the person's data key: one that is not among them is gone.
+    pub profile: Sealed,
 }
 
 /// `portcullis.session.signed_out.v1`
@@ -132,10 +143,12 @@ pub fn decide(state: &State, command: &Command, now: Time) -> Result<Option<Even
             Ok(is_news.then_some(Event::Seen(Seen { at: *at })))
         }
         (State::Absent | State::Ended, Command::See { .. }) => Ok(None),
+        (State::Open(_), Command::ReplaceClaims(replaced)) => Ok(Some(Event::ClaimsReplaced(replaced.clone()))),
+        (State::Ended, Command::ReplaceClaims(_)) => Err(Refusal::Ended),
         (State::Open(_), Command::SignOut) => Ok(Some(Event::SignedOut(SignedOut {}))),
         (State::Open(_), Command::Revoke { reason }) => Ok(Some(Event::Revoked(Revoked { reason: reason.clone() }))),
         (State::Ended, Command::SignOut | Command::Revoke { .. }) => Ok(None),
-        (State::Absent, Command::SignOut | Command::Revoke { .. }) => Err(Refusal::Absent),
+        (State::Absent, Command::ReplaceClaims(_) | Command::SignOut | Command::Revoke { .. }) => Err(Refusal::Absent),
     }
 }
 
@@ -149,6 +162,11 @@ pub fn evolve(state: State, event: &Event) -> State {
         (State::Open(open), Event::Seen(seen)) => State::Open(Open { last_seen: open.last_seen.max(seen.at), ..open }),
         (state @ (State::Open(_) | State::Ended), Event::SignedIn(_)) => state,
         (state @ (State::Absent | State::Ended), Event::Seen(_)) => state,
+        (State::Open(open), Event::ClaimsReplaced(replaced)) => {
+            let signed_in = SignedIn { profile: replaced.profile.clone(), ..open.signed_in };
+            State::Open(Open { signed_in, ..open })
+        }
+        (state @ (State::Absent | State::Ended), Event::ClaimsReplaced(_)) => state,
         (_, Event::SignedOut(_) | Event::Revoked(_)) => State::Ended,
     }
 }
@@ -238,6 +256,20 @@ mod tests {
         assert!(!open.is_over(Time::from_millis(149_999), Some(idle)));
         assert!(open.is_over(NOW, Some(idle)));
         assert!(!open.is_over(NOW, None));
+    }
+
+    #[test]
+    fn claims_are_replaced_whole_while_the_session_is_open_and_never_after() {
+        let replaced = ClaimsReplaced { profile: Sealed::new("newer".into()) };
+        let command = Command::ReplaceClaims(replaced.clone());
+        let event = decide(&open(), &command, NOW).unwrap().unwrap();
+        let state = evolve(open(), &event);
+        let State::Open(now) = state else { panic!("it is open") };
+        assert_eq!(now.signed_in, SignedIn { profile: replaced.profile, ..alice() });
+        assert_eq!(decide(&State::Ended, &command, NOW), Err(Refusal::Ended));
+        assert_eq!(decide(&State::Absent, &command, NOW), Err(Refusal::Absent));
+        assert_eq!(evolve(State::Ended, &event), State::Ended);
+        assert_eq!(evolve(State::Absent, &event), State::Absent);
     }
 
     #[test]

@@ -63,7 +63,31 @@ fn all() -> BTreeMap<&'static str, Envelope> {
     let removed = group::MemberRemoved { source: "claims:idp-1".into(), groups: BTreeSet::from([GroupId::new(id(5))]) };
     let prev = Some(Hash::of(b"before"));
     let session = Aggregate::session(session_id());
+    let token = |n, event| envelope(n, Aggregate::token(session_id()), prev, Event::Token(event));
+    let attempt = EventId::new(id(0xa77));
+    let started = token::RefreshStarted { generation: 1, attempt, deadline: Time::from_secs(45) };
+    let failed = token::RefreshFailed {
+        generation: 1,
+        attempt,
+        class: token::FailureClass::NotSent,
+        retry_at: Time::from_secs(20),
+    };
+    let refreshed = token::Refreshed {
+        generation: 2,
+        refreshed_at: Time::from_secs(9),
+        access_expires_at: Some(Time::from_secs(309)),
+        refreshable: true,
+    };
+    let replaced = session::ClaimsReplaced { profile: Sealed::new("bmV3ZXI".into()) };
     BTreeMap::from([
+        ("token.refresh_started.v1", token(8, token::Event::RefreshStarted(started))),
+        ("token.refreshed.v1", token(9, token::Event::Refreshed(refreshed))),
+        ("token.refresh_failed.v1", token(10, token::Event::RefreshFailed(failed))),
+        ("token.left_in_doubt.v1", token(11, token::Event::LeftInDoubt(token::LeftInDoubt { generation: 1, attempt }))),
+        (
+            "session.claims_replaced.v1",
+            envelope(12, session, prev, Event::Session(session::Event::ClaimsReplaced(replaced))),
+        ),
         ("log.created.v1", envelope(1, Aggregate::LOG, None, created)),
         ("session.signed_in.v1", envelope(2, session, None, Event::Session(session::Event::SignedIn(signed_in())))),
         (

@@ -23,10 +23,13 @@ use portcullis_actors::databroker::broker::{Broker, End, Open, StandingOf, Tools
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::journal::{Flush, Journal};
 use portcullis_actors::databroker::logout::{LogOut, Logouts, Tools as LogoutTools};
+use portcullis_actors::databroker::refresher::schedule::Nodes;
+use portcullis_actors::databroker::refresher::{Pace, Refresher, Rest, Tools as RefresherTools};
 use portcullis_actors::databroker::replica::Replica;
 use portcullis_actors::databroker::revocations::Revocations;
 use portcullis_actors::databroker::store::{self, Store};
 use portcullis_actors::databroker::view::Views;
+use portcullis_actors::idp::RenewalClient;
 use portcullis_actors::keyring::assertion::AssertionKeys;
 use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_actors::proxy::connections::{Connections, Cutter, Scope};
@@ -55,6 +58,7 @@ pub struct Node {
     open: listen::Open,
     connections: Connections,
     journal: Addr<Journal>,
+    refresher: Addr<Refresher>,
     gateway: ServerHandle,
     health: ServerHandle,
     metrics: Option<ServerHandle>,
@@ -143,8 +147,21 @@ impl Node {
         let gateway = listen::start(listener, speech, blueprint, workers)?;
         vitals.listening.store(true, Ordering::Release);
         tracing::info!("listening on {scheme}://{address}");
-        let journal = databroker.journal;
-        Ok(Self { vitals, stage, open, connections, journal, gateway, health, metrics, reload, arbiters, fallen })
+        let (journal, refresher) = (databroker.journal, databroker.refresher);
+        Ok(Self {
+            vitals,
+            stage,
+            open,
+            connections,
+            journal,
+            refresher,
+            gateway,
+            health,
+            metrics,
+            reload,
+            arbiters,
+            fallen,
+        })
     }
 
     /// What it takes to bring another configuration into force; for one taker.
@@ -160,6 +177,7 @@ impl Node {
     /// Stops in order: not ready, drained, journal flushed, then the actors, the last started first.
     pub async fn stop(mut self) {
         self.vitals.draining.store(true, Ordering::Release);
+        let resting = self.refresher.send(Rest);
         // no new connections; those that are open end after the request they are at
         self.gateway.pause().await;
         self.stage.send_replace(Stage::Draining);
@@ -173,6 +191,8 @@ impl Node {
         self.connections.stop();
         self.gateway.stop(false).await;
         let deadline = tokio::time::Instant::now() + CLOSE;
+        // a refresh that is broken off is found in the vault later, or is in doubt
+        let _ = tokio::time::timeout_at(deadline, resting).await;
         let _ = tokio::time::timeout_at(deadline, self.journal.send(Flush)).await;
         while let Some(arbiter) = self.arbiters.pop() {
             arbiter.stop();
@@ -256,6 +276,7 @@ struct Databroker {
     standing: Port<StandingOf>,
     log_out: Port<LogOut>,
     journal: Addr<Journal>,
+    refresher: Addr<Refresher>,
 }
 
 async fn start_databroker(
@@ -270,12 +291,13 @@ async fn start_databroker(
     let hand_overs = keys.shared.sealer(Purpose::HandOver)?;
     let id_token_hints = keys.shared.sealer(Purpose::IdTokenHint)?;
     let (config, views) = (Arc::clone(config), Arc::clone(views));
+    let (idp, authenticate_url) = (config.idp.clone(), config.authenticate_service_url.clone());
     let source = format!("/portcullis/{}", uuid::Uuid::new_v4());
     let (made, making) = oneshot::channel();
     arbiter(arbiters, fall, "databroker").spawn(async move {
         let data_keys = Rc::new(DataKeys::new(Arc::clone(&vault), wrapping));
         let replica = Replica::new(Arc::clone(&log), Rc::clone(&data_keys), Arc::clone(&views), source.clone()).start();
-        let journal = Journal::new(Arc::clone(&log), replica, Arc::clone(&views), source).start();
+        let journal = Journal::new(Arc::clone(&log), replica.clone(), Arc::clone(&views), source.clone()).start();
         Attendance::new(Arc::clone(&views), journal.clone()).start();
         let logouts = Logouts::new(LogoutTools {
             log: Arc::clone(&log),
@@ -284,6 +306,20 @@ async fn start_databroker(
             views: Arc::clone(&views),
             journal: journal.clone(),
         });
+        let refresher = Refresher::new(RefresherTools {
+            vault: Arc::clone(&vault),
+            data_keys: Rc::clone(&data_keys),
+            views: Arc::clone(&views),
+            journal: journal.clone(),
+            replica,
+            idp: provider_id(&idp),
+            provider: Rc::new(RenewalClient::new(idp.clone(), authenticate_url.clone())),
+            nodes: Nodes::alone(source),
+            clock: Rc::new(clock::now),
+            tally: Arc::default(),
+            pace: Pace::Own,
+        })
+        .start();
         let broker = Broker::new(BrokerTools {
             log,
             vault,
@@ -292,7 +328,7 @@ async fn start_databroker(
             journal: journal.clone(),
             hand_overs,
             id_token_hints,
-            revocations: Revocations::new(config.idp.clone(), config.authenticate_service_url.clone()),
+            revocations: Revocations::new(idp, authenticate_url),
         });
         let broker = broker.start();
         let _ = made.send(Databroker {
@@ -301,6 +337,7 @@ async fn start_databroker(
             standing: Port::new(broker, ASKS_IN_FLIGHT, COMMAND_DEADLINE),
             log_out: Port::new(logouts.start(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
             journal,
+            refresher,
         });
     });
     making.await.map_err(|_| anyhow!("databroker did not start"))

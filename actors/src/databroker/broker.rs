@@ -3,27 +3,26 @@
 //! Asks   · the journal, the vault, and the log (what its authority says of a session).
 //! If it dies · a half-done [`Open`] is finished by the same message sent again; nobody is admitted before its end.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
 use portcullis_config::limits::COMMAND_DEADLINE;
-use portcullis_events::{Aggregate, Context as Cause, Epoch, PersonId, SessionId, Time, group, session, token};
+use portcullis_events::{Aggregate, Context as Cause, Epoch, PersonId, SessionId, Time, session, token};
 use serde::{Deserialize, Serialize};
 
 use super::data_keys::{DataKey, DataKeyError, DataKeys};
 use super::hand_over::{HandOver, SessionTokens, SignedInIdentity};
 use super::journal::{Append, Command, Journal, JournalError};
 use super::log::Log;
-use super::profile::Profile;
+use super::profile::{Profile, observed_groups};
 use super::revocations::Revocations;
 use super::standing;
+use super::tokens::tokens_of;
 use super::vault::{Revision, Shelf, Vault, VaultError};
 use super::view::Views;
 use crate::ask::Ask;
 use crate::clock;
-use crate::idp;
 use crate::keyring::{KeyError, Sealer};
 
 /// Begin the session that a hand-over speaks of, or make sure that it is open. Sent twice, it opens once.
@@ -243,13 +242,8 @@ impl Inner {
         };
         let tokens = self.append(Aggregate::token(session), Command::Token(token::Command::Store(stored)), &cause);
 
-        let source = format!("claims:{}", identity.idp);
-        let mut groups = BTreeMap::new();
-        for name in idp::profile(&identity.claims).groups {
-            let id = pseudonyms.group(&source, &name);
-            groups.insert(id, key.seal(&format!("group/{person}/{id}"), name.as_bytes())?);
-        }
-        let observe = Command::Group(group::Command::Observe { source, groups });
+        let observe = observed_groups(&pseudonyms, key.as_ref(), &identity.idp, person, &identity.claims)?;
+        let observe = Command::Group(observe);
         let groups = self.append(Aggregate::group(person), observe, &cause);
         let (tokens, groups) = futures_util::future::join(tokens, groups).await;
         tokens?;
@@ -364,8 +358,4 @@ impl Inner {
         let sent = self.tools.journal.send(append).await;
         sent.map_err(|_| JournalError::Unavailable("the journal has stopped".into()))?.map(|appended| appended.seq)
     }
-}
-
-fn tokens_of(session: SessionId) -> String {
-    format!("tokens/{session}")
 }

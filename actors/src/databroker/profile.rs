@@ -1,13 +1,14 @@
 //! What a session's sealed profile says, and the view that is made from it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use portcullis_events::session::SignedIn;
-use portcullis_events::{Sealed, SessionId};
+use portcullis_events::{PersonId, Sealed, SessionId, group};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::data_keys::DataKey;
+use super::data_keys::{DataKey, Pseudonyms};
 use super::view::SessionView;
 use crate::idp;
 use crate::keyring::KeyError;
@@ -54,6 +55,26 @@ impl Profile {
             activity: Arc::default(),
         }
     }
+}
+
+/// The groups that a provider's claims name, each name sealed with the person's data key.
+///
+/// # Errors
+/// [`KeyError`].
+pub(super) fn observed_groups(
+    pseudonyms: &Pseudonyms,
+    key: &DataKey,
+    idp: &str,
+    person: PersonId,
+    claims: &Map<String, Value>,
+) -> Result<group::Command, KeyError> {
+    let source = format!("claims:{idp}");
+    let mut groups = BTreeMap::new();
+    for name in idp::profile(claims).groups {
+        let id = pseudonyms.group(&source, &name);
+        groups.insert(id, key.seal(&format!("group/{person}/{id}"), name.as_bytes())?);
+    }
+    Ok(group::Command::Observe { source, groups })
 }
 
 fn associated(session: SessionId) -> String {

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::data_keys::{DataKeyError, DataKeys};
 use super::log::{AppendError, Expected, Log, NewRecord, Record, Tailed};
 use super::profile::Profile;
+use super::refresher::schedule::{Due, WhatIsOwed};
 use super::view::Views;
 use crate::clock;
 
@@ -99,6 +100,14 @@ impl Handler<Read> for Replica {
             AggregateKind::Logout => State::Logout(fold.logout(LogoutId::new(aggregate.id))),
         };
         Known { epoch: fold.epoch(), tip: fold.tip(aggregate), state }
+    }
+}
+
+impl Handler<WhatIsOwed> for Replica {
+    type Result = Vec<Due>;
+
+    fn handle(&mut self, look: WhatIsOwed, _: &mut Self::Context) -> Vec<Due> {
+        look.due(&self.inner.fold.borrow())
     }
 }
 

@@ -30,8 +30,10 @@ pub(super) async fn of(
         Event::Session(session::Event::SignedIn(signed_in)) if is_fresh(session, &signed_in, views) => {
             SessionStanding::Open { expires_at: signed_in.expires_at }
         }
-        // an ended session is seen no more; how it began and when it was in use, the views know
-        Event::Session(session::Event::Seen(_)) => viewed(session, record.seq, views).await?,
+        // an ended session is seen no more, nor are its claims replaced; how it began and when it was in use, the views know
+        Event::Session(session::Event::Seen(_) | session::Event::ClaimsReplaced(_)) => {
+            viewed(session, record.seq, views).await?
+        }
         Event::Session(_) | Event::Log(_) | Event::Token(_) | Event::Group(_) | Event::Logout(_) => {
             SessionStanding::Shut
         }

@@ -36,12 +36,29 @@ pub(super) struct Expected<'a> {
     pub(super) issuer: &'a str,
     /// Our client id.
     pub(super) client_id: &'a str,
-    /// The nonce of this sign-in.
-    pub(super) nonce: &'a str,
+    /// What it must say of the sign-in.
+    pub(super) of: Of<'a>,
     /// The access token that came with it.
     pub(super) access_token: &'a str,
     /// When it is read.
     pub(super) now: Time,
+}
+
+/// Which sign-in an ID token belongs to.
+pub(super) enum Of<'a> {
+    /// One under way, with this nonce.
+    SignIn {
+        /// The nonce.
+        nonce: &'a str,
+    },
+    /// One long past, renewed (OpenID Connect Core §12.2): the same person; a nonce need not be there, but if it is, it
+    /// is the same.
+    Renewal {
+        /// `sub` at the sign-in.
+        subject: &'a str,
+        /// The nonce of the ID token before, if it had one.
+        nonce: Option<&'a str>,
+    },
 }
 
 impl<'a> Unverified<'a> {
@@ -105,6 +122,13 @@ impl<'a> Unverified<'a> {
     }
 }
 
+/// The claims of an ID token that was verified before and has been in our keeping since. `None` if it is none.
+pub(super) fn verified_before(token: &str) -> Option<Map<String, Value>> {
+    let (signed, _) = token.rsplit_once('.')?;
+    let (_, payload) = signed.split_once('.')?;
+    decoded_object(payload).ok()
+}
+
 /// The algorithms we accept: asymmetric ones, none weaker than RSA with PKCS #1 v1.5 and SHA-256.
 pub(super) fn allowed(name: &str) -> Option<Algorithm> {
     match name {
@@ -141,10 +165,15 @@ fn check(claims: &Map<String, Value>, expected: &Expected<'_>, algorithm: Algori
     }
     check_audience(claims, expected.client_id)?;
     check_times(claims, expected.now)?;
-    if text(claims, "nonce")? != Some(expected.nonce) {
-        return Err(missing_or_other(claims, "nonce"));
+    let subject = name(claims, "sub", SUBJECT_BYTES)?.ok_or(fault("sub", ClaimFault::Missing))?;
+    match (&expected.of, text(claims, "nonce")?) {
+        (Of::SignIn { nonce }, said) if said != Some(nonce) => return Err(missing_or_other(claims, "nonce")),
+        (Of::Renewal { subject: before, .. }, _) if subject != *before => return Err(fault("sub", ClaimFault::Other)),
+        (Of::Renewal { nonce, .. }, Some(said)) if *nonce != Some(said) => {
+            return Err(fault("nonce", ClaimFault::Other));
+        }
+        (Of::SignIn { .. } | Of::Renewal { .. }, _) => {}
     }
-    name(claims, "sub", SUBJECT_BYTES)?.ok_or(fault("sub", ClaimFault::Missing))?;
     match text(claims, "at_hash")? {
         Some(hash) if hash != half_hash(algorithm, expected.access_token) => Err(fault("at_hash", ClaimFault::Other)),
         Some(_) | None => Ok(()),
@@ -181,7 +210,7 @@ fn check_times(claims: &Map<String, Value>, now: Time) -> Result<(), Because> {
     if issued > now.plus(CLOCK_LEEWAY) {
         return Err(fault("iat", ClaimFault::Future));
     }
-    // it carries the nonce of this sign-in, so it cannot be older than the sign-in
+    // it carries the nonce of this sign-in or came just now, so it cannot be older than a sign-in may be
     if issued < now.minus(SIGN_IN_LIFE + CLOCK_LEEWAY) {
         return Err(fault("iat", ClaimFault::Past));
     }
@@ -263,7 +292,13 @@ mod tests {
     const NOW: Time = Time::from_secs(1_800_000_000);
 
     fn expected() -> Expected<'static> {
-        Expected { issuer: "https://idp.example", client_id: "us", nonce: "n", access_token: "access", now: NOW }
+        Expected {
+            issuer: "https://idp.example",
+            client_id: "us",
+            of: Of::SignIn { nonce: "n" },
+            access_token: "access",
+            now: NOW,
+        }
     }
 
     fn with(changes: Value) -> Result<(), Because> {
@@ -279,6 +314,26 @@ mod tests {
             };
         }
         check(object, &expected(), Algorithm::RS256)
+    }
+
+    #[test]
+    fn a_renewed_id_token_is_about_the_same_person_and_its_nonce_if_any_is_the_same() {
+        let renewed = |changes: Value, nonce: Option<&'static str>| {
+            let mut claims = json!({
+                "iss": "https://idp.example", "aud": "us", "sub": "alice", "exp": 1_800_000_300, "iat": 1_800_000_000,
+            });
+            claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+            let expected = Expected { of: Of::Renewal { subject: "alice", nonce }, ..expected() };
+            check(claims.as_object().unwrap(), &expected, Algorithm::RS256)
+        };
+        assert_eq!(renewed(json!({}), None), Ok(()));
+        assert_eq!(renewed(json!({}), Some("n")), Ok(()));
+        assert_eq!(renewed(json!({"nonce": "n"}), Some("n")), Ok(()));
+        assert_eq!(renewed(json!({"nonce": "m"}), Some("n")), Err(fault("nonce", ClaimFault::Other)));
+        assert_eq!(renewed(json!({"nonce": "m"}), None), Err(fault("nonce", ClaimFault::Other)));
+        assert_eq!(renewed(json!({"sub": "bob"}), Some("n")), Err(fault("sub", ClaimFault::Other)));
+        assert_eq!(renewed(json!({"aud": "them"}), None), Err(fault("aud", ClaimFault::Other)));
+        assert_eq!(renewed(json!({"iss": "https://evil.example"}), None), Err(fault("iss", ClaimFault::Other)));
     }
 
     #[test]

@@ -12,12 +12,14 @@ mod keys;
 mod logout_token;
 mod profile;
 mod relying_party;
+mod renewal;
 mod revocation;
 mod token_request;
 
 pub use logout_token::Logout;
 pub use profile::{Profile, profile};
 pub(crate) use relying_party::{Answer, RelyingParty};
+pub use renewal::{Evidence, Observed, RefreshError, Renewal, RenewalClient, Renewals};
 
 use std::borrow::Cow;
 

@@ -241,7 +241,7 @@ impl Book {
                 return Some(format!("{aggregate} began again at {seq}"));
             }
             session::Event::SignedIn(signed_in) => told.begun = Some((seq, signed_in.expires_at)),
-            session::Event::Seen(_) => {}
+            session::Event::Seen(_) | session::Event::ClaimsReplaced(_) => {}
             session::Event::SignedOut(_) | session::Event::Revoked(_) => {
                 told.ended.get_or_insert(seq);
             }

@@ -47,3 +47,29 @@ mischiefs! {
     // revocation endpoint (RFC 7009): signing in is not affected
     RevocationSlow,
 }
+
+/// How the provider answers a refresh token that is presented. Refresh tokens rotate: one that is presented twice ends
+/// its whole family (RFC 9700 §4.14.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refreshing {
+    /// With the next one.
+    Rotates,
+    /// With the next one, without an ID token.
+    RotatesWithoutIdToken,
+    /// With the next one, and an ID token of somebody else.
+    OfAnotherPerson,
+    /// With the next one, and an ID token whose signature does not hold.
+    Forges,
+    /// With the next one, twice on one connection.
+    AnswersTwice,
+    /// Not at all, but the next one was made.
+    Dies,
+    /// Never; nothing was made.
+    Hangs,
+    /// With status 503; nothing was made.
+    Down,
+    /// With `invalid_client`; nothing was made.
+    DoesNotKnowUs,
+    /// With `invalid_grant`.
+    Refuses,
+}

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 use url::Url;
 
-pub use mischief::Mischief;
+pub use mischief::{Mischief, Refreshing};
 
 /// The client id that the provider knows.
 pub const CLIENT_ID: &str = "portcullis";
@@ -100,6 +100,20 @@ struct State {
     mischief: Mischief,
     seen: Vec<Seen>,
     codes: Vec<Code>,
+    refreshing: Refreshing,
+    access_life: u64,
+    grants: Vec<Grant>,
+    reuses: usize,
+}
+
+/// A refresh token that was given out.
+#[derive(Debug, Clone)]
+struct Grant {
+    token: String,
+    /// The sign-in it comes from.
+    family: String,
+    person: Person,
+    is_spent: bool,
 }
 
 /// An authorization code that was given out and not redeemed.
@@ -149,6 +163,10 @@ impl ScriptedIdp {
             mischief: Mischief::None,
             seen: Vec::new(),
             codes: Vec::new(),
+            refreshing: Refreshing::Rotates,
+            access_life: 300,
+            grants: Vec::new(),
+            reuses: 0,
         }));
         let (stop, stopped) = oneshot::channel();
         let state = Arc::clone(&shared);
@@ -174,7 +192,23 @@ impl ScriptedIdp {
         lock(&self.shared).mischief = mischief;
     }
 
-    /// From now on this person is at the browser.
+    /// From now on it answers refresh tokens in this way.
+    pub fn set_refreshing(&self, refreshing: Refreshing) {
+        lock(&self.shared).refreshing = refreshing;
+    }
+
+    /// From now on its access tokens live for so many seconds.
+    pub fn set_access_life(&self, seconds: u64) {
+        lock(&self.shared).access_life = seconds;
+    }
+
+    /// How often a refresh token was presented that had been spent.
+    #[must_use]
+    pub fn reuses(&self) -> usize {
+        lock(&self.shared).reuses
+    }
+
+    /// From now on this person is at the browser, and is what user info and renewed ID tokens speak of.
     pub fn set_person(&self, person: Person) {
         lock(&self.shared).person = person;
     }

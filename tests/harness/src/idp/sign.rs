@@ -199,8 +199,8 @@ fn payload(issuer: &str, person: &Person, nonce: Option<&str>, access: &str, mis
     let mut claims = changed(
         user_info(person),
         &json!({
-            "iss": issuer, "aud": CLIENT_ID, "exp": now + 300, "iat": now, "nonce": nonce, "at_hash": at_hash(access),
-            "sid": person.sid,
+            "iss": issuer, "aud": CLIENT_ID, "exp": now + 300, "iat": now, "nonce": nonce.unwrap_or(REMOVE),
+            "at_hash": at_hash(access), "sid": person.sid,
         }),
     );
     let change = match mischief {
