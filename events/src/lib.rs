@@ -10,13 +10,18 @@ mod fold;
 pub mod group;
 mod ids;
 pub mod log;
+mod record;
 mod sealed;
 pub mod session;
+mod shards;
+mod snapshot;
 mod time;
 pub mod token;
 
 pub use envelope::{Context, DecodeError, Envelope, Event, Hash};
 pub use fold::{Fold, FoldError, Tip};
 pub use ids::{Aggregate, AggregateKind, BadId, Epoch, EventId, GroupId, PersonId, SUBJECT_PREFIX, SessionId};
+pub use record::SessionRecord;
 pub use sealed::Sealed;
+pub use snapshot::{SCHEMA, SnapshotError};
 pub use time::Time;

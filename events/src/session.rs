@@ -56,7 +56,7 @@ pub struct Revoked {
 }
 
 /// What a session is now.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// Nobody has heard of it.
     #[default]

@@ -31,7 +31,7 @@ pub struct Stored {
 }
 
 /// What a session's tokens are now.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// There never were any.
     #[default]

@@ -19,6 +19,8 @@ use portcullis_actors::databroker::broker::{Broker, End, Open, StandingOf, Tools
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::journal::{Flush, Journal};
 use portcullis_actors::databroker::replica::Replica;
+use portcullis_actors::databroker::snapshot::{Snapshot, StoreNow};
+use portcullis_actors::databroker::snapshots::Snapshots;
 use portcullis_actors::databroker::store::{self, Store};
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::keyring::assertion::AssertionKeys;
@@ -26,6 +28,7 @@ use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_actors::proxy::connections::{Connections, Cutter};
 use portcullis_config::limits::{
     ASKS_IN_FLIGHT, CLOSE, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_TIMEOUT, LAST_LINES, SIGN_IN_DEADLINE,
+    SNAPSHOT_CLOSE,
 };
 use portcullis_config::{Config, Secret};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -45,6 +48,7 @@ pub struct Node {
     open: listen::Open,
     connections: Connections,
     journal: Addr<Journal>,
+    snapshot: Addr<Snapshot>,
     gateway: ServerHandle,
     health: ServerHandle,
     arbiters: Vec<Arbiter>,
@@ -110,7 +114,8 @@ impl Node {
         let gateway = listen::start(listener, speech, blueprint, workers)?;
         vitals.listening.store(true, Ordering::Release);
         tracing::info!("listening on {scheme}://{address}");
-        Ok(Self { vitals, stage, open, connections, journal: databroker.journal, gateway, health, arbiters, fallen })
+        let Databroker { journal, snapshot, .. } = databroker;
+        Ok(Self { vitals, stage, open, connections, journal, snapshot, gateway, health, arbiters, fallen })
     }
 
     /// Waits until a component falls that the node cannot do without; its name.
@@ -135,6 +140,9 @@ impl Node {
         self.gateway.stop(false).await;
         let deadline = tokio::time::Instant::now() + CLOSE;
         let _ = tokio::time::timeout_at(deadline, self.journal.send(Flush)).await;
+        // what is not stored in time is read from the log at the next start
+        let _ = tokio::time::timeout(SNAPSHOT_CLOSE, self.snapshot.send(StoreNow)).await;
+        let deadline = tokio::time::Instant::now() + CLOSE;
         while let Some(arbiter) = self.arbiters.pop() {
             arbiter.stop();
             let (ended, end) = oneshot::channel();
@@ -213,32 +221,39 @@ struct Databroker {
     end: Port<End>,
     standing: Port<StandingOf>,
     journal: Addr<Journal>,
+    snapshot: Addr<Snapshot>,
 }
 
 async fn start_databroker(
     arbiters: &mut Vec<Arbiter>,
     fall: &mpsc::Sender<&'static str>,
-    Store { log, vault }: Store,
+    Store { log, vault, snapshots }: Store,
     views: &Arc<Views>,
     keys: &Keys,
 ) -> Result<Databroker> {
     let wrapping = keys.shared.sealer(Purpose::DataKey)?;
     let hand_overs = keys.shared.sealer(Purpose::HandOver)?;
     let id_token_hints = keys.shared.sealer(Purpose::IdTokenHint)?;
+    let snapshots = Arc::new(Snapshots::new(snapshots, keys.shared.authenticator(Purpose::Snapshot)?));
+    let (kept, standing_of) = (Arc::clone(&snapshots), Arc::clone(views));
     let views = Arc::clone(views);
     let source = format!("/portcullis/{}", uuid::Uuid::new_v4());
     let (made, making) = oneshot::channel();
+    let storing = arbiter(arbiters, fall, "snapshots");
     arbiter(arbiters, fall, "databroker").spawn(async move {
         let data_keys = Rc::new(DataKeys::new(Arc::clone(&vault), wrapping));
-        let replica = Replica::new(Arc::clone(&log), Rc::clone(&data_keys), Arc::clone(&views), source.clone()).start();
-        let journal = Journal::new(Arc::clone(&log), replica, Arc::clone(&views), source).start();
+        let (of_log, of_keys, of_views) = (Arc::clone(&log), Rc::clone(&data_keys), Arc::clone(&views));
+        let replica = Replica::starting_from(snapshots, of_log, of_keys, of_views, source.clone()).start();
+        let journal = Journal::new(Arc::clone(&log), replica.clone(), Arc::clone(&views), source).start();
         let tools = BrokerTools { log, vault, data_keys, views, journal: journal.clone(), hand_overs, id_token_hints };
         let broker = Broker::new(tools).start();
+        let snapshot = Snapshot::start_in_arbiter(&storing, move |_| Snapshot::new(replica, standing_of, kept));
         let _ = made.send(Databroker {
             open: Port::new(broker.clone(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
             end: Port::new(broker.clone(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
             standing: Port::new(broker, ASKS_IN_FLIGHT, COMMAND_DEADLINE),
             journal,
+            snapshot,
         });
     });
     making.await.map_err(|_| anyhow!("databroker did not start"))

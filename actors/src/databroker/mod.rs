@@ -9,6 +9,8 @@ mod nats;
 mod profile;
 pub mod progress;
 pub mod replica;
+pub mod snapshot;
+pub mod snapshots;
 mod sqlite;
 pub mod store;
 pub mod vault;

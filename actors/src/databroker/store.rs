@@ -10,6 +10,7 @@ use super::log::file::FileLog;
 use super::log::jetstream::JetStreamLog;
 pub use super::nats::BadAddress;
 use super::nats::{Nats, StreamError};
+use super::snapshots::{Places, SharedSnapshots};
 pub use super::sqlite::FileError;
 use super::sqlite::Scratch;
 use super::vault::Vault;
@@ -26,7 +27,12 @@ pub struct Store {
     pub log: Arc<dyn Log>,
     /// The vault.
     pub vault: Arc<dyn Vault>,
+    /// Where snapshots of the log go.
+    pub snapshots: Places,
 }
+
+/// The directory of a node's own snapshots.
+const SNAPSHOTS: &str = "snapshots";
 
 /// Why there is no store. A store that is merely away is none of these: it is waited for.
 #[derive(Debug, thiserror::Error)]
@@ -54,19 +60,23 @@ pub async fn open(storage: &Storage, data_dir: &Path) -> Result<Store, StoreErro
     match storage {
         Storage::File(dir) => {
             let dir = dir.as_deref().unwrap_or(data_dir);
-            Ok(Store { log: Arc::new(FileLog::open(dir)?), vault: Arc::new(FileVault::open(dir)?) })
+            let (log, vault) = (Arc::new(FileLog::open(dir)?), Arc::new(FileVault::open(dir)?));
+            Ok(Store { log, vault, snapshots: Places { own: Some(dir.join(SNAPSHOTS)), shared: None } })
         }
         Storage::Memory => {
             let scratch = Arc::new(Scratch::new()?);
             let (log, vault) = (FileLog::temporary(&scratch)?, FileVault::temporary(&scratch)?);
-            Ok(Store { log: Arc::new(log), vault: Arc::new(vault) })
+            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), snapshots: Places::default() })
         }
         Storage::Nats(servers) => {
             let nats = Nats::connect(servers).await?;
             let (log, vault) = (JetStreamLog::new(&nats, REPLICAS), JetStreamVault::new(&nats, REPLICAS));
             forgive_absence(log.check().await)?;
             forgive_absence(vault.check().await)?;
-            Ok(Store { log: Arc::new(log), vault: Arc::new(vault) })
+            // beside, and apart from, those of a log in files that may have been in use before
+            let own = Some(data_dir.join("nats").join(SNAPSHOTS));
+            let snapshots = Places { own, shared: Some(SharedSnapshots::new(&nats, REPLICAS)) };
+            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), snapshots })
         }
     }
 }
