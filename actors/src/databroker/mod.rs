@@ -6,7 +6,7 @@ pub mod hand_over;
 pub mod journal;
 pub mod log;
 mod nats;
-mod profile;
+pub mod profile;
 pub mod progress;
 pub mod replica;
 pub mod snapshot;
