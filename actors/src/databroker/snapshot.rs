@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, WrapFuture};
-use portcullis_config::limits::{SNAPSHOT_AGE, SNAPSHOT_CHECK, SNAPSHOT_EVENTS};
+use portcullis_config::limits::{FORGET_AFTER, SNAPSHOT_AGE, SNAPSHOT_CHECK, SNAPSHOT_EVENTS};
 use portcullis_events::Time;
 use tokio::sync::Mutex;
 
@@ -96,7 +96,8 @@ impl Inner {
         let Ok(Some(fold)) = self.replica.send(Picture).await else { return false };
         let at = clock::now();
         let known = self.last.borrow().seq.max(self.snapshots.begun_with());
-        if fold.applied() > known && !self.snapshots.store(fold.clone(), at).await {
+        // another node may begin with it, whose clock is behind ours
+        if fold.applied() > known && !self.snapshots.store(fold.clone(), at.minus(FORGET_AFTER)).await {
             return false;
         }
         *self.last.borrow_mut() = Last { seq: fold.applied(), at };

@@ -62,6 +62,15 @@ impl SharedSnapshots {
         Ok(())
     }
 
+    /// All that are there.
+    ///
+    /// # Errors
+    /// The bucket cannot be read.
+    #[cfg(test)]
+    pub(super) async fn all(&self) -> Result<Vec<Name>, String> {
+        names(&self.bucket().await.ok_or("there is none")?).await
+    }
+
     /// Copies one into a file; its digest is compared on the way.
     ///
     /// # Errors
