@@ -12,7 +12,7 @@ use portcullis_events::{Fold, SCHEMA, SnapshotError, Time};
 use uuid::Uuid;
 
 use super::Name;
-use crate::keyring::{Authenticator, Running};
+use crate::keyring::Authenticator;
 
 const SUFFIX: &str = ".snapshot";
 const STAGED: &str = ".staged";
@@ -21,12 +21,12 @@ const LEFT_OVER: Duration = Duration::from_secs(60 * 60);
 const BUFFER: usize = 1024 * 1024;
 const TAG: u64 = 32;
 
-/// Why a file is not used.
+/// Why a file is not used, or not written.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
     /// It is no snapshot, or not one that this program knows.
     #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
+    Snapshot(#[from] SnapshotError<io::Error>),
     /// Its tag is not one of ours.
     #[error("it was not written by a node with this shared_secret, or was changed since")]
     Forged,
@@ -34,7 +34,7 @@ pub enum Unusable {
 
 impl From<io::Error> for Unusable {
     fn from(error: io::Error) -> Self {
-        Self::Snapshot(error.into())
+        Self::Snapshot(SnapshotError::Bytes(error))
     }
 }
 
@@ -71,10 +71,10 @@ impl Files {
     }
 
     /// Stores a snapshot as things are at `at`; its length in bytes.
-    pub fn store(&self, fold: &Fold, at: Time) -> io::Result<u64> {
+    pub fn store(&self, fold: &Fold, at: Time) -> Result<u64, Unusable> {
         let staged = self.stage()?;
         let name = Name { seq: fold.applied(), epoch: fold.epoch().unwrap_or(Self::NOWHERE), schema: SCHEMA };
-        let stored = self.write(fold, at, &staged).and_then(|bytes| self.place(name, &staged).map(|()| bytes));
+        let stored = self.write(fold, at, &staged).and_then(|bytes| Ok(self.place(name, &staged).map(|()| bytes)?));
         if stored.is_err() {
             // it stays a left-over otherwise
             let _ = fs::remove_file(&staged);
@@ -117,25 +117,29 @@ impl Files {
         }
     }
 
-    fn write(&self, fold: &Fold, at: Time, path: &Path) -> io::Result<u64> {
+    fn write(&self, fold: &Fold, at: Time, path: &Path) -> Result<u64, Unusable> {
         let file = OpenOptions::new().write(true).truncate(true).open(path)?;
-        let mut out = Tagged { inner: BufWriter::with_capacity(BUFFER, file), running: self.authenticator.begin() };
-        fold.write(at, &mut out)?;
-        let Tagged { mut inner, running } = out;
-        inner.write_all(&running.tag())?;
-        let file = inner.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let (mut out, mut running) = (BufWriter::with_capacity(BUFFER, file), self.authenticator.begin());
+        fold.write(at, &mut |bytes: &[u8]| {
+            running.update(bytes);
+            out.write_all(bytes)
+        })?;
+        out.write_all(&running.tag())?;
+        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
         Ok(file.metadata()?.len())
     }
 
     /// Reads a whole file. What it says is nobody's before its tag has held.
     fn read(&self, path: &Path) -> Result<Fold, Unusable> {
-        let file = BufReader::with_capacity(BUFFER, File::open(path)?);
-        let mut from = Tagged { inner: file, running: self.authenticator.begin() };
-        let fold = Fold::read(&mut from)?;
-        let Tagged { mut inner, running } = from;
+        let (mut file, mut running) = (BufReader::with_capacity(BUFFER, File::open(path)?), self.authenticator.begin());
+        let fold = Fold::read(&mut |room: &mut [u8]| {
+            file.read_exact(room)?;
+            running.update(room);
+            Ok(())
+        })?;
         let mut tag = Vec::new();
-        inner.by_ref().take(2 * TAG).read_to_end(&mut tag)?;
+        file.by_ref().take(2 * TAG).read_to_end(&mut tag)?;
         if running.verifies(&tag) { Ok(fold) } else { Err(Unusable::Forged) }
     }
 
@@ -150,32 +154,6 @@ impl Files {
             }
         }
         Ok(())
-    }
-}
-
-/// Bytes that go by are tagged.
-struct Tagged<T> {
-    inner: T,
-    running: Running,
-}
-
-impl<T: Write> Write for Tagged<T> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.running.update(bytes.get(..written).unwrap_or_default());
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-impl<T: Read> Read for Tagged<T> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.running.update(buffer.get(..read).unwrap_or_default());
-        Ok(read)
     }
 }
 
