@@ -170,6 +170,8 @@ fn forget_all(fold: &mut Fold, at: Time) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn any_prefix_folded_in_any_number_of_steps_gives_the_same_bytes(
         steps in vec(step(), 0..60), cut in any::<prop::sample::Index>(), pauses in vec(any::<bool>(), 61),
