@@ -9,5 +9,6 @@ pub mod clock;
 pub mod databroker;
 pub mod idp;
 pub mod keyring;
+pub mod metrics;
 pub mod proxy;
 pub mod request;

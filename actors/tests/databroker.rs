@@ -17,13 +17,15 @@ use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::hand_over::{HandOver, SessionTokens, SignedInIdentity};
 use portcullis_actors::databroker::journal::{Flush, Journal};
 use portcullis_actors::databroker::log::{Expected, NewRecord};
+use portcullis_actors::databroker::logout::{LogOut, LoggedOut, Logouts, Tools as LogoutTools};
 use portcullis_actors::databroker::progress::Standing;
 use portcullis_actors::databroker::replica::Replica;
+use portcullis_actors::databroker::revocations::Revocations;
 use portcullis_actors::databroker::store::{self, Store};
 use portcullis_actors::databroker::vault::{Revision, Sealed, Shelf, Vault, VaultError};
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::keyring::{Keyring, Purpose};
-use portcullis_config::{Secret, Storage};
+use portcullis_config::{IdentityProvider, Secret, Staleness, Storage};
 use portcullis_events::{Aggregate, Context, Envelope, Epoch, Event, EventId, Hash, SessionId, session};
 use serde_json::json;
 use uuid::Uuid;
@@ -37,6 +39,20 @@ struct Node {
     views: Arc<Views>,
     journal: Addr<Journal>,
     broker: Addr<Broker>,
+    logouts: Addr<Logouts>,
+}
+
+/// A provider that nobody can ask.
+fn provider() -> IdentityProvider {
+    let issuer = "https://id.example.invalid".to_owned();
+    IdentityProvider {
+        url: issuer.parse().unwrap(),
+        issuer,
+        client_id: "us".into(),
+        client_secret: None,
+        scopes: vec!["openid".into()],
+        request_params: vec![],
+    }
 }
 
 fn keyring() -> Keyring {
@@ -46,7 +62,13 @@ fn keyring() -> Keyring {
 impl Node {
     async fn start(dir: &Path) -> Self {
         let store = store::open(&Storage::File(Some(dir.to_path_buf())), dir).await.unwrap();
-        Self::on(store).await
+        Self::on(store).await.current().await
+    }
+
+    /// The same node, once it has read the log to its end.
+    async fn current(self) -> Self {
+        assert!(self.views.progress.becomes_current(SOON).await, "the log was not read to its end");
+        self
     }
 
     /// A node on a store that another node may be using as well.
@@ -56,11 +78,24 @@ impl Node {
 
     /// A node with keys of its own.
     async fn with(store: Store, keyring: &Keyring) -> Self {
-        let views = Arc::new(Views::default());
+        Self::idle_after(store, keyring, None).await
+    }
+
+    /// A node whose sessions are over when idle for a while.
+    async fn idle_after(store: Store, keyring: &Keyring, timeout: Option<Duration>) -> Self {
+        let views = Arc::new(Views::with_idle_timeout(timeout));
         let data_keys = Rc::new(DataKeys::new(Arc::clone(&store.vault), keyring.sealer(Purpose::DataKey).unwrap()));
         let replica =
             Replica::new(Arc::clone(&store.log), Rc::clone(&data_keys), Arc::clone(&views), "/test".into()).start();
         let journal = Journal::new(Arc::clone(&store.log), replica, Arc::clone(&views), "/test".into()).start();
+        let logouts = Logouts::new(LogoutTools {
+            log: Arc::clone(&store.log),
+            vault: Arc::clone(&store.vault),
+            data_keys: Rc::clone(&data_keys),
+            views: Arc::clone(&views),
+            journal: journal.clone(),
+        })
+        .start();
         let broker = Broker::new(Tools {
             log: Arc::clone(&store.log),
             vault: Arc::clone(&store.vault),
@@ -69,15 +104,33 @@ impl Node {
             journal: journal.clone(),
             hand_overs: keyring.sealer(Purpose::HandOver).unwrap(),
             id_token_hints: keyring.sealer(Purpose::IdTokenHint).unwrap(),
+            revocations: Revocations::new(provider(), "https://authenticate.example.com".parse().unwrap()),
         })
         .start();
         assert!(views.progress.reaches(1, SOON).await, "the log has no beginning");
-        Self { store, views, journal, broker }
+        Self { store, views, journal, broker, logouts }
     }
 
     async fn open(&self, hand_over: &str, host: &str) -> Result<Opened, BrokerError> {
         let open = Open { hand_over: hand_over.into(), host: host.into(), request_id: "request-1".into() };
         self.broker.send(open).await.unwrap()
+    }
+
+    async fn log_out(
+        &self,
+        subject: Option<&str>,
+        sid: Option<&str>,
+        token_id: &str,
+    ) -> Result<LoggedOut, BrokerError> {
+        let log_out = LogOut {
+            idp: "idp-1".into(),
+            issuer: "https://id.example.com".into(),
+            subject: subject.map(str::to_owned),
+            sid: sid.map(str::to_owned),
+            token_id: token_id.into(),
+            request_id: "request-2".into(),
+        };
+        self.logouts.send(log_out).await.unwrap()
     }
 
     async fn standing(&self, session: SessionId) -> SessionStanding {
@@ -114,14 +167,18 @@ impl Node {
 }
 
 fn hand_over(session: SessionId, groups: &[&str]) -> String {
+    hand_over_of("sub-of-alice", "sid-1", session, groups)
+}
+
+fn hand_over_of(subject: &str, sid: &str, session: SessionId, groups: &[&str]) -> String {
     let claims = json!({
-        "sub": "sub-of-alice", "email": "alice@example.com", "name": "Alice", "groups": groups,
+        "sub": subject, "email": "alice@example.com", "name": "Alice", "groups": groups, "sid": sid,
     });
     let now = clock::now();
     let identity = SignedInIdentity {
         idp: "idp-1".into(),
         issuer: "https://id.example.com".into(),
-        subject: "sub-of-alice".into(),
+        subject: subject.into(),
         claims: claims.as_object().unwrap().clone(),
         tokens: SessionTokens {
             access: Secret::new("canary-access-token"),
@@ -205,7 +262,7 @@ async fn an_ended_session_is_out_of_the_views_and_its_tokens_out_of_the_vault() 
     let node = Node::start(dir.path()).await;
     let id = session();
     node.open(&hand_over(id, &[]), HOST).await.unwrap();
-    let mut ended = node.views.ended();
+    let mut ended = node.views.changes();
     let end = End { session: id, request_id: "r".into() };
     assert!(node.broker.send(end.clone()).await.unwrap().unwrap().id_token_hint.is_some());
     assert_eq!(ended.recv().await.unwrap().session, id);
@@ -265,13 +322,13 @@ async fn an_event_that_cannot_be_read_stops_the_node_and_is_named() {
         let node = Node::start(dir.path()).await;
         let id = session();
         node.open(&hand_over(id, &[]), HOST).await.unwrap();
-        assert!(node.views.progress.vouches(clock::now(), SOON));
+        assert!(node.views.progress.vouches(clock::now(), Staleness::Within(SOON)));
         let revoked = Event::Session(session::Event::Revoked(session::Revoked { reason: "x".into() }));
         let envelope = node.envelope(id, revoked).await;
         let seq = node.append_raw(envelope.aggregate, envelope.id, spoil(envelope)).await;
         let told = stopped(&node).await;
         assert!(told.contains(why) && told.contains(&format!("sequence {seq}")), "{why}: {told}");
-        assert!(!node.views.progress.vouches(clock::now(), SOON), "{why}");
+        assert!(!node.views.progress.vouches(clock::now(), Staleness::Within(SOON)), "{why}");
         assert_eq!(node.views.progress.applied(), seq - 1, "{why}");
     }
 }
@@ -440,4 +497,104 @@ async fn no_token_and_no_personal_data_stand_in_the_files() {
         files += 1;
     }
     assert!(files >= 2, "nothing was looked at");
+}
+
+#[actix_rt::test]
+async fn a_logout_of_a_person_ends_every_session_of_theirs_and_nobody_elses() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let (first, second, other) = (session(), session(), session());
+    node.open(&hand_over_of("alice", "sid-1", first, &[]), HOST).await.unwrap();
+    node.open(&hand_over_of("alice", "sid-2", second, &[]), HOST).await.unwrap();
+    node.open(&hand_over_of("bob", "sid-3", other, &[]), HOST).await.unwrap();
+    assert_eq!(node.log_out(Some("alice"), None, "token-1").await, Ok(LoggedOut { sessions: 2 }));
+    for ended in [first, second] {
+        assert!(node.views.session(ended).is_none());
+        assert_eq!(node.standing(ended).await, SessionStanding::Shut);
+        assert_eq!(node.store.vault.get(Shelf::Secret, &ended.to_string()).await, Ok(None), "its tokens");
+    }
+    assert!(node.views.session(other).is_some());
+    let last = node.store.log.last(Aggregate::session(first)).await.unwrap().unwrap();
+    let revoked = Envelope::decode(&last.body).unwrap();
+    assert_eq!(revoked.context.actor, "idp:idp-1");
+    assert_eq!(revoked.context.cause.as_deref(), Some("request-2"));
+    assert!(matches!(revoked.event, Event::Session(session::Event::Revoked(_))));
+}
+
+#[actix_rt::test]
+async fn a_logout_of_a_session_ends_that_one_and_only_if_it_is_the_persons() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let (first, second) = (session(), session());
+    node.open(&hand_over_of("alice", "sid-1", first, &[]), HOST).await.unwrap();
+    node.open(&hand_over_of("alice", "sid-2", second, &[]), HOST).await.unwrap();
+    assert_eq!(node.log_out(Some("bob"), Some("sid-1"), "token-1").await, Ok(LoggedOut { sessions: 0 }));
+    assert_eq!(node.log_out(None, Some("sid-9"), "token-2").await, Ok(LoggedOut { sessions: 0 }));
+    assert!(matches!(node.log_out(None, None, "token-3").await, Err(BrokerError::Refused(_))));
+    assert!(node.views.session(first).is_some());
+    assert_eq!(node.log_out(None, Some("sid-1"), "token-4").await, Ok(LoggedOut { sessions: 1 }));
+    assert_eq!(node.log_out(Some("alice"), Some("sid-2"), "token-5").await, Ok(LoggedOut { sessions: 1 }));
+    assert!(node.views.session(first).is_none() && node.views.session(second).is_none());
+}
+
+#[actix_rt::test]
+async fn a_logout_is_taken_once_by_all_nodes_and_over_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    node.open(&hand_over(session(), &[]), HOST).await.unwrap();
+    assert_eq!(node.log_out(Some("sub-of-alice"), None, "token-1").await, Ok(LoggedOut { sessions: 1 }));
+    let again = session();
+    node.open(&hand_over(again, &[]), HOST).await.unwrap();
+    let other = Node::on(node.store.clone()).await.current().await;
+    for node in [&node, &other] {
+        assert!(matches!(node.log_out(Some("sub-of-alice"), None, "token-1").await, Err(BrokerError::Refused(_))));
+        assert!(node.views.session(again).is_some(), "the old token ends no new session");
+    }
+    // a token id is unique for its provider alone: another one is another logout
+    assert_eq!(other.log_out(Some("sub-of-alice"), None, "token-2").await, Ok(LoggedOut { sessions: 1 }));
+    assert!(node.views.progress.reaches(other.views.progress.applied(), SOON).await);
+    assert!(node.views.session(again).is_none());
+}
+
+#[actix_rt::test]
+async fn a_session_that_was_seen_stands_open_until_it_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let id = session();
+    let opened = node.open(&hand_over(id, &[]), HOST).await.unwrap();
+    let at = clock::now().plus(Duration::from_secs(1));
+    let seq = node.append(id, Event::Session(session::Event::Seen(session::Seen { at }))).await;
+    assert_eq!(node.standing(id).await, SessionStanding::Open { expires_at: opened.expires_at });
+    let view = node.views.session(id).unwrap();
+    assert_eq!((view.seq, view.activity.last()), (seq, at));
+    assert_eq!(node.open(&seal_again(id), HOST).await.unwrap().position, seq, "for another host of the same person");
+    node.append(id, Event::Session(session::Event::SignedOut(session::SignedOut {}))).await;
+    assert_eq!(node.standing(id).await, SessionStanding::Shut);
+}
+
+fn seal_again(session: SessionId) -> String {
+    seal(&HandOver { session, valid_until: clock::now().plus(Duration::from_secs(60)), identity: None })
+}
+
+#[actix_rt::test]
+async fn a_session_that_lay_idle_is_over_on_a_node_that_starts_and_on_every_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let (id, seen) = (session(), session());
+    node.open(&hand_over(id, &[]), HOST).await.unwrap();
+    node.open(&hand_over(seen, &[]), HOST).await.unwrap();
+    let at = clock::now().plus(Duration::from_secs(3600));
+    node.append(seen, Event::Session(session::Event::Seen(session::Seen { at }))).await;
+    // a bound that has passed for whoever was not seen since
+    let idle = Node::idle_after(node.store.clone(), &keyring(), Some(Duration::from_millis(1))).await;
+    let idle = idle.current().await;
+    assert!(idle.views.session(id).is_none());
+    assert_eq!(idle.standing(id).await, SessionStanding::Shut);
+    assert!(matches!(idle.open(&seal_again(id), HOST).await, Err(BrokerError::Refused(_))));
+    assert!(matches!(idle.standing(seen).await, SessionStanding::Open { .. }));
+    // nothing was written for it: it is over because time has passed
+    assert!(node.views.session(id).is_some());
+    // seen on another node after all: it is there again
+    idle.append(id, Event::Session(session::Event::Seen(session::Seen { at }))).await;
+    assert!(matches!(idle.standing(id).await, SessionStanding::Open { .. }));
 }

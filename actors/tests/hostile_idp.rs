@@ -74,9 +74,11 @@ fn outcome(mischief: Mischief) -> Outcome {
         | Mischief::ClientSecretPostOnly
         | Mischief::TokenTypeLowerCase
         | Mischief::NoUserInfoEndpoint
+        | Mischief::NoRevocationEndpoint
         | Mischief::NoEmailVerified
         | Mischief::NamesItself
-        | Mischief::KeysAmongOthers => In,
+        | Mischief::KeysAmongOthers
+        | Mischief::RevocationSlow => In,
 
         Mischief::AlgNone
         | Mischief::AlgNoneInOtherCase
@@ -152,6 +154,7 @@ fn outcome(mischief: Mischief) -> Outcome {
         | Mischief::DiscoveryKeysPrivate => address("jwks_uri"),
         Mischief::DiscoveryTokenPlain => address("token_endpoint"),
         Mischief::DiscoveryUserInfoMetadata => address("userinfo_endpoint"),
+        Mischief::DiscoveryRevocationMetadata => address("revocation_endpoint"),
         Mischief::DiscoveryNoToken => Refused(Because::Lacks("token_endpoint".into())),
         Mischief::DiscoveryGarbage => Refused(Because::Garbage(Endpoint::Discovery)),
         Mischief::DiscoveryRedirects => Refused(Because::Redirect(Endpoint::Discovery)),
@@ -367,6 +370,6 @@ fn what_went_wrong_is_said_without_a_word_of_the_providers_own() {
     let because = Because::Claim { claim: "aud".into(), fault: ClaimFault::Other };
     assert_eq!(
         SignInError::from(because).to_string(),
-        "refused: the ID token's claim `aud` has another value than it must"
+        "refused: the claim `aud` of the ID or logout token has another value than it must"
     );
 }

@@ -20,7 +20,7 @@ use portcullis_actors::databroker::snapshots::{Places, Snapshots};
 use portcullis_actors::databroker::store::{self, Store};
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::keyring::{Keyring, Purpose};
-use portcullis_config::{Secret, Storage};
+use portcullis_config::{NatsStorage, Secret, Staleness, Storage};
 use portcullis_events::{
     Aggregate, Context, Envelope, Epoch, Event, EventId, Fold, Hash, PersonId, SessionId, Time, group, log, session,
     token,
@@ -284,7 +284,7 @@ async fn a_log_that_is_behind_its_snapshot_is_neither_served_from_nor_written_to
     let restored = in_files(empty.path()).await;
     let node = Node::start_with(&restored, places.clone()).await;
     assert!(node.refusal().contains("the log ends at 0, behind a snapshot of it at 3"), "{}", node.refusal());
-    assert!(!node.views.progress.vouches(clock::now(), SOON));
+    assert!(!node.views.progress.vouches(clock::now(), Staleness::Within(SOON)));
     assert_eq!(restored.log.head().await.unwrap().last, 0, "nothing is made in the place of what was lost");
     assert!(!node.snapshot.send(StoreNow).await.unwrap());
     assert_eq!(stored(places.own.as_deref().unwrap()), before, "nothing is deleted");
@@ -341,7 +341,7 @@ async fn a_snapshot_that_is_damaged_or_deleted_loses_nothing() {
 async fn a_node_without_files_of_its_own_begins_with_what_another_shared() {
     let server = NatsServer::start().unwrap();
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let storage = Storage::Nats(vec![server.url()]);
+    let storage = Storage::Nats(NatsStorage::at(vec![server.url()]));
     let store = store::open(&storage, one.path()).await.unwrap();
     let first = Node::start(&store).await;
     let session = id();

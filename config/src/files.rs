@@ -21,6 +21,8 @@ pub struct Given<'a> {
     pub node: Node<'a>,
     /// The text, without white space around it.
     pub text: Zeroizing<String>,
+    /// Whether it stands at the key itself, not in a file of its own.
+    pub in_place: bool,
 }
 
 /// The value of `name`, or of the file that `name_file` names. Giving both is a problem, except that a variable beats
@@ -38,16 +40,16 @@ pub fn given<'a>(fields: &Fields<'a>, name: &str) -> Option<Given<'a>> {
     };
     if let Some(node) = inline {
         let text = Zeroizing::new(node.text()?.trim().to_owned());
-        return Some(Given { node, text });
+        return Some(Given { node, text, in_place: true });
     }
     let node = file?;
     let text = secret_file(&node)?;
-    Some(Given { node, text })
+    Some(Given { node, text, in_place: false })
 }
 
 /// 32 bytes in base64.
 pub fn secret(fields: &Fields<'_>, name: &str) -> Option<Secret> {
-    let Given { node, text } = given(fields, name)?;
+    let Given { node, text, .. } = given(fields, name)?;
     let right = "32 random bytes in base64, as `head -c32 /dev/urandom | base64` makes them";
     match BASE64.decode(text.as_bytes()).map(Zeroizing::new) {
         Ok(bytes) if bytes.len() == SECRET_BYTES => Some(Secret::new(bytes.to_vec())),
@@ -58,7 +60,7 @@ pub fn secret(fields: &Fields<'_>, name: &str) -> Option<Secret> {
 
 /// PEM, or PEM in base64, of one or more private keys; whether they are P-256 keys is seen when they are used.
 pub fn signing_key(fields: &Fields<'_>) -> Option<Secret> {
-    let Given { node, text } = given(fields, "signing_key")?;
+    let Given { node, text, .. } = given(fields, "signing_key")?;
     let right =
         "PEM (or PEM in base64) of a P-256 private key, as `openssl ecparam -genkey -name prime256v1 -noout` makes it";
     let pem = if text.contains("-----BEGIN") {
@@ -92,7 +94,8 @@ pub fn readable(node: &Node<'_>) -> Option<PathBuf> {
     }
 }
 
-fn secret_file(node: &Node<'_>) -> Option<Zeroizing<String>> {
+/// The text of a file that holds a secret, without white space around it.
+pub fn secret_file(node: &Node<'_>) -> Option<Zeroizing<String>> {
     match limited(Path::new(&node.text()?)) {
         Ok(text) if text.len() > usize::try_from(SECRET_FILE_BYTES).unwrap_or(usize::MAX) => {
             node.refuse("names a file that is too large", &format!("{SECRET_FILE_BYTES} bytes at most"))

@@ -3,8 +3,8 @@
 use crate::keys::{self, GLOBAL};
 use crate::node::{Fields, Node};
 use crate::{
-    CertificatePair, Config, IssuerFormat, ListenAddress, LogLevel, files, headers, identity, order, routes, storage,
-    urls,
+    CertificatePair, Config, IssuerFormat, ListenAddress, LogLevel, files, headers, identity, metrics, order, routes,
+    staleness, storage, urls,
 };
 
 /// Decodes a document. `None` only where something was reported.
@@ -22,13 +22,16 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
     );
     let storage = storage::decode(&top);
     let cookie = identity::cookie(&top);
+    let session_idle_timeout = top.get("session_idle_timeout").and_then(|node| identity::idle_timeout(&node));
     let pass_identity_headers = flag(&top, "pass_identity_headers", false);
     let jwt_issuer_format = issuer_format(&top).unwrap_or(IssuerFormat::HostOnly);
-    let defaults = routes::Defaults { insecure_server, pass_identity_headers, jwt_issuer_format };
+    let max_staleness = staleness::decode(&top).unwrap_or_default();
+    let defaults = routes::Defaults { insecure_server, pass_identity_headers, jwt_issuer_format, max_staleness };
     let response = top.get("set_response_headers");
     let authenticate_service_url = authenticate.as_ref().and_then(urls::service);
     let idp = identity::provider(&top);
     let health_check_addr = listen(&top, "health_check_addr", health_address());
+    let (metrics_address, metrics_basic_auth) = metrics::decode(&top);
     let shared_secret = files::secret(&top, "shared_secret");
     let cookie_secret = files::secret(&top, "cookie_secret");
     let signing_key = files::signing_key(&top);
@@ -47,6 +50,7 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
         cookie_secret,
         signing_key,
         cookie,
+        session_idle_timeout,
         idp: idp?,
         storage: storage?,
         jwt_claims_headers,
@@ -56,6 +60,9 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
         set_response_headers,
         log_level,
         health_check_addr: health_check_addr?,
+        metrics_address,
+        metrics_basic_auth,
+        max_staleness,
         routes,
         warnings: Vec::new(),
     })

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::limits::{SEEN_LEAST, SEEN_PARTS};
 use crate::node::{Fields, Node};
 use crate::{Cookie, IdentityProvider, SameSite, Secret, files, global, urls};
 
@@ -66,6 +67,15 @@ fn cookie_expire(node: &Node<'_>) -> Option<Duration> {
         Duration::ZERO => node.refuse("is zero, so that every session would have ended", "such as 14h"),
         expire => Some(expire),
     }
+}
+
+/// `session_idle_timeout`: long enough that the notes on the log of who is in use stay apart.
+pub fn idle_timeout(node: &Node<'_>) -> Option<Duration> {
+    let timeout = node.duration()?;
+    if timeout < SEEN_LEAST * SEEN_PARTS {
+        return node.refuse("is too short a time to be idle for", "4s or longer, such as 30m; remove it for no bound");
+    }
+    Some(timeout)
 }
 
 fn same_site(node: &Node<'_>) -> Option<SameSite> {

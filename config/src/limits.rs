@@ -17,6 +17,15 @@ pub const SECRET_FILE_BYTES: u64 = 64 * 1024;
 /// Deepest path of a `claim/…` criterion.
 pub const CLAIM_DEPTH: usize = 5;
 
+/// How often the configuration file is looked at; it is read when it looks the same twice.
+pub const CONFIG_POLL: Duration = Duration::from_millis(500);
+/// How long compiling a configuration that was read again may take.
+pub const ENFORCE_DEADLINE: Duration = Duration::from_secs(60);
+/// Routes that requests are counted for one by one; those beyond are counted together.
+pub const METRIC_ROUTES: usize = 10_000;
+/// Largest `metrics_basic_auth`, decoded.
+pub const BASIC_AUTH_BYTES: usize = 1024;
+
 /// Largest request head (HTTP/1.1) or header list (HTTP/2).
 pub const REQUEST_HEAD_BYTES: usize = 128 * 1024;
 /// Most header lines in a request.
@@ -33,10 +42,33 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const H2_STREAMS: u32 = 100;
 /// Resets a client may cause on one HTTP/2 connection before it is closed.
 pub const H2_PENDING_RESETS: usize = 20;
+/// Control frames of an HTTP/2 client that nothing else goes on beside, and within how long.
+pub const H2_CONTROL_FRAMES: (usize, Duration) = (1000, Duration::from_secs(10));
 /// Largest body of a request to our own pages.
 pub const OWN_BODY_BYTES: usize = 256 * 1024;
 /// How long the body of a request to our own pages may take.
 pub const OWN_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request may go on whose permit was lost meanwhile, counted from its beginning.
+pub const CUT_GRACE: Duration = Duration::from_secs(1);
+/// How often everything open is asked about without a word: whatever was not said, or comes with time, is found then.
+pub const RECONSIDER: Duration = Duration::from_secs(10);
+/// How long the client of a WebSocket that is cut may take for the frame that says so.
+pub const LAST_FRAME: Duration = Duration::from_millis(500);
+/// How long a peer may take nothing of what lies ready for it. A slow one takes it in large pieces, as the system's
+/// buffers drain.
+pub const WRITE_STALL: Duration = Duration::from_secs(120);
+/// When a silent TCP connection is probed, how often then, and how many probes may fail.
+pub const TCP_PROBE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 3);
+/// How long a tunnel may stay open of which one side has ended.
+pub const TUNNEL_HALF_CLOSED: Duration = Duration::from_secs(10);
+/// Least bytes of a request's body, and within how long, while its upstream waits for more of it.
+pub const UPLOAD_FLOOR: (usize, Duration) = (1024, Duration::from_secs(30));
+/// Requests that one worker has under way for one session to one route; more of them wait.
+pub const SESSION_BUDGET: usize = 64;
+/// The same for an address from which nobody is signed in.
+pub const ADDRESS_BUDGET: usize = 128;
+/// How long a request waits for others of its client to end.
+pub const BUDGET_WAIT: Duration = Duration::from_secs(10);
 /// How often a silent HTTP/2 client is asked for a sign of life, and how long it may take to give one.
 pub const H2_PING: Duration = Duration::from_secs(20);
 
@@ -46,6 +78,8 @@ pub const UPSTREAM_CONNECT: Duration = Duration::from_secs(10);
 pub const UPSTREAM_RESPONSE: Duration = Duration::from_secs(30);
 /// Bytes that an upstream may send before its answer begins, and with its head: interim answers have no number.
 pub const UPSTREAM_HEAD_BYTES: usize = 1024 * 1024;
+/// Largest head of an upstream's answer, and most header lines in it.
+pub const UPSTREAM_HEADERS: (usize, usize) = (256 * 1024, 256);
 /// Idle upstream connections that a worker keeps for one upstream.
 pub const UPSTREAM_IDLE_CONNECTIONS: usize = 64;
 /// How long an idle upstream connection is kept.
@@ -82,6 +116,16 @@ pub const IDP_JSON_DEPTH: usize = 16;
 pub const IDP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long all the calls of one sign-in may take together.
 pub const IDP_SIGN_IN: Duration = Duration::from_secs(20);
+/// Age of a logout token that is still taken.
+pub const LOGOUT_TOKEN_LIFE: Duration = Duration::from_secs(10 * 60);
+/// How long a provider's logout may take: its keys, the log, and every session that it ends.
+pub const LOGOUT_DEADLINE: Duration = Duration::from_secs(55);
+/// Longest `jti` or `sid` of a logout token.
+pub const LOGOUT_NAME_BYTES: usize = 255;
+/// Sessions of one logout that are ended at once.
+pub const LOGOUT_IN_FLIGHT: usize = 64;
+/// Tokens under way to the provider's revocation endpoint; those of further sign-outs are not sent.
+pub const REVOCATIONS_IN_FLIGHT: usize = 64;
 /// Least time between two fetches of the same keys for the sake of a key that we do not know.
 pub const JWKS_REFETCH: Duration = Duration::from_secs(60);
 /// Most keys in a key set.
@@ -92,6 +136,33 @@ pub const DISCOVERY_LIFE: Duration = Duration::from_secs(60 * 60);
 pub const DISCOVERY_RETRY: Duration = Duration::from_secs(3);
 /// Longest `sub` (OpenID Connect Core §2).
 pub const SUBJECT_BYTES: usize = 255;
+
+/// A refresh begins this long before the access token ends, or with a quarter of its life left if that is later.
+pub const REFRESH_LEAD: Duration = Duration::from_secs(60);
+/// How often it is looked what is owed to sessions because of their tokens.
+pub const REFRESH_LOOK: Duration = Duration::from_secs(5);
+/// Sessions that one look takes up at most.
+pub const REFRESH_BATCH: usize = 1000;
+/// Refreshes and questions for user info under way at one time.
+pub const REFRESH_IN_FLIGHT: usize = 64;
+/// Calls to one identity provider a second on behalf of sessions, and how many of them may come at once.
+pub const REFRESH_RATE: (u32, u32) = (100, 500);
+/// What fell due while a node was away is spread over this time.
+pub const REFRESH_SPREAD: Duration = Duration::from_secs(60);
+/// How long the answer to a refresh is waited for: what was sent once is not sent again.
+pub const REFRESH_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long after an intent its outcome is waited for before it is settled: longer than [`REFRESH_TIMEOUT`].
+pub const REFRESH_DEADLINE: Duration = Duration::from_secs(60);
+/// How long an answer that cannot be put into the vault is kept and tried again.
+pub const REFRESH_KEPT: Duration = Duration::from_secs(10 * 60);
+/// Least and longest pause before a refresh that failed is tried again.
+pub const REFRESH_PAUSE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5 * 60));
+/// Times that what became of a refresh is offered to a log that does not answer.
+pub const REFRESH_APPENDS: usize = 3;
+/// How much longer than the first of them another node waits before it does what is owed.
+pub const REFRESH_TAKEOVER: Duration = Duration::from_secs(20);
+/// How often user info is asked for while a session lives.
+pub const USER_INFO_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// Largest event.
 pub const EVENT_BYTES: usize = 256 * 1024;
@@ -113,16 +184,26 @@ pub const ASKS_IN_FLIGHT: usize = 1024;
 pub const SIGN_IN_DEADLINE: Duration = Duration::from_secs(45);
 /// How long a request waits for the log position in its handle.
 pub const READ_YOUR_WRITES: Duration = Duration::from_secs(2);
-/// How often the log's head is asked for.
-pub const HEAD_POLL: Duration = Duration::from_secs(1);
+/// How often the log's head is asked for: several times within [`STRICT_STALENESS`].
+pub const HEAD_POLL: Duration = Duration::from_millis(500);
 /// Without a fresh head for this long, the node says that it is stale.
 pub const HEAD_STALE: Duration = Duration::from_secs(10);
+/// How far the clock may go back between two looks at it before what it said earlier means nothing.
+pub const CLOCK_SET_BACK: Duration = Duration::from_secs(1);
+/// A leader that has not heard from more than half of its stream's replicas for this long proves nothing: another one
+/// may have been elected. (Servers give each other a sign of life every second.)
+pub const QUORUM_HEARD: Duration = Duration::from_secs(3);
+/// Questions in a row that may go without a good answer before another server is tried: this one may be cut off from
+/// the others.
+pub const SERVER_PATIENCE: u32 = 3;
 /// How long a question to the authority of a log or vault may take.
 pub const STORE_REQUEST: Duration = Duration::from_secs(2);
 /// Least and longest pause between two attempts of the same write.
 pub const APPEND_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 /// Least and longest pause between two attempts to reach a server.
 pub const RECONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How long a denial of the server explains why something does not come.
+pub const OBJECTION_FRESH: Duration = Duration::from_secs(5);
 /// How often a silent server is asked for a sign of life; two that fail end the connection.
 pub const SERVER_PING: Duration = Duration::from_secs(5);
 /// Writes to a file that share one commit.
@@ -148,8 +229,18 @@ pub const VALUE_BYTES: usize = 256 * 1024;
 /// How long reading a whole shelf of the vault may take.
 pub const SCAN_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Past this without the log's authority, nobody with a session is served (`max_staleness`).
+/// Past this without the log's authority, nobody with a session is served (the default of `max_staleness`).
 pub const MAX_STALENESS: Duration = Duration::from_secs(5 * 60);
+/// Least time between two notes on the log that a session is in use.
+pub const SEEN_LEAST: Duration = Duration::from_secs(1);
+/// The log is told of a session in use at most this many times within `session_idle_timeout`.
+pub const SEEN_PARTS: u32 = 4;
+/// Least and longest pause between two looks at what the log is to be told of sessions in use.
+pub const SEEN_LOOK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// Notes that sessions are in use, under way at once.
+pub const SEEN_IN_FLIGHT: usize = 64;
+/// The same for `max_staleness: strict`, and the least that may be asked for.
+pub const STRICT_STALENESS: Duration = Duration::from_secs(2);
 /// How often ended sessions are swept from the views.
 pub const SWEEP: Duration = Duration::from_secs(60);
 /// Steps in which the fold is swept, so that no step takes long.
@@ -170,10 +261,15 @@ pub const SNAPSHOTS_SHARED: usize = 3;
 pub const SNAPSHOT_CLOSE: Duration = Duration::from_secs(2);
 /// How long reaching the shared snapshots may take, and one of their files.
 pub const SNAPSHOT_SHARE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(120));
-/// Ended sessions that a slow listener may lag behind before it must look at all of its connections.
+/// Changed and ended sessions that a slow listener may lag behind before it must look at all of its connections.
 pub const ENDED_BACKLOG: usize = 4096;
 /// Pause between attempts to reach a log or vault that is away.
 pub const AWAY_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a command on sessions may take to read the log.
+pub const SESSIONS_DEADLINE: Duration = Duration::from_secs(5 * 60);
+/// Longest reason of a revocation, in characters.
+pub const REASON_CHARS: usize = 200;
 
 /// Life of an assertion.
 pub const ASSERTION_LIFE: Duration = Duration::from_secs(5 * 60);

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use crate::policy::Policy;
-use crate::{Problem, Secret};
+use crate::{Problem, Secret, Staleness};
 
 /// The whole configuration of a process.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub struct Config {
     pub signing_key: Option<Secret>,
     /// The `cookie_*` keys.
     pub cookie: Cookie,
+    /// `session_idle_timeout` (ours): a session that nobody uses for this long is over; absent means never.
+    pub session_idle_timeout: Option<Duration>,
     /// The `idp_*` keys.
     pub idp: IdentityProvider,
     /// `databroker_storage_type` with its connection string.
@@ -47,6 +49,12 @@ pub struct Config {
     pub log_level: LogLevel,
     /// `health_check_addr`: `127.0.0.1:28080` by default.
     pub health_check_addr: ListenAddress,
+    /// `metrics_address`: where metrics are told; nowhere by default.
+    pub metrics_address: Option<ListenAddress>,
+    /// `metrics_basic_auth`: `user:password`, decoded; without it everybody who reaches the address may read them.
+    pub metrics_basic_auth: Option<Secret>,
+    /// `max_staleness` (ours): the default for routes, and what our own pages go by; 5 min by default.
+    pub max_staleness: Staleness,
     /// `routes`, in the order in which they are tried (see `reference/03` §3.10 and [`Route::order`]).
     pub routes: Vec<Route>,
     /// What works but should not be left so, each with its place; said once at start.
@@ -139,8 +147,56 @@ pub enum Storage {
     File(Option<PathBuf>),
     /// `memory`: SQLite in a directory that goes away with the process.
     Memory,
-    /// `nats`: JetStream on these servers (`nats://host:port`).
-    Nats(Vec<Url>),
+    /// `nats`: JetStream.
+    Nats(NatsStorage),
+}
+
+/// JetStream on NATS servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NatsStorage {
+    /// `nats://host:port` or `tls://host:port`; nothing secret in them.
+    pub servers: Vec<Url>,
+    /// Who we are to them; `None` where nobody asks.
+    pub login: Option<NatsLogin>,
+    /// TLS with each of them; `None`: system roots, and only where an address or the server asks for TLS.
+    pub tls: Option<NatsTls>,
+    /// `databroker_storage_replicas`: on how many servers the streams lie that we make; 1 by default.
+    pub replicas: usize,
+}
+
+impl NatsStorage {
+    /// Servers that ask for nothing.
+    #[must_use]
+    pub const fn at(servers: Vec<Url>) -> Self {
+        Self { servers, login: None, tls: None, replicas: 1 }
+    }
+}
+
+/// How we say who we are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NatsLogin {
+    /// By the user and password of the connection string.
+    Password {
+        /// The user.
+        user: Secret,
+        /// The password.
+        password: Secret,
+    },
+    /// `databroker_storage_credentials_file`: its text, a JWT and the seed that belongs to it.
+    Credentials(Secret),
+    /// `databroker_storage_nkey_file`: the seed in it.
+    Nkey(Secret),
+}
+
+/// How TLS is spoken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NatsTls {
+    /// `databroker_storage_ca_file`: trusted instead of the system's roots.
+    pub ca: Option<PathBuf>,
+    /// `databroker_storage_cert_file` and `databroker_storage_key_file`: our own.
+    pub client: Option<CertificatePair>,
+    /// `databroker_storage_tls_skip_verify`.
+    pub skip_verify: bool,
 }
 
 /// The form of the assertion's `iss`.
@@ -194,6 +250,8 @@ pub struct Route {
     pub pass_identity_headers: bool,
     /// `jwt_issuer_format`, or the global default.
     pub jwt_issuer_format: IssuerFormat,
+    /// `max_staleness` (ours), or the global one.
+    pub max_staleness: Staleness,
     /// `policy` and the shorthand keys. No rule at all denies everyone.
     pub policy: Policy,
 }

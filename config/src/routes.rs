@@ -6,7 +6,7 @@ use crate::global::{flag, issuer_format};
 use crate::keys::{self, ROUTE};
 use crate::node::{Fields, Node};
 use crate::policy::{Actions, Criterion, Policy, Rule, StringMatcher, StringTest};
-use crate::{From, IssuerFormat, PathMatcher, Route, Upstream, headers, rules, urls};
+use crate::{From, IssuerFormat, PathMatcher, Route, Staleness, Upstream, headers, rules, staleness, urls};
 
 /// What routes take from the top level.
 #[derive(Clone, Copy)]
@@ -14,6 +14,7 @@ pub struct Defaults {
     pub insecure_server: bool,
     pub pass_identity_headers: bool,
     pub jwt_issuer_format: IssuerFormat,
+    pub max_staleness: Staleness,
 }
 
 /// A route and where it stands.
@@ -63,6 +64,7 @@ fn route(node: Node<'_>, defaults: Defaults) -> Option<Placed<'_>> {
     let allow_websockets = flag(&fields, "allow_websockets", false);
     let pass_identity_headers = flag(&fields, "pass_identity_headers", defaults.pass_identity_headers);
     let jwt_issuer_format = issuer_format(&fields).unwrap_or(defaults.jwt_issuer_format);
+    let max_staleness = staleness::decode(&fields).unwrap_or(defaults.max_staleness);
     // nothing is decoded below: every problem was said, whichever value is absent
     let (external, upstreams, matcher) = (external?, upstreams?, matcher?);
     let route = Route {
@@ -80,6 +82,7 @@ fn route(node: Node<'_>, defaults: Defaults) -> Option<Placed<'_>> {
         tls_skip_verify,
         pass_identity_headers,
         jwt_issuer_format,
+        max_staleness,
         policy,
     };
     Some(Placed { route, from: from?, prefix: fields.get("prefix"), node })

@@ -6,14 +6,11 @@ use url::Url;
 
 use crate::Storage;
 use crate::files::{self, Given};
+use crate::nats;
 use crate::node::{Fields, NOT_YET, Node};
 use crate::urls::scheme;
 
-/// The port of a NATS server.
-const NATS_PORT: u16 = 4222;
-
 const FILE_RIGHT: &str = "file:///var/lib/portcullis";
-const NATS_RIGHT: &str = "nats://host:4222, more servers after commas";
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -29,9 +26,12 @@ pub fn decode(top: &Fields<'_>) -> Option<Storage> {
     let has_connection = top.get("databroker_storage_connection_string").is_some()
         || top.get("databroker_storage_connection_string_file").is_some();
     let kind = top.get("databroker_storage_type").map_or(Some(Kind::File), |node| node.choice(&here, &["postgres"]))?;
+    if !matches!(kind, Kind::Nats) {
+        nats::refuse_all(top);
+    }
     match kind {
         Kind::File => match connection {
-            Some(Given { node, text }) => directory(&node, &text).map(|path| Storage::File(Some(path))),
+            Some(Given { node, text, .. }) => directory(&node, &text).map(|path| Storage::File(Some(path))),
             None => Some(Storage::File(None)),
         },
         Kind::Memory => {
@@ -42,15 +42,14 @@ pub fn decode(top: &Fields<'_>) -> Option<Storage> {
         }
         Kind::Nats => {
             if !has_connection {
-                top.missing("databroker_storage_connection_string", NATS_RIGHT);
+                top.missing("databroker_storage_connection_string", nats::RIGHT);
             }
             for name in ["shared_secret", "cookie_secret"] {
                 if top.get(name).is_none() && top.get(&format!("{name}_file")).is_none() {
                     top.missing(name, "the same 32 bytes in base64 on every node of the cluster");
                 }
             }
-            let Given { node, text } = connection?;
-            servers(&node, &text).map(Storage::Nats)
+            nats::decode(top, connection).map(Storage::Nats)
         }
     }
 }
@@ -67,35 +66,4 @@ fn directory(node: &Node<'_>, text: &str) -> Option<PathBuf> {
         Some("nats") => node.refuse("is a NATS address", "add databroker_storage_type: nats"),
         Some(_) => node.refuse("is not a file address", FILE_RIGHT),
     }
-}
-
-/// `nats://host:port`, several separated by commas; after the first the scheme may be left out.
-fn servers(node: &Node<'_>, text: &str) -> Option<Vec<Url>> {
-    if scheme(text).is_none() {
-        return node.refuse("does not begin with nats://", NATS_RIGHT);
-    }
-    text.split(',').map(|server| self::server(node, server.trim())).collect()
-}
-
-fn server(node: &Node<'_>, text: &str) -> Option<Url> {
-    let text = match scheme(text) {
-        Some("nats") => text.to_owned(),
-        Some("tls" | "ws" | "wss") => return node.refuse(NOT_YET, NATS_RIGHT),
-        Some(_) => return node.refuse("does not begin with nats://", NATS_RIGHT),
-        None => format!("nats://{text}"),
-    };
-    let Ok(mut url) = Url::parse(&text) else {
-        return node.refuse("has an address that is not a URL", NATS_RIGHT);
-    };
-    if !url.username().is_empty() || url.password().is_some() {
-        return node.refuse("has a user name or password, which is not supported by this version", NATS_RIGHT);
-    }
-    let is_bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
-    if !is_bare || url.host_str().is_none_or(str::is_empty) {
-        return node.refuse("has an address with more or less than host and port", NATS_RIGHT);
-    }
-    if url.port().is_none() && url.set_port(Some(NATS_PORT)).is_err() {
-        return node.refuse("has an address that takes no port", NATS_RIGHT);
-    }
-    Some(url)
 }

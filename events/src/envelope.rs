@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::{Aggregate, AggregateKind, Epoch, EventId, Time, group, log, session, token};
+use crate::{Aggregate, AggregateKind, Epoch, EventId, Time, group, log, logout, session, token};
 
 /// SHA-256 of an event's bytes; base64url without padding where it is written.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,6 +59,8 @@ pub enum Event {
     Token(token::Event),
     /// To a person's groups.
     Group(group::Event),
+    /// To a logout that a provider asked for.
+    Logout(logout::Event),
 }
 
 /// Who did it, and why: what an event carries besides what happened.
@@ -141,11 +143,18 @@ impl Event {
         match self {
             Self::Log(log::Event::Created(_)) => "portcullis.log.created.v1",
             Self::Session(session::Event::SignedIn(_)) => "portcullis.session.signed_in.v1",
+            Self::Session(session::Event::Seen(_)) => "portcullis.session.seen.v1",
             Self::Session(session::Event::SignedOut(_)) => "portcullis.session.signed_out.v1",
             Self::Session(session::Event::Revoked(_)) => "portcullis.session.revoked.v1",
+            Self::Session(session::Event::ClaimsReplaced(_)) => "portcullis.session.claims_replaced.v1",
             Self::Token(token::Event::Stored(_)) => "portcullis.token.stored.v1",
+            Self::Token(token::Event::RefreshStarted(_)) => "portcullis.token.refresh_started.v1",
+            Self::Token(token::Event::Refreshed(_)) => "portcullis.token.refreshed.v1",
+            Self::Token(token::Event::RefreshFailed(_)) => "portcullis.token.refresh_failed.v1",
+            Self::Token(token::Event::LeftInDoubt(_)) => "portcullis.token.left_in_doubt.v1",
             Self::Group(group::Event::MemberAdded(_)) => "portcullis.group.member_added.v1",
             Self::Group(group::Event::MemberRemoved(_)) => "portcullis.group.member_removed.v1",
+            Self::Logout(logout::Event::Received(_)) => "portcullis.logout.received.v1",
         }
     }
 
@@ -157,6 +166,7 @@ impl Event {
             Self::Session(_) => AggregateKind::Session,
             Self::Token(_) => AggregateKind::Token,
             Self::Group(_) => AggregateKind::Group,
+            Self::Logout(_) => AggregateKind::Logout,
         }
     }
 
@@ -164,11 +174,18 @@ impl Event {
         match self {
             Self::Log(log::Event::Created(data)) => serde_json::to_value(data),
             Self::Session(session::Event::SignedIn(data)) => serde_json::to_value(data),
+            Self::Session(session::Event::Seen(data)) => serde_json::to_value(data),
             Self::Session(session::Event::SignedOut(data)) => serde_json::to_value(data),
             Self::Session(session::Event::Revoked(data)) => serde_json::to_value(data),
+            Self::Session(session::Event::ClaimsReplaced(data)) => serde_json::to_value(data),
             Self::Token(token::Event::Stored(data)) => serde_json::to_value(data),
+            Self::Token(token::Event::RefreshStarted(data)) => serde_json::to_value(data),
+            Self::Token(token::Event::Refreshed(data)) => serde_json::to_value(data),
+            Self::Token(token::Event::RefreshFailed(data)) => serde_json::to_value(data),
+            Self::Token(token::Event::LeftInDoubt(data)) => serde_json::to_value(data),
             Self::Group(group::Event::MemberAdded(data)) => serde_json::to_value(data),
             Self::Group(group::Event::MemberRemoved(data)) => serde_json::to_value(data),
+            Self::Logout(logout::Event::Received(data)) => serde_json::to_value(data),
         }
     }
 
@@ -180,11 +197,18 @@ impl Event {
         Ok(match kind {
             "portcullis.log.created.v1" => Self::Log(log::Event::Created(read(data)?)),
             "portcullis.session.signed_in.v1" => Self::Session(session::Event::SignedIn(read(data)?)),
+            "portcullis.session.seen.v1" => Self::Session(session::Event::Seen(read(data)?)),
             "portcullis.session.signed_out.v1" => Self::Session(session::Event::SignedOut(read(data)?)),
             "portcullis.session.revoked.v1" => Self::Session(session::Event::Revoked(read(data)?)),
+            "portcullis.session.claims_replaced.v1" => Self::Session(session::Event::ClaimsReplaced(read(data)?)),
             "portcullis.token.stored.v1" => Self::Token(token::Event::Stored(read(data)?)),
+            "portcullis.token.refresh_started.v1" => Self::Token(token::Event::RefreshStarted(read(data)?)),
+            "portcullis.token.refreshed.v1" => Self::Token(token::Event::Refreshed(read(data)?)),
+            "portcullis.token.refresh_failed.v1" => Self::Token(token::Event::RefreshFailed(read(data)?)),
+            "portcullis.token.left_in_doubt.v1" => Self::Token(token::Event::LeftInDoubt(read(data)?)),
             "portcullis.group.member_added.v1" => Self::Group(group::Event::MemberAdded(read(data)?)),
             "portcullis.group.member_removed.v1" => Self::Group(group::Event::MemberRemoved(read(data)?)),
+            "portcullis.logout.received.v1" => Self::Logout(logout::Event::Received(read(data)?)),
             _ => return Err(DecodeError::UnknownType(kind.chars().take(120).collect())),
         })
     }

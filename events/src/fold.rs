@@ -10,8 +10,8 @@ use uuid::Uuid;
 use crate::record::{self, Life, Record, SessionRecord};
 use crate::shards::Shards;
 use crate::{
-    Aggregate, AggregateKind, DecodeError, Envelope, Epoch, Event, Hash, PersonId, SessionId, Time, group, log,
-    session, token,
+    Aggregate, AggregateKind, DecodeError, Envelope, Epoch, Event, Hash, LogoutId, PersonId, SessionId, Time, group,
+    log, logout, session, token,
 };
 
 /// Where an aggregate stands.
@@ -67,10 +67,12 @@ pub struct Fold {
     pub(crate) lives: Shards,
     /// The groups of people.
     pub(crate) groups: Shards,
+    /// The logouts that providers asked for.
+    pub(crate) logouts: Shards,
 }
 
 impl Fold {
-    /// Pieces that [`Self::forget_expired`] goes through one at a time.
+    /// Pieces that [`Self::forget_expired`] and [`Self::sessions_in`] go through one at a time.
     pub const PIECES: usize = Shards::COUNT;
 
     /// The last sequence that was applied; 0 at first.
@@ -100,6 +102,7 @@ impl Fold {
             AggregateKind::Session => tips(&self.lives)[0],
             AggregateKind::Token => tips(&self.lives)[1],
             AggregateKind::Group => tips(&self.groups)[0],
+            AggregateKind::Logout => tips(&self.logouts)[0],
         }
     }
 
@@ -112,6 +115,11 @@ impl Fold {
     /// Every session, ended ones too, by id.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, SessionRecord)> {
         self.lives.iter().map(|(id, bytes)| (SessionId::new(id), SessionRecord(Arc::clone(bytes))))
+    }
+
+    /// Every session in one of the [`Self::PIECES`], ended ones too, by id.
+    pub fn sessions_in(&self, piece: usize) -> impl Iterator<Item = (SessionId, SessionRecord)> {
+        self.lives.piece(piece).map(|(id, bytes)| (SessionId::new(id), SessionRecord(Arc::clone(bytes))))
     }
 
     /// A session as it is kept; `None` if nothing is.
@@ -138,6 +146,12 @@ impl Fold {
     /// [`Self::write`] at the same time or a later one writes the same bytes before and after.
     pub fn forget_expired(&mut self, piece: usize, at: Time) {
         self.lives.replace(piece, |bytes| record::expired(bytes, at));
+    }
+
+    /// What a logout is: that one was received is all there is to know, and that it is kept says it.
+    #[must_use]
+    pub fn logout(&self, id: LogoutId) -> logout::State {
+        self.logouts.get(id.uuid()).map_or(logout::State::Absent, |_| logout::State::Received)
     }
 
     /// Applies the next record and says what it was.
@@ -190,6 +204,10 @@ impl Fold {
                 let state = group::evolve(self.membership(id).state, event);
                 self.groups.insert(id, Record { tips: [Some(tip), None], state }.pack()?);
             }
+            Event::Logout(event) => {
+                let state = logout::evolve(self.logout(LogoutId::new(id)), event);
+                self.logouts.insert(id, Record { tips: [Some(tip), None], state }.pack()?);
+            }
         }
         Some(())
     }
@@ -213,6 +231,7 @@ impl std::fmt::Debug for Fold {
             .field("last", &self.last)
             .field("lives", &self.lives.len())
             .field("groups", &self.groups.len())
+            .field("logouts", &self.logouts.len())
             .finish_non_exhaustive()
     }
 }

@@ -72,6 +72,11 @@ uuid_id! {
     GroupId
 }
 
+uuid_id! {
+    /// A logout that a provider asked for: a keyed hash of issuer and token id, which tells nothing by itself.
+    LogoutId
+}
+
 /// What kind of thing an aggregate is; the family of its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AggregateKind {
@@ -83,6 +88,8 @@ pub enum AggregateKind {
     Token,
     /// The groups of a person.
     Group,
+    /// A logout that a provider asked for.
+    Logout,
 }
 
 impl AggregateKind {
@@ -94,6 +101,7 @@ impl AggregateKind {
             Self::Session => "session",
             Self::Token => "token",
             Self::Group => "group",
+            Self::Logout => "logout",
         }
     }
 }
@@ -132,6 +140,12 @@ impl Aggregate {
         Self { kind: AggregateKind::Group, id: id.uuid() }
     }
 
+    /// A logout that a provider asked for.
+    #[must_use]
+    pub const fn logout(id: LogoutId) -> Self {
+        Self { kind: AggregateKind::Logout, id: id.uuid() }
+    }
+
     /// The subject on the log.
     #[must_use]
     pub fn subject(&self) -> String {
@@ -163,6 +177,7 @@ impl FromStr for Aggregate {
             "session" => AggregateKind::Session,
             "token" => AggregateKind::Token,
             "group" => AggregateKind::Group,
+            "logout" => AggregateKind::Logout,
             _ => return Err(BadId),
         };
         let id: EventId = id.parse()?;

@@ -10,6 +10,7 @@ mod fold;
 pub mod group;
 mod ids;
 pub mod log;
+pub mod logout;
 mod record;
 mod sealed;
 pub mod session;
@@ -20,7 +21,9 @@ pub mod token;
 
 pub use envelope::{Context, DecodeError, Envelope, Event, Hash};
 pub use fold::{Fold, FoldError, Tip};
-pub use ids::{Aggregate, AggregateKind, BadId, Epoch, EventId, GroupId, PersonId, SUBJECT_PREFIX, SessionId};
+pub use ids::{
+    Aggregate, AggregateKind, BadId, Epoch, EventId, GroupId, LogoutId, PersonId, SUBJECT_PREFIX, SessionId,
+};
 pub use record::SessionRecord;
 pub use sealed::Sealed;
 pub use snapshot::{SCHEMA, SnapshotError};

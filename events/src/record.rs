@@ -35,7 +35,7 @@ impl Life {
     /// When the session ends by itself, if it is open.
     pub(crate) const fn until(&self) -> Option<Time> {
         match &self.session {
-            session::State::Open(signed_in) => Some(signed_in.expires_at),
+            session::State::Open(open) => Some(open.signed_in.expires_at),
             session::State::Absent | session::State::Ended => None,
         }
     }
@@ -65,6 +65,12 @@ impl Stored for Life {
 }
 
 impl Stored for crate::group::State {
+    fn ends(&self) -> Option<Time> {
+        None
+    }
+}
+
+impl Stored for crate::logout::State {
     fn ends(&self) -> Option<Time> {
         None
     }
@@ -144,6 +150,20 @@ impl SessionRecord {
     #[must_use]
     pub fn state(&self) -> session::State {
         Record::<Life>::unpack(&self.0).map_or(session::State::Ended, |record| record.state.session)
+    }
+
+    /// What the session is, and its tokens; of bytes that cannot be read, as in [`Self::state`].
+    #[must_use]
+    pub fn states(&self) -> (session::State, token::State) {
+        let Life { session, token } = Record::unpack(&self.0).map_or(Life::over(), |record| record.state);
+        (session, token)
+    }
+
+    /// Whether anything was ever said of the session's tokens.
+    #[must_use]
+    pub fn has_tokens(&self) -> bool {
+        let [_, tip] = tips(&self.0);
+        tip.is_some()
     }
 
     /// When the session ends by itself; `None` if it is not open.

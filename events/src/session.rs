@@ -1,5 +1,7 @@
 //! A session: from sign-in to its end.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{PersonId, Sealed, Time};
@@ -9,6 +11,15 @@ use crate::{PersonId, Sealed, Time};
 pub enum Command {
     /// Begin it.
     Open(SignedIn),
+    /// Note that it was in use, unless that was noted a moment ago.
+    See {
+        /// When it was last in use.
+        at: Time,
+        /// How long after one note the next may follow.
+        apart: Duration,
+    },
+    /// Replace what is known of the person, whole.
+    ReplaceClaims(ClaimsReplaced),
     /// End it, because the person asked to.
     SignOut,
     /// End it, because somebody or something else says so.
@@ -23,6 +34,10 @@ pub enum Command {
 pub enum Event {
     /// It began.
     SignedIn(SignedIn),
+    /// It was in use: some of the requests that were served, never all.
+    Seen(Seen),
+    /// The provider says something else of the person than before.
+    ClaimsReplaced(ClaimsReplaced),
     /// The person ended it.
     SignedOut(SignedOut),
     /// It was taken away.
@@ -44,6 +59,20 @@ pub struct SignedIn {
     pub expires_at: Time,
 }
 
+/// `portcullis.session.seen.v1`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// When a node last served it, in milliseconds since the Unix epoch.
+    pub at: Time,
+}
+
+/// `portcullis.session.claims_replaced.v1`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimsReplaced {
+    /// All claims there are now, sealed with the person's data key: one that is not among them is gone.
+    pub profile: Sealed,
+}
+
 /// `portcullis.session.signed_out.v1`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedOut {}
@@ -62,9 +91,26 @@ pub enum State {
     #[default]
     Absent,
     /// It is open, until its own end at the latest.
-    Open(SignedIn),
+    Open(Open),
     /// It ended, and stays so.
     Ended,
+}
+
+/// A session that is open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// How it began.
+    pub signed_in: SignedIn,
+    /// When it was last in use, as far as the log knows.
+    pub last_seen: Time,
+}
+
+impl Open {
+    /// Whether its own end has come, or it lay idle for `idle` (never, where there is no such bound).
+    #[must_use]
+    pub fn is_over(&self, now: Time, idle: Option<Duration>) -> bool {
+        now >= self.signed_in.expires_at || idle.is_some_and(|idle| now >= self.last_seen.plus(idle))
+    }
 }
 
 /// Why a command is refused.
@@ -92,10 +138,17 @@ pub fn decide(state: &State, command: &Command, now: Time) -> Result<Option<Even
         }
         (State::Absent | State::Ended, Command::Open(_)) => Err(Refusal::Ended),
         (State::Open(_), Command::Open(_)) => Err(Refusal::AlreadyOpen),
+        (State::Open(open), Command::See { at, apart }) => {
+            let is_news = *at > open.last_seen && now >= open.last_seen.plus(*apart);
+            Ok(is_news.then_some(Event::Seen(Seen { at: *at })))
+        }
+        (State::Absent | State::Ended, Command::See { .. }) => Ok(None),
+        (State::Open(_), Command::ReplaceClaims(replaced)) => Ok(Some(Event::ClaimsReplaced(replaced.clone()))),
+        (State::Ended, Command::ReplaceClaims(_)) => Err(Refusal::Ended),
         (State::Open(_), Command::SignOut) => Ok(Some(Event::SignedOut(SignedOut {}))),
         (State::Open(_), Command::Revoke { reason }) => Ok(Some(Event::Revoked(Revoked { reason: reason.clone() }))),
         (State::Ended, Command::SignOut | Command::Revoke { .. }) => Ok(None),
-        (State::Absent, Command::SignOut | Command::Revoke { .. }) => Err(Refusal::Absent),
+        (State::Absent, Command::ReplaceClaims(_) | Command::SignOut | Command::Revoke { .. }) => Err(Refusal::Absent),
     }
 }
 
@@ -103,8 +156,17 @@ pub fn decide(state: &State, command: &Command, now: Time) -> Result<Option<Even
 #[must_use]
 pub fn evolve(state: State, event: &Event) -> State {
     match (state, event) {
-        (State::Absent, Event::SignedIn(signed_in)) => State::Open(signed_in.clone()),
+        (State::Absent, Event::SignedIn(signed_in)) => {
+            State::Open(Open { signed_in: signed_in.clone(), last_seen: signed_in.issued_at })
+        }
+        (State::Open(open), Event::Seen(seen)) => State::Open(Open { last_seen: open.last_seen.max(seen.at), ..open }),
         (state @ (State::Open(_) | State::Ended), Event::SignedIn(_)) => state,
+        (state @ (State::Absent | State::Ended), Event::Seen(_)) => state,
+        (State::Open(open), Event::ClaimsReplaced(replaced)) => {
+            let signed_in = SignedIn { profile: replaced.profile.clone(), ..open.signed_in };
+            State::Open(Open { signed_in, ..open })
+        }
+        (state @ (State::Absent | State::Ended), Event::ClaimsReplaced(_)) => state,
         (_, Event::SignedOut(_) | Event::Revoked(_)) => State::Ended,
     }
 }
@@ -125,19 +187,23 @@ mod tests {
         }
     }
 
+    fn open() -> State {
+        State::Open(Open { signed_in: alice(), last_seen: Time::from_secs(100) })
+    }
+
     const NOW: Time = Time::from_secs(150);
 
     #[test]
     fn a_session_opens_once() {
         let opened = decide(&State::Absent, &Command::Open(alice()), NOW).unwrap().unwrap();
         let state = evolve(State::Absent, &opened);
-        assert_eq!(state, State::Open(alice()));
+        assert_eq!(state, open());
         assert_eq!(decide(&state, &Command::Open(alice()), NOW), Err(Refusal::AlreadyOpen));
     }
 
     #[test]
     fn an_ended_session_never_opens_again() {
-        let ended = evolve(State::Open(alice()), &Event::SignedOut(SignedOut {}));
+        let ended = evolve(open(), &Event::SignedOut(SignedOut {}));
         assert_eq!(ended, State::Ended);
         assert_eq!(decide(&ended, &Command::Open(alice()), NOW), Err(Refusal::Ended));
         assert_eq!(evolve(ended, &Event::SignedIn(alice())), State::Ended);
@@ -150,10 +216,60 @@ mod tests {
 
     #[test]
     fn ending_twice_is_ending_once() {
-        let out = decide(&State::Open(alice()), &Command::SignOut, NOW).unwrap().unwrap();
-        let ended = evolve(State::Open(alice()), &out);
+        let out = decide(&open(), &Command::SignOut, NOW).unwrap().unwrap();
+        let ended = evolve(open(), &out);
         assert_eq!(decide(&ended, &Command::SignOut, NOW), Ok(None));
         assert_eq!(decide(&ended, &Command::Revoke { reason: "left".into() }, NOW), Ok(None));
+    }
+
+    #[test]
+    fn being_in_use_is_noted_now_and_then_and_never_backwards() {
+        let see = |state: &State, at, now| {
+            let command = Command::See { at: Time::from_secs(at), apart: Duration::from_secs(10) };
+            decide(state, &command, Time::from_secs(now)).unwrap()
+        };
+        assert_eq!(see(&open(), 105, 109), None);
+        let seen = see(&open(), 105, 110).unwrap();
+        assert_eq!(seen, Event::Seen(Seen { at: Time::from_secs(105) }));
+        let state = evolve(open(), &seen);
+        assert_eq!(see(&state, 105, 140), None, "nothing new");
+        assert_eq!(evolve(state.clone(), &Event::Seen(Seen { at: Time::from_secs(101) })), state);
+    }
+
+    #[test]
+    fn being_in_use_opens_nothing_and_keeps_nothing_open() {
+        let seen = Event::Seen(Seen { at: NOW });
+        for state in [State::Absent, State::Ended] {
+            let command = Command::See { at: NOW, apart: Duration::ZERO };
+            assert_eq!(decide(&state, &command, NOW), Ok(None));
+            assert_eq!(evolve(state.clone(), &seen), state);
+        }
+        let seen = Event::Seen(Seen { at: Time::from_secs(199) });
+        let State::Open(open) = evolve(open(), &seen) else { panic!("it is open") };
+        assert!(open.is_over(Time::from_secs(200), None));
+    }
+
+    #[test]
+    fn an_idle_session_is_over_where_idleness_has_a_bound() {
+        let State::Open(open) = open() else { panic!("it is open") };
+        let idle = Duration::from_secs(50);
+        assert!(!open.is_over(Time::from_millis(149_999), Some(idle)));
+        assert!(open.is_over(NOW, Some(idle)));
+        assert!(!open.is_over(NOW, None));
+    }
+
+    #[test]
+    fn claims_are_replaced_whole_while_the_session_is_open_and_never_after() {
+        let replaced = ClaimsReplaced { profile: Sealed::new("newer".into()) };
+        let command = Command::ReplaceClaims(replaced.clone());
+        let event = decide(&open(), &command, NOW).unwrap().unwrap();
+        let state = evolve(open(), &event);
+        let State::Open(now) = state else { panic!("it is open") };
+        assert_eq!(now.signed_in, SignedIn { profile: replaced.profile, ..alice() });
+        assert_eq!(decide(&State::Ended, &command, NOW), Err(Refusal::Ended));
+        assert_eq!(decide(&State::Absent, &command, NOW), Err(Refusal::Absent));
+        assert_eq!(evolve(State::Ended, &event), State::Ended);
+        assert_eq!(evolve(State::Absent, &event), State::Absent);
     }
 
     #[test]

@@ -54,6 +54,11 @@ impl Shards {
         self.0.iter().flat_map(|shard| shard.iter()).map(|(id, record)| (*id, record))
     }
 
+    /// Every record of one piece, by id.
+    pub(crate) fn piece(&self, piece: usize) -> impl Iterator<Item = (Uuid, &Arc<[u8]>)> {
+        self.0.get(piece).into_iter().flat_map(|shard| shard.iter()).map(|(id, record)| (*id, record))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.iter().map(|shard| shard.len()).sum()
     }

@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use crate::record::{self, Life, Record, Stored};
 use crate::shards::Shards;
-use crate::{Epoch, Fold, Hash, Time, Tip, group};
+use crate::{Epoch, Fold, Hash, Time, Tip, group, logout};
 
 /// The version of this form and of the states in it. It goes up with every change of either: a snapshot of another
 /// schema is not read, and the log is read instead.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 const MAGIC: &[u8; 20] = b"portcullis snapshot\n";
 /// No aggregate is larger: a person's groups come from a few sources, each within one event.
@@ -59,7 +59,8 @@ impl Fold {
         out(&log.seq.to_be_bytes())?;
         out(&log.hash.bytes())?;
         write_family(&self.lives, out, |bytes| record::expired(bytes, at))?;
-        write_family(&self.groups, out, |_| None)
+        write_family(&self.groups, out, |_| None)?;
+        write_family(&self.logouts, out, |_| None)
     }
 
     /// Reads what [`Self::write`] wrote, and nothing after it; `from` fills what it is given. Whoever calls it proves
@@ -81,7 +82,8 @@ impl Fold {
         let log = Tip { seq: u64::from_be_bytes(take(from)?), hash: Hash::from_bytes(take(from)?) };
         let lives = read_family::<Life, E>(from)?;
         let groups = read_family::<group::State, E>(from)?;
-        Ok(Self { applied, epoch: Some(epoch), last: Some(last), log: Some(log), lives, groups })
+        let logouts = read_family::<logout::State, E>(from)?;
+        Ok(Self { applied, epoch: Some(epoch), last: Some(last), log: Some(log), lives, groups, logouts })
     }
 
     /// A hash of what [`Self::write`] writes: equal where the folds are. `None` before anything was folded.

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis_events::{
-    Aggregate, Context, Envelope, Epoch, Event, EventId, Fold, FoldError, GroupId, Hash, PersonId, SCHEMA, Sealed,
-    SessionId, SnapshotError, Time, group, log, session, token,
+    Aggregate, Context, Envelope, Epoch, Event, EventId, Fold, FoldError, GroupId, Hash, LogoutId, PersonId, SCHEMA,
+    Sealed, SessionId, SnapshotError, Time, group, log, logout, session, token,
 };
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
@@ -16,6 +16,7 @@ use uuid::Uuid;
 /// Later than every session's end that the generator makes up to `expires_at < 50`.
 const AT: Time = Time::from_secs(50);
 const BEGIN: Time = Time::from_secs(0);
+const ATTEMPT: EventId = EventId::new(Uuid::from_u128(5));
 
 /// Something that is written on the log, sensible or not.
 #[derive(Debug, Clone)]
@@ -24,6 +25,13 @@ enum Step {
     SignOut { session: u8 },
     Revoke { session: u8 },
     StoreTokens { session: u8, generation: u8, access_expires_at: Option<u8> },
+    See { session: u8, at: u8 },
+    ReplaceClaims { session: u8 },
+    StartRefresh { session: u8, generation: u8 },
+    Refresh { session: u8, generation: u8 },
+    FailRefresh { session: u8, generation: u8, retry_at: u8 },
+    LeaveInDoubt { session: u8, generation: u8 },
+    ReceiveLogout { logout: u8 },
     Join { person: u8, source: bool, groups: BTreeSet<u8> },
     Leave { person: u8, source: bool, groups: BTreeSet<u8> },
 }
@@ -38,6 +46,15 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (id.clone(), 0..4_u8, any::<Option<u8>>()).prop_map(|(session, generation, access_expires_at)| {
             Step::StoreTokens { session, generation, access_expires_at }
         }),
+        2 => (id.clone(), any::<u8>()).prop_map(|(session, at)| Step::See { session, at }),
+        1 => id.clone().prop_map(|session| Step::ReplaceClaims { session }),
+        1 => (id.clone(), 0..4_u8).prop_map(|(session, generation)| Step::StartRefresh { session, generation }),
+        1 => (id.clone(), 0..4_u8).prop_map(|(session, generation)| Step::Refresh { session, generation }),
+        1 => (id.clone(), 0..4_u8, any::<u8>()).prop_map(|(session, generation, retry_at)| {
+            Step::FailRefresh { session, generation, retry_at }
+        }),
+        1 => (id.clone(), 0..4_u8).prop_map(|(session, generation)| Step::LeaveInDoubt { session, generation }),
+        2 => id.clone().prop_map(|logout| Step::ReceiveLogout { logout }),
         2 => (id.clone(), any::<bool>(), groups()).prop_map(|(person, source, groups)| {
             Step::Join { person, source, groups }
         }),
@@ -69,6 +86,18 @@ fn group_ids(groups: &BTreeSet<u8>) -> impl Iterator<Item = GroupId> {
     groups.iter().map(|group| GroupId::new(uuid(3, *group)))
 }
 
+fn logout_id(id: u8) -> LogoutId {
+    LogoutId::new(uuid(4, id))
+}
+
+fn of_session(session: u8, event: session::Event) -> (Aggregate, Event) {
+    (Aggregate::session(session_id(session)), Event::Session(event))
+}
+
+fn of_token(session: u8, event: token::Event) -> (Aggregate, Event) {
+    (Aggregate::token(session_id(session)), Event::Token(event))
+}
+
 fn event(step: &Step) -> (Aggregate, Event) {
     let source = |ldap: bool| if ldap { "ldap" } else { "claims:idp" }.to_owned();
     let person = |id: u8| Aggregate::group(PersonId::new(uuid(2, id)));
@@ -97,6 +126,36 @@ fn event(step: &Step) -> (Aggregate, Event) {
                 refreshable: generation % 2 == 0,
             };
             (Aggregate::token(session_id(*session)), Event::Token(token::Event::Stored(stored)))
+        }
+        Step::See { session, at } => of_session(*session, session::Event::Seen(session::Seen { at: secs(*at) })),
+        Step::ReplaceClaims { session } => {
+            let profile = Sealed::new("bmV3".into());
+            of_session(*session, session::Event::ClaimsReplaced(session::ClaimsReplaced { profile }))
+        }
+        Step::StartRefresh { session, generation } => {
+            let generation = (*generation).into();
+            let started = token::RefreshStarted { generation, attempt: ATTEMPT, deadline: AT };
+            of_token(*session, token::Event::RefreshStarted(started))
+        }
+        Step::Refresh { session, generation } => {
+            let generation = (*generation).into();
+            let refreshed =
+                token::Refreshed { generation, refreshed_at: BEGIN, access_expires_at: Some(AT), refreshable: true };
+            of_token(*session, token::Event::Refreshed(refreshed))
+        }
+        Step::FailRefresh { session, generation, retry_at } => {
+            let class = if *retry_at > 200 { token::FailureClass::InvalidGrant } else { token::FailureClass::NotSent };
+            let generation = (*generation).into();
+            let failed = token::RefreshFailed { generation, attempt: ATTEMPT, class, retry_at: secs(*retry_at) };
+            of_token(*session, token::Event::RefreshFailed(failed))
+        }
+        Step::LeaveInDoubt { session, generation } => {
+            let doubt = token::LeftInDoubt { generation: (*generation).into(), attempt: ATTEMPT };
+            of_token(*session, token::Event::LeftInDoubt(doubt))
+        }
+        Step::ReceiveLogout { logout } => {
+            let received = logout::Received { idp: "idp".into(), person: None };
+            (Aggregate::logout(logout_id(*logout)), Event::Logout(logout::Event::Received(received)))
         }
         Step::Join { person: id, source: ldap, groups } => {
             let groups: BTreeMap<_, _> = group_ids(groups).map(|id| (id, Sealed::new("bmFtZQ".into()))).collect();
@@ -259,6 +318,16 @@ fn a_chain_goes_on_behind_a_snapshot_and_a_broken_one_is_found() {
     assert_eq!(later.apply(3, &forged[2].subject, &forged[2].body), Err(FoldError::BrokenChain));
     apply(&mut later, &records[2..]);
     assert_eq!(later.session(session_id(1)), session::State::Ended);
+}
+
+#[test]
+fn a_logout_that_was_received_is_known_behind_a_snapshot() {
+    let mut fold = Fold::default();
+    apply(&mut fold, &log_of(&[Step::ReceiveLogout { logout: 1 }]));
+    let later = read(&bytes(&fold, AT)).unwrap();
+    assert_eq!(later.logout(logout_id(1)), logout::State::Received);
+    assert_eq!(later.logout(logout_id(2)), logout::State::Absent);
+    assert_eq!(later.tip(Aggregate::logout(logout_id(1))), fold.tip(Aggregate::logout(logout_id(1))));
 }
 
 #[test]

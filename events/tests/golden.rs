@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis_events::{
-    Aggregate, Context, Envelope, Epoch, Event, EventId, Fold, FoldError, GroupId, Hash, PersonId, Sealed, SessionId,
-    Time, group, log, session, token,
+    Aggregate, Context, Envelope, Epoch, Event, EventId, Fold, FoldError, GroupId, Hash, LogoutId, PersonId, Sealed,
+    SessionId, Time, group, log, logout, session, token,
 };
 use uuid::Uuid;
 
@@ -49,6 +49,10 @@ fn signed_in() -> session::SignedIn {
     }
 }
 
+fn open() -> session::Open {
+    session::Open { signed_in: signed_in(), last_seen: signed_in().issued_at }
+}
+
 fn all() -> BTreeMap<&'static str, Envelope> {
     let created = Event::Log(log::Event::Created(log::Created { epoch: Epoch::new(id(0xe)) }));
     let stored = token::Stored { generation: 1, access_expires_at: Some(Time::from_secs(9)), refreshable: true };
@@ -59,7 +63,31 @@ fn all() -> BTreeMap<&'static str, Envelope> {
     let removed = group::MemberRemoved { source: "claims:idp-1".into(), groups: BTreeSet::from([GroupId::new(id(5))]) };
     let prev = Some(Hash::of(b"before"));
     let session = Aggregate::session(session_id());
+    let token = |n, event| envelope(n, Aggregate::token(session_id()), prev, Event::Token(event));
+    let attempt = EventId::new(id(0xa77));
+    let started = token::RefreshStarted { generation: 1, attempt, deadline: Time::from_secs(45) };
+    let failed = token::RefreshFailed {
+        generation: 1,
+        attempt,
+        class: token::FailureClass::NotSent,
+        retry_at: Time::from_secs(20),
+    };
+    let refreshed = token::Refreshed {
+        generation: 2,
+        refreshed_at: Time::from_secs(9),
+        access_expires_at: Some(Time::from_secs(309)),
+        refreshable: true,
+    };
+    let replaced = session::ClaimsReplaced { profile: Sealed::new("bmV3ZXI".into()) };
     BTreeMap::from([
+        ("token.refresh_started.v1", token(8, token::Event::RefreshStarted(started))),
+        ("token.refreshed.v1", token(9, token::Event::Refreshed(refreshed))),
+        ("token.refresh_failed.v1", token(10, token::Event::RefreshFailed(failed))),
+        ("token.left_in_doubt.v1", token(11, token::Event::LeftInDoubt(token::LeftInDoubt { generation: 1, attempt }))),
+        (
+            "session.claims_replaced.v1",
+            envelope(12, session, prev, Event::Session(session::Event::ClaimsReplaced(replaced))),
+        ),
         ("log.created.v1", envelope(1, Aggregate::LOG, None, created)),
         ("session.signed_in.v1", envelope(2, session, None, Event::Session(session::Event::SignedIn(signed_in())))),
         (
@@ -73,6 +101,27 @@ fn all() -> BTreeMap<&'static str, Envelope> {
                 session,
                 prev,
                 Event::Session(session::Event::Revoked(session::Revoked { reason: "laptop lost".into() })),
+            ),
+        ),
+        (
+            "session.seen.v1",
+            envelope(
+                8,
+                session,
+                prev,
+                Event::Session(session::Event::Seen(session::Seen { at: Time::from_secs(1_795_000_900) })),
+            ),
+        ),
+        (
+            "logout.received.v1",
+            envelope(
+                9,
+                Aggregate::logout(LogoutId::new(id(0x106))),
+                None,
+                Event::Logout(logout::Event::Received(logout::Received {
+                    idp: "idp-1".into(),
+                    person: Some(person()),
+                })),
             ),
         ),
         (
@@ -152,12 +201,25 @@ fn an_event_with_a_broken_chain_changes_nothing() {
     let (fold, result) = fold_of(&[created(), sign_in(), revoked.clone()]);
     assert_eq!(result, Err(FoldError::BrokenChain));
     assert_eq!(fold.applied(), 2);
-    assert_eq!(fold.session(session_id()), session::State::Open(signed_in()));
+    assert_eq!(fold.session(session_id()), session::State::Open(open()));
 
     revoked.prev = Some(Hash::of(&sign_in().encode().unwrap()));
     let (fold, result) = fold_of(&[created(), sign_in(), revoked]);
     assert_eq!(result, Ok(()));
     assert_eq!(fold.session(session_id()), session::State::Ended);
+}
+
+#[test]
+fn what_was_seen_and_received_is_in_the_fold() {
+    let mut seen = all().remove("session.seen.v1").unwrap();
+    seen.prev = Some(Hash::of(&sign_in().encode().unwrap()));
+    let received = all().remove("logout.received.v1").unwrap();
+    let (fold, result) = fold_of(&[created(), sign_in(), seen, received]);
+    assert_eq!(result, Ok(()));
+    let last_seen = Time::from_secs(1_795_000_900);
+    assert_eq!(fold.session(session_id()), session::State::Open(session::Open { last_seen, ..open() }));
+    assert_eq!(fold.logout(LogoutId::new(id(0x106))), logout::State::Received);
+    assert_eq!(fold.logout(LogoutId::new(id(0x107))), logout::State::Absent);
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use portcullis_config::limits::REASON_CHARS;
+use portcullis_events::SessionId;
 
 /// Everything went well.
 pub const FINE: u8 = 0;
@@ -44,6 +46,9 @@ pub enum Command {
     Demo(DemoOptions),
     /// Print the event log as JSON lines, one CloudEvent each.
     Events(EventsOptions),
+    /// Look at sessions, and end them.
+    #[command(subcommand)]
+    Sessions(SessionsCommand),
 }
 
 /// How the demo runs.
@@ -75,6 +80,74 @@ pub struct EventsOptions {
     /// Go on with what comes later, until interrupted.
     #[arg(long)]
     pub follow: bool,
+}
+
+/// What to do with sessions. They are read from the log, and ended on it: every gateway obeys within a second.
+#[derive(Debug, Clone, Subcommand)]
+pub enum SessionsCommand {
+    /// List the open sessions.
+    List {
+        /// Where from, and how it is printed.
+        #[command(flatten)]
+        common: SessionsOptions,
+    },
+    /// Show one session.
+    Show {
+        /// The session.
+        #[arg(value_parser = session_id)]
+        id: SessionId,
+        /// Where from, and how it is printed.
+        #[command(flatten)]
+        common: SessionsOptions,
+    },
+    /// End one session, or all open sessions of a person.
+    #[command(group(clap::ArgGroup::new("whose").required(true).args(["id", "user"])))]
+    Revoke {
+        /// The session.
+        #[arg(value_parser = session_id)]
+        id: Option<SessionId>,
+        /// The person: the user id or the e-mail address, exactly.
+        #[arg(long, value_name = "USER")]
+        user: Option<String>,
+        /// Why; it stands on the log for everybody who may read it.
+        #[arg(long, value_name = "TEXT", default_value = "revoked by command", value_parser = reason)]
+        reason: String,
+        /// Where from, and how it is printed.
+        #[command(flatten)]
+        common: SessionsOptions,
+    },
+}
+
+/// What all commands on sessions have.
+#[derive(Debug, Clone, Args)]
+pub struct SessionsOptions {
+    /// Which log: the configuration's.
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl SessionsCommand {
+    /// What all commands on sessions have.
+    pub const fn options(&self) -> &SessionsOptions {
+        match self {
+            Self::List { common } | Self::Show { common, .. } | Self::Revoke { common, .. } => common,
+        }
+    }
+}
+
+fn session_id(text: &str) -> Result<SessionId, String> {
+    text.parse().map_err(|_| "not the id of a session, such as `portcullis sessions list` prints".to_owned())
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    match text.chars().count() {
+        0 => Err("a reason is not empty".to_owned()),
+        1..=REASON_CHARS => Ok(text.to_owned()),
+        _ => Err(format!("a reason has at most {REASON_CHARS} characters")),
+    }
 }
 
 fn loopback(text: &str) -> Result<std::net::SocketAddr, String> {
@@ -121,6 +194,18 @@ mod tests {
         for line in ["p run -c a.yaml", "p run --config a.yaml", "p run -config a.yaml"] {
             let Some(Command::Run(file)) = read(line).unwrap().command else { panic!("{line}") };
             assert_eq!(file.config, Some(PathBuf::from("a.yaml")), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_revocation_says_whose_session_it_ends() {
+        let id = "00000000-0000-4000-8000-000000000001";
+        for good in [format!("p sessions revoke {id}"), "p sessions revoke --user a@b -c x --json".into()] {
+            assert!(read(&good).is_ok(), "{good}");
+        }
+        for bad in ["p sessions revoke".into(), format!("p sessions revoke {id} --user a"), "p sessions show 7".into()]
+        {
+            assert!(read(&bad).is_err(), "{bad}");
         }
     }
 

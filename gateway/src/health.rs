@@ -14,6 +14,8 @@ use portcullis_actors::databroker::progress::Standing;
 use portcullis_actors::databroker::view::Views;
 use serde_json::json;
 
+use crate::in_force::InForce;
+
 /// What health is judged by.
 pub struct Vitals {
     /// The views of this node.
@@ -22,8 +24,8 @@ pub struct Vitals {
     pub listening: AtomicBool,
     /// Whether the node is stopping.
     pub draining: AtomicBool,
-    /// What the configuration in force is called.
-    pub revision: String,
+    /// What is in force.
+    pub in_force: Arc<InForce>,
 }
 
 impl Vitals {
@@ -50,9 +52,12 @@ impl Vitals {
             "why": why,
             "applied": progress.applied(),
             "head": progress.head(),
+            "lag": progress.lag(),
+            "staleness": progress.staleness(clock::now()).map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             "epoch": progress.epoch().map(|epoch| epoch.to_string()),
             "sessions": self.views.sessions(),
-            "revision": self.revision,
+            "revision": self.in_force.now().revision.as_str(),
+            "last-reload": if self.views.metrics.last_reload_good.get() == 0 { "refused" } else { "ok" },
         }))
     }
 }

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest;
 use portcullis_actors::authorize::Policies;
+use portcullis_actors::authorize::authorizer::{Compiled, Revision};
 use portcullis_actors::proxy::routes::RouteTable;
 use portcullis_config::Config;
 
 /// What is in force since the last change.
 pub struct Rules {
     /// Names this state in decisions.
-    pub revision: String,
+    pub revision: Revision,
+    /// What it was made from: the configuration that the process started with, with the routes of the last one read.
+    pub config: Arc<Config>,
     /// Where requests go.
     pub routes: RouteTable,
     /// Who may go there.
@@ -22,26 +24,24 @@ pub struct Rules {
 pub struct InForce(ArcSwap<Rules>);
 
 impl InForce {
-    /// Publishes the rules of a configuration.
-    pub fn new(config: &Config) -> Arc<Self> {
-        Arc::new(Self(ArcSwap::from_pointee(Rules::of(config))))
+    /// Publishes the rules that the process starts with.
+    pub fn new(compiled: Compiled) -> Arc<Self> {
+        Arc::new(Self(ArcSwap::from_pointee(Rules::of(compiled))))
     }
 
-    /// The rules of this moment.
+    /// The rules of this moment. A request takes them once and is decided on nothing else.
     pub fn now(&self) -> Arc<Rules> {
         self.0.load_full()
+    }
+
+    /// Puts other rules in their place.
+    pub fn publish(&self, compiled: Compiled) {
+        self.0.store(Arc::new(Rules::of(compiled)));
     }
 }
 
 impl Rules {
-    fn of(config: &Config) -> Self {
-        Self { revision: revision(config), routes: RouteTable::new(config), policies: Policies::compile(config) }
+    fn of(Compiled { revision, config, policies }: Compiled) -> Self {
+        Self { revision, routes: RouteTable::new(&config), policies, config }
     }
-}
-
-/// Twelve digits that two nodes share exactly when they decide alike: secrets print as placeholders in what is hashed.
-fn revision(config: &Config) -> String {
-    let text = format!("{:?}\n{:?}", config.authenticate_service_url.as_str(), config.routes);
-    let hash = digest::digest(&digest::SHA256, text.as_bytes());
-    hash.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }

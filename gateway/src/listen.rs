@@ -1,14 +1,17 @@
 //! Sockets and connections: accept, TLS, HTTP/1.1 or HTTP/2, each on the worker that accepted it.
 
+use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix_server::{Server, ServerHandle};
 use actix_service::{fn_factory, fn_service};
 use anyhow::{Context, Result};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use portcullis_actors::proxy::leash::Leash;
 use portcullis_config::ListenAddress;
 use portcullis_config::limits::{
     H2_PENDING_RESETS, H2_PING, H2_STREAMS, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, REQUEST_HEAD_BYTES, REQUEST_HEADERS,
@@ -19,9 +22,10 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::h1::Gate;
-use crate::serve::serve;
+use crate::serve::{never_understood, serve};
+use crate::socket;
 use crate::worker::{Blueprint, Worker};
+use crate::{h1, h2};
 
 /// Binds an address; without a host, on every interface of both families.
 ///
@@ -69,6 +73,11 @@ impl Open {
     fn enter(&self) -> Entered {
         self.0.send_modify(|open| *open += 1);
         Entered(self.clone())
+    }
+
+    /// How many are connected.
+    pub fn count(&self) -> usize {
+        *self.0.borrow()
     }
 
     /// Waits until nobody is connected.
@@ -123,8 +132,7 @@ pub fn start(listener: TcpListener, speech: Speech, blueprint: Blueprint, worker
 async fn accept(stream: TcpStream, worker: Rc<Worker>, speech: Speech) {
     let _open = speech.open.enter();
     let Ok(peer) = stream.peer_addr() else { return };
-    // latency over batching: an answer is written whole
-    let _ = stream.set_nodelay(true);
+    let stream = socket::ready(stream);
     match &speech.tls {
         None => speak(stream, false, Facts { peer, https: false }, worker, speech.stage).await,
         Some(tls) => {
@@ -151,15 +159,27 @@ pub struct Facts {
 }
 
 /// Runs on the current worker whatever a connection spawns.
-#[derive(Clone, Copy)]
-struct OnThisWorker;
+#[derive(Clone, Default)]
+struct OnThisWorker {
+    /// The leash of the stream whose request was just handed to the service: what hyper spawns next drives it.
+    next: Rc<RefCell<Option<Rc<Leash>>>>,
+}
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for OnThisWorker
 where
     F::Output: 'static,
 {
     fn execute(&self, future: F) {
-        actix_rt::spawn(future);
+        match self.next.take() {
+            None => drop(actix_rt::spawn(future)),
+            Some(leash) => drop(actix_rt::spawn(async move {
+                // dropped before its end, a stream is reset (RFC 9113 §5.4.2), whatever window it waits for
+                tokio::select! {
+                    _ = future => {}
+                    _ = leash.is_cut() => {}
+                }
+            })),
+        }
     }
 }
 
@@ -169,16 +189,25 @@ async fn reached(stage: &mut watch::Receiver<Stage>, far: Stage) {
     let _ = stage.wait_for(|stage| *stage >= far).await;
 }
 
-async fn speak<T>(stream: T, h2: bool, facts: Facts, worker: Rc<Worker>, mut stage: watch::Receiver<Stage>)
+async fn speak<T>(stream: T, is_h2: bool, facts: Facts, worker: Rc<Worker>, mut stage: watch::Receiver<Stage>)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let began = Instant::now();
+    let executor = OnThisWorker::default();
+    let (streams, whole) = (Rc::clone(&executor.next), Rc::new(Leash::default()));
+    let (leash, serving) = (Rc::clone(&whole), Rc::clone(&worker));
     let service = service_fn(move |request| {
-        let worker = Rc::clone(&worker);
-        async move { Ok::<_, std::convert::Infallible>(serve(request, facts, worker).await) }
+        let worker = Rc::clone(&serving);
+        // a stream ends alone; over HTTP/1.1 the connection ends, which is at one request at a time
+        let leash = if is_h2 { Rc::default() } else { Rc::clone(&leash) };
+        if is_h2 {
+            streams.replace(Some(Rc::clone(&leash)));
+        }
+        async move { Ok::<_, std::convert::Infallible>(serve(request, facts, worker, leash).await) }
     });
-    let outcome = if h2 {
-        let mut builder = hyper::server::conn::http2::Builder::new(OnThisWorker);
+    let outcome = if is_h2 {
+        let mut builder = hyper::server::conn::http2::Builder::new(executor);
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(H2_STREAMS)
@@ -187,7 +216,7 @@ where
             .max_pending_accept_reset_streams(H2_PENDING_RESETS)
             .max_local_error_reset_streams(H2_PENDING_RESETS)
             .max_header_list_size(u32::try_from(REQUEST_HEAD_BYTES).unwrap_or(u32::MAX));
-        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(h2::Gate::new(stream)), service));
         tokio::select! {
             outcome = connection.as_mut() => outcome,
             () = reached(&mut stage, Stage::Draining) => {
@@ -206,19 +235,24 @@ where
             .max_buf_size(REQUEST_HEAD_BYTES)
             .max_headers(REQUEST_HEADERS);
         let mut connection =
-            std::pin::pin!(builder.serve_connection(TokioIo::new(Gate::new(stream)), service).with_upgrades());
+            std::pin::pin!(builder.serve_connection(TokioIo::new(h1::Gate::new(stream)), service).with_upgrades());
         tokio::select! {
             outcome = connection.as_mut() => outcome,
+            _ = whole.is_cut() => Ok(()),
             () = reached(&mut stage, Stage::Draining) => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     outcome = connection => outcome,
+                    _ = whole.is_cut() => Ok(()),
                     () = reached(&mut stage, Stage::Cut) => Ok(()),
                 }
             }
         }
     };
     if let Err(error) = outcome {
+        if error.is_parse() {
+            never_understood(&worker, facts, began, error.is_parse_too_large());
+        }
         tracing::debug!(%error, "a client connection ended");
     }
 }

@@ -6,12 +6,18 @@ mod demo;
 mod events;
 mod forward;
 mod h1;
+mod h2;
 mod health;
 mod in_force;
 mod listen;
+mod metrics;
 mod node;
+mod open;
 mod pages;
+mod reload;
 mod serve;
+mod sessions;
+mod socket;
 mod state_dir;
 mod telemetry;
 mod tls;
@@ -19,6 +25,7 @@ mod worker;
 
 use std::future::Future;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -26,7 +33,7 @@ use portcullis_actors::databroker::store;
 use portcullis_config::{Config, LogLevel, Problems};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use cli::{Command, ConfigFile, DemoOptions, EventsOptions, FAULT, FINE, USAGE};
+use cli::{Command, ConfigFile, DemoOptions, EventsOptions, FAULT, FINE, SessionsCommand, USAGE};
 use node::Node;
 
 fn main() -> ExitCode {
@@ -46,12 +53,14 @@ fn main() -> ExitCode {
         Command::Validate(file) => validate(&file),
         Command::Demo(options) => run_demo(&options),
         Command::Events(options) => print_events(&options),
+        Command::Sessions(command) => on_sessions(&command),
     };
     match outcome {
         Ok(()) => ExitCode::from(FINE),
         Err(error) => {
             say(&error);
-            let usage = error.is::<Problems>() || error.is::<NoConfiguration>();
+            let usage =
+                error.is::<Problems>() || error.is::<NoConfiguration>() || error.is::<sessions::NoSuchSession>();
             ExitCode::from(if usage { USAGE } else { FAULT })
         }
     }
@@ -71,22 +80,31 @@ fn say(error: &anyhow::Error) {
 #[error("no configuration: name a file with -c FILE or PORTCULLIS_CONFIG, or look around first with `portcullis demo`")]
 struct NoConfiguration;
 
+fn path(file: &ConfigFile) -> Result<&Path> {
+    Ok(file.config.as_ref().ok_or(NoConfiguration)?)
+}
+
 fn load(file: &ConfigFile) -> Result<Config> {
-    let path = file.config.as_ref().ok_or(NoConfiguration)?;
-    Ok(portcullis_config::load(path, &|name| std::env::var(name).ok())?)
+    Ok(reload::ConfigFile::load(path(file)?)?)
 }
 
 fn run(file: &ConfigFile) -> Result<()> {
-    let config = load(file)?;
-    telemetry::init(config.log_level);
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
-    let data_dir = state_dir::default_dir()?;
+    let path = path(file)?.to_owned();
     in_system(async move {
+        // before it is read: what changes from now on is seen
+        let file = reload::ConfigFile::new(path.clone())?;
+        let config = reload::ConfigFile::load(&path)?;
+        telemetry::init(config.log_level);
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        let data_dir = state_dir::default_dir()?;
         let mut signals = Signals::new()?;
         let listener = listen::bind(&config.address).context("address")?;
-        let node = Node::start(config, &data_dir, listener).await?;
+        let mut node = Node::start(config, &data_dir, listener).await?;
+        if let Some(reload) = node.reload() {
+            actix_rt::spawn(file.follow(reload));
+        }
         until_told(node, &mut signals).await
     })
 }
@@ -111,6 +129,28 @@ fn print_events(options: &EventsOptions) -> Result<()> {
             () = signals.stop() => Ok(()),
         }
     })
+}
+
+fn on_sessions(command: &SessionsCommand) -> Result<()> {
+    let config = load(&command.options().config)?;
+    telemetry::init(LogLevel::Warn);
+    let data_dir = state_dir::default_dir()?;
+    in_system(async move {
+        let mut signals = Signals::new()?;
+        let said = tokio::select! {
+            said = sessions::carry_out(command, &config, &data_dir) => said?,
+            () = signals.stop() => anyhow::bail!("interrupted"),
+        };
+        match show(&said) {
+            // whoever reads has seen enough
+            Err(error) if is_broken_pipe(&error) => Ok(()),
+            shown => shown,
+        }
+    })
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn run_demo(options: &DemoOptions) -> Result<()> {

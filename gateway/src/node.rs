@@ -6,29 +6,38 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use actix::{Actor, Addr};
+use actix::{Actor, Addr, Recipient};
 use actix_rt::{Arbiter, ArbiterHandle};
 use actix_server::ServerHandle;
 use anyhow::{Context, Result, anyhow};
 use portcullis_actors::ask::Port;
-use portcullis_actors::authenticate::provider::{Begin, EndSession, Provider, Redeem};
+use portcullis_actors::authenticate::back_channel::{BackChannel, Deliver, Tools as BackChannelTools};
+use portcullis_actors::authenticate::provider::{Begin, EndSession, Provider, Redeem, VerifyLogout};
 use portcullis_actors::authenticate::provider_id;
 use portcullis_actors::authenticate::sign_in::{Arrive, Leave, Return, SignIn, Tools as SignInTools};
+use portcullis_actors::authorize::authorizer::{Authorizer, Compiled, Enforce};
 use portcullis_actors::authorize::decision_log::{DecisionLog, LineSink};
+use portcullis_actors::clock;
+use portcullis_actors::databroker::attendance::Attendance;
 use portcullis_actors::databroker::broker::{Broker, End, Open, StandingOf, Tools as BrokerTools};
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::journal::{Flush, Journal};
+use portcullis_actors::databroker::logout::{LogOut, Logouts, Tools as LogoutTools};
+use portcullis_actors::databroker::refresher::schedule::Nodes;
+use portcullis_actors::databroker::refresher::{Pace, Refresher, Rest, Tools as RefresherTools};
 use portcullis_actors::databroker::replica::Replica;
+use portcullis_actors::databroker::revocations::Revocations;
 use portcullis_actors::databroker::snapshot::{Snapshot, StoreNow};
 use portcullis_actors::databroker::snapshots::Snapshots;
 use portcullis_actors::databroker::store::{self, Store};
 use portcullis_actors::databroker::view::Views;
+use portcullis_actors::idp::RenewalClient;
 use portcullis_actors::keyring::assertion::AssertionKeys;
 use portcullis_actors::keyring::{Keyring, Purpose};
-use portcullis_actors::proxy::connections::{Connections, Cutter};
+use portcullis_actors::proxy::connections::{Connections, Cutter, Scope};
 use portcullis_config::limits::{
-    ASKS_IN_FLIGHT, CLOSE, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_TIMEOUT, LAST_LINES, SIGN_IN_DEADLINE,
-    SNAPSHOT_CLOSE,
+    ASKS_IN_FLIGHT, CLOSE, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_SIGN_IN, IDP_TIMEOUT, LAST_LINES,
+    LOGOUT_DEADLINE, SIGN_IN_DEADLINE, SNAPSHOT_CLOSE,
 };
 use portcullis_config::{Config, Secret};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -37,6 +46,9 @@ use crate::forward::Trust;
 use crate::health::{self, Vitals};
 use crate::in_force::InForce;
 use crate::listen::{self, Speech, Stage};
+use crate::metrics::tally::Totals;
+use crate::metrics::{self, Measures};
+use crate::reload::Reload;
 use crate::state_dir;
 use crate::tls;
 use crate::worker::Blueprint;
@@ -48,9 +60,12 @@ pub struct Node {
     open: listen::Open,
     connections: Connections,
     journal: Addr<Journal>,
+    refresher: Addr<Refresher>,
     snapshot: Addr<Snapshot>,
     gateway: ServerHandle,
     health: ServerHandle,
+    metrics: Option<ServerHandle>,
+    reload: Option<Reload>,
     arbiters: Vec<Arbiter>,
     fallen: mpsc::Receiver<&'static str>,
 }
@@ -65,16 +80,19 @@ impl Node {
         let tls = (!config.insecure_server).then(|| tls::server_config(&config.certificates)).transpose()?;
         let keys = Keys::of(&config, data_dir)?;
         let health_listener = listen::bind(&config.health_check_addr).context("health_check_addr")?;
+        let metrics_listener =
+            config.metrics_address.as_ref().map(listen::bind).transpose().context("metrics_address")?;
         let (address, health_address) = (listener.local_addr()?, health_listener.local_addr()?);
         let store = store::open(&config.storage, data_dir).await?;
 
-        let views = Arc::new(Views::default());
-        let in_force = InForce::new(&config);
+        let views = Arc::new(Views::with_idle_timeout(config.session_idle_timeout));
+        let in_force = InForce::new(Compiled::of(Arc::clone(&config)));
+        views.metrics.in_force(clock::now());
         let vitals = Arc::new(Vitals {
             views: Arc::clone(&views),
             listening: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            revision: in_force.now().revision.clone(),
+            in_force: Arc::clone(&in_force),
         });
         let health = health::start(health_listener, Arc::clone(&vitals))?;
         tracing::info!("health on http://{health_address}");
@@ -83,11 +101,28 @@ impl Node {
         let (fall, fallen) = mpsc::channel(8);
         let mut arbiters = Vec::new();
         let lines = start_decision_log(&mut arbiters, &fall);
-        let databroker = start_databroker(&mut arbiters, &fall, store, &views, &keys).await?;
-        let authenticate =
-            start_authenticate(&mut arbiters, &fall, &config, &keys, databroker.standing.clone()).await?;
+        let databroker = start_databroker(&mut arbiters, &fall, &config, store, &views, &keys).await?;
+        let authenticate = start_authenticate(&mut arbiters, &fall, &config, &keys, &databroker).await?;
         let connections = Connections::default();
+        let authorizer = start_authorize(&mut arbiters, &fall, &in_force, &connections);
         start_proxy(&mut arbiters, &fall, &connections, &views);
+
+        let (open, totals) = (listen::Open::default(), Totals::default());
+        let measures = Measures {
+            views: Arc::clone(&views),
+            in_force: Arc::clone(&in_force),
+            connections: connections.clone(),
+            open: open.clone(),
+            totals: totals.clone(),
+        };
+        let metrics = match metrics_listener {
+            Some(listener) => {
+                tracing::info!("metrics on http://{}", listener.local_addr()?);
+                Some(metrics::start(listener, measures, config.metrics_basic_auth.clone())?)
+            }
+            None => None,
+        };
+        let reload = Some(Reload { started: Arc::clone(&config), authorizer, views: Arc::clone(&views) });
 
         let blueprint = Blueprint {
             idp: provider_id(&config.idp).into(),
@@ -99,23 +134,43 @@ impl Node {
             assertion_keys: Arc::new(keys.assertion),
             trust: Trust::of_system()?,
             lines,
+            totals,
             open: databroker.open,
             end: databroker.end,
             arrive: authenticate.arrive,
             returned: authenticate.returned,
             leave: authenticate.leave,
+            deliver: authenticate.deliver,
             config,
         };
         let (stage, staged) = watch::channel(Stage::Serving);
-        let open = listen::Open::default();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         let speech = Speech { tls, stage: staged, open: open.clone() };
         let gateway = listen::start(listener, speech, blueprint, workers)?;
         vitals.listening.store(true, Ordering::Release);
         tracing::info!("listening on {scheme}://{address}");
-        let Databroker { journal, snapshot, .. } = databroker;
-        Ok(Self { vitals, stage, open, connections, journal, snapshot, gateway, health, arbiters, fallen })
+        let Databroker { journal, refresher, snapshot, .. } = databroker;
+        Ok(Self {
+            vitals,
+            stage,
+            open,
+            connections,
+            journal,
+            refresher,
+            snapshot,
+            gateway,
+            health,
+            metrics,
+            reload,
+            arbiters,
+            fallen,
+        })
+    }
+
+    /// What it takes to bring another configuration into force; for one taker.
+    pub fn reload(&mut self) -> Option<Reload> {
+        self.reload.take()
     }
 
     /// Waits until a component falls that the node cannot do without; its name.
@@ -126,6 +181,7 @@ impl Node {
     /// Stops in order: not ready, drained, journal flushed, then the actors, the last started first.
     pub async fn stop(mut self) {
         self.vitals.draining.store(true, Ordering::Release);
+        let resting = self.refresher.send(Rest);
         // no new connections; those that are open end after the request they are at
         self.gateway.pause().await;
         self.stage.send_replace(Stage::Draining);
@@ -139,6 +195,8 @@ impl Node {
         self.connections.stop();
         self.gateway.stop(false).await;
         let deadline = tokio::time::Instant::now() + CLOSE;
+        // a refresh that is broken off is found in the vault later, or is in doubt
+        let _ = tokio::time::timeout_at(deadline, resting).await;
         let _ = tokio::time::timeout_at(deadline, self.journal.send(Flush)).await;
         // what is not stored in time is read from the log at the next start
         let _ = tokio::time::timeout(SNAPSHOT_CLOSE, self.snapshot.send(StoreNow)).await;
@@ -153,6 +211,9 @@ impl Node {
                 let _ = ended.send(());
             });
             let _ = tokio::time::timeout_at(deadline, end).await;
+        }
+        if let Some(metrics) = self.metrics {
+            metrics.stop(false).await;
         }
         self.health.stop(false).await;
     }
@@ -220,13 +281,16 @@ struct Databroker {
     open: Port<Open>,
     end: Port<End>,
     standing: Port<StandingOf>,
+    log_out: Port<LogOut>,
     journal: Addr<Journal>,
+    refresher: Addr<Refresher>,
     snapshot: Addr<Snapshot>,
 }
 
 async fn start_databroker(
     arbiters: &mut Vec<Arbiter>,
     fall: &mpsc::Sender<&'static str>,
+    config: &Arc<Config>,
     Store { log, vault, snapshots }: Store,
     views: &Arc<Views>,
     keys: &Keys,
@@ -236,7 +300,8 @@ async fn start_databroker(
     let id_token_hints = keys.shared.sealer(Purpose::IdTokenHint)?;
     let snapshots = Arc::new(Snapshots::new(snapshots, keys.shared.authenticator(Purpose::Snapshot)?));
     let (kept, standing_of) = (Arc::clone(&snapshots), Arc::clone(views));
-    let views = Arc::clone(views);
+    let (config, views) = (Arc::clone(config), Arc::clone(views));
+    let (idp, authenticate_url) = (config.idp.clone(), config.authenticate_service_url.clone());
     let source = format!("/portcullis/{}", uuid::Uuid::new_v4());
     let (made, making) = oneshot::channel();
     let storing = arbiter(arbiters, fall, "snapshots");
@@ -244,15 +309,48 @@ async fn start_databroker(
         let data_keys = Rc::new(DataKeys::new(Arc::clone(&vault), wrapping));
         let (of_log, of_keys, of_views) = (Arc::clone(&log), Rc::clone(&data_keys), Arc::clone(&views));
         let replica = Replica::starting_from(snapshots, of_log, of_keys, of_views, source.clone()).start();
-        let journal = Journal::new(Arc::clone(&log), replica.clone(), Arc::clone(&views), source).start();
-        let tools = BrokerTools { log, vault, data_keys, views, journal: journal.clone(), hand_overs, id_token_hints };
-        let broker = Broker::new(tools).start();
+        let journal = Journal::new(Arc::clone(&log), replica.clone(), Arc::clone(&views), source.clone()).start();
+        Attendance::new(Arc::clone(&views), journal.clone()).start();
+        let logouts = Logouts::new(LogoutTools {
+            log: Arc::clone(&log),
+            vault: Arc::clone(&vault),
+            data_keys: Rc::clone(&data_keys),
+            views: Arc::clone(&views),
+            journal: journal.clone(),
+        });
+        let refresher = Refresher::new(RefresherTools {
+            vault: Arc::clone(&vault),
+            data_keys: Rc::clone(&data_keys),
+            views: Arc::clone(&views),
+            journal: journal.clone(),
+            replica: replica.clone(),
+            idp: provider_id(&idp),
+            provider: Rc::new(RenewalClient::new(idp.clone(), authenticate_url.clone())),
+            nodes: Nodes::alone(source),
+            clock: Rc::new(clock::now),
+            tally: Arc::default(),
+            pace: Pace::Own,
+        })
+        .start();
+        let broker = Broker::new(BrokerTools {
+            log,
+            vault,
+            data_keys,
+            views,
+            journal: journal.clone(),
+            hand_overs,
+            id_token_hints,
+            revocations: Revocations::new(idp, authenticate_url),
+        });
+        let broker = broker.start();
         let snapshot = Snapshot::start_in_arbiter(&storing, move |_| Snapshot::new(replica, standing_of, kept));
         let _ = made.send(Databroker {
             open: Port::new(broker.clone(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
             end: Port::new(broker.clone(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
             standing: Port::new(broker, ASKS_IN_FLIGHT, COMMAND_DEADLINE),
+            log_out: Port::new(logouts.start(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
             journal,
+            refresher,
             snapshot,
         });
     });
@@ -264,6 +362,7 @@ struct Authenticate {
     arrive: Port<Arrive>,
     returned: Port<Return>,
     leave: Port<Leave>,
+    deliver: Port<Deliver>,
 }
 
 async fn start_authenticate(
@@ -271,8 +370,9 @@ async fn start_authenticate(
     fall: &mpsc::Sender<&'static str>,
     config: &Arc<Config>,
     keys: &Keys,
-    standing: Port<StandingOf>,
+    databroker: &Databroker,
 ) -> Result<Authenticate> {
+    let (standing, log_out) = (databroker.standing.clone(), databroker.log_out.clone());
     let config = Arc::clone(config);
     let signer = keys.shared.signer(Purpose::SignedUrl)?;
     let keepsakes = keys.cookie.sealer(Purpose::SignIn)?;
@@ -282,6 +382,11 @@ async fn start_authenticate(
     let (made, making) = oneshot::channel();
     arbiter(arbiters, fall, "authenticate").spawn(async move {
         let provider = Provider::new(config.idp.clone(), config.authenticate_service_url.clone()).start();
+        let back_channel = BackChannel::new(BackChannelTools {
+            idp: provider_id(&config.idp),
+            verify: Port::<VerifyLogout>::new(provider.clone(), ASKS_IN_FLIGHT, IDP_SIGN_IN),
+            log_out,
+        });
         let tools = SignInTools {
             url: config.authenticate_service_url.clone(),
             cookie: config.cookie.clone(),
@@ -301,9 +406,26 @@ async fn start_authenticate(
             arrive: Port::new(sign_in.clone(), ASKS_IN_FLIGHT, SIGN_IN_DEADLINE),
             returned: Port::new(sign_in.clone(), ASKS_IN_FLIGHT, SIGN_IN_DEADLINE),
             leave: Port::new(sign_in, ASKS_IN_FLIGHT, SIGN_IN_DEADLINE),
+            deliver: Port::new(back_channel.start(), ASKS_IN_FLIGHT, LOGOUT_DEADLINE),
         });
     });
     making.await.map_err(|_| anyhow!("authenticate did not start"))
+}
+
+fn start_authorize(
+    arbiters: &mut Vec<Arbiter>,
+    fall: &mpsc::Sender<&'static str>,
+    in_force: &Arc<InForce>,
+    connections: &Connections,
+) -> Recipient<Enforce> {
+    let (in_force, connections) = (Arc::clone(in_force), connections.clone());
+    let handle = arbiter(arbiters, fall, "authorize");
+    let publish = move |compiled| {
+        in_force.publish(compiled);
+        // what is open was permitted by the rules of before
+        connections.reconsider(Scope::All);
+    };
+    Authorizer::start_in_arbiter(&handle, move |_| Authorizer::new(publish)).recipient()
 }
 
 fn start_proxy(

@@ -56,6 +56,17 @@ pub fn secret(dir: &Path, name: &str) -> Result<Secret> {
     }
 }
 
+/// A secret that was made before; none is made.
+///
+/// # Errors
+/// There is none, or as [`secret`].
+pub fn kept_secret(dir: &Path, name: &str) -> Result<Secret> {
+    let path = dir.join(name);
+    let text = fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}; give {name} in the configuration", path.display()))?;
+    read_secret(&path, &text)
+}
+
 fn read_secret(path: &Path, text: &str) -> Result<Secret> {
     let mode = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.permissions().mode();
     if mode & 0o077 != 0 {
@@ -100,6 +111,15 @@ mod tests {
         let mode = fs::metadata(dir.join("shared_secret")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_secret_that_is_only_read_is_never_made() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(kept_secret(dir.path(), "shared_secret").is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let made = secret(dir.path(), "shared_secret").unwrap();
+        assert_eq!(kept_secret(dir.path(), "shared_secret").unwrap(), made);
     }
 
     #[test]

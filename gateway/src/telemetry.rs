@@ -14,10 +14,13 @@ use std::time::Instant;
 use http::header::{REFERER, USER_AGENT};
 use portcullis_actors::authorize::decision_log::{LineSink, Lines};
 use portcullis_actors::clock;
+use portcullis_actors::proxy::leash::{Cut, Leash};
 use portcullis_actors::request::Canonical;
 use portcullis_config::{LogLevel, Route};
 use portcullis_events::Time;
 use tracing_subscriber::EnvFilter;
+
+use crate::metrics::tally::Tally;
 
 /// Begins the process log on stderr.
 pub fn init(level: LogLevel) {
@@ -51,14 +54,15 @@ fn empty_batch() -> Vec<u8> {
 /// The request log of one worker.
 pub struct RequestLog {
     sink: LineSink,
+    tally: Tally,
     pending: RefCell<Vec<u8>>,
     stamp: RefCell<Stamp>,
 }
 
 impl RequestLog {
-    /// A log that hands its lines to `sink`.
-    pub fn new(sink: LineSink) -> Rc<Self> {
-        Rc::new(Self { sink, pending: RefCell::new(empty_batch()), stamp: RefCell::default() })
+    /// A log that hands its lines to `sink` and counts what they say in `tally`.
+    pub fn new(sink: LineSink, tally: Tally) -> Rc<Self> {
+        Rc::new(Self { sink, tally, pending: RefCell::new(empty_batch()), stamp: RefCell::default() })
     }
 
     /// Adds one line, written by `write` into the object that is begun here.
@@ -74,6 +78,11 @@ impl RequestLog {
         if full {
             self.flush();
         }
+    }
+
+    /// What the lines add up to.
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Hands over what was collected.
@@ -226,14 +235,15 @@ pub struct AccessRecord {
     status: u16,
     detail: &'static str,
     bytes: usize,
+    leash: Option<Rc<Leash>>,
 }
 
 /// What an access line says of the request.
 pub struct RequestLine {
     /// The request id.
     pub request_id: Rc<str>,
-    /// The method.
-    pub method: http::Method,
+    /// The method, unless the head was never understood.
+    pub method: Option<http::Method>,
     /// The client.
     pub client: std::net::IpAddr,
     /// The request, unless it was never understood.
@@ -243,7 +253,13 @@ pub struct RequestLine {
 impl AccessRecord {
     /// Begins the record of a request. Unless it is answered, its client has left before that.
     pub fn new(log: Rc<RequestLog>, began: Instant, line: RequestLine) -> Self {
-        Self { log, began, line, route: None, status: 0, detail: "client_gone", bytes: 0 }
+        Self { log, began, line, route: None, status: 0, detail: "client_gone", bytes: 0, leash: None }
+    }
+
+    /// What can end the exchange from outside: the reason is written down.
+    pub fn held_by(mut self, leash: &Rc<Leash>) -> Self {
+        self.leash = Some(Rc::clone(leash));
+        self
     }
 
     /// There is an answer, and perhaps a route that it came by.
@@ -265,16 +281,19 @@ impl AccessRecord {
 impl Drop for AccessRecord {
     fn drop(&mut self) {
         let (request, headers) = (self.line.request.as_deref(), self.line.request.as_deref().map(Canonical::headers));
+        let took = self.began.elapsed();
+        self.log.tally.answered(self.route.as_deref(), self.status, took);
         self.log.line("http-request", |line| {
             line.text("request-id", &self.line.request_id);
-            line.text("method", self.line.method.as_str());
+            line.text("method", self.line.method.as_ref().map_or("", http::Method::as_str));
             line.text("authority", request.map_or("", Canonical::authority));
             line.text("path", request.map_or("", Canonical::path));
             line.plain("forwarded-for", self.line.client);
             line.number("response-code", self.status);
-            line.text("response-code-details", self.detail);
+            let cut = self.leash.as_ref().and_then(|leash| leash.why());
+            line.text("response-code-details", cut.map_or(self.detail, Cut::detail));
             line.number("size", self.bytes);
-            line.number("duration", self.began.elapsed().as_secs_f64());
+            line.number("duration", took.as_secs_f64());
             line.text("upstream-cluster", self.route.as_ref().map_or("", |route| route.id.as_str()));
             let referer = headers.and_then(|headers| headers.get(REFERER));
             line.text("referer", &referer.map(without_query).unwrap_or_default());

@@ -3,23 +3,29 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use portcullis_actors::ask::Port;
+use portcullis_actors::authenticate::back_channel::Deliver;
 use portcullis_actors::authenticate::sign_in::{Arrive, Leave, Return};
 use portcullis_actors::authorize::assertion::AssertionCache;
 use portcullis_actors::authorize::decision_log::LineSink;
+use portcullis_actors::clock;
 use portcullis_actors::databroker::broker::{End, Open};
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::keyring::assertion::AssertionKeys;
 use portcullis_actors::keyring::{Keyring, Purpose};
-use portcullis_actors::proxy::connections::Connections;
+use portcullis_actors::proxy::connections::{Connections, Scopes};
 use portcullis_actors::request::hygiene::Managed;
 use portcullis_config::Config;
+use portcullis_config::limits::RECONSIDER;
 
+use crate::forward::budget::Budgets;
 use crate::forward::{Pool, Trust};
 use crate::in_force::InForce;
+use crate::metrics::tally::{Tally, Totals};
+use crate::open::Exchanges;
 use crate::pages::{Desk, Pages};
 use crate::telemetry::RequestLog;
 
@@ -46,6 +52,8 @@ pub struct Blueprint {
     pub trust: Trust,
     /// Where request lines go.
     pub lines: LineSink,
+    /// Where what is counted goes.
+    pub totals: Totals,
     /// databroker.
     pub open: Port<Open>,
     /// databroker.
@@ -56,6 +64,8 @@ pub struct Blueprint {
     pub returned: Port<Return>,
     /// authenticate.
     pub leave: Port<Leave>,
+    /// authenticate.
+    pub deliver: Port<Deliver>,
 }
 
 /// One worker.
@@ -76,9 +86,13 @@ pub struct Worker {
     pub managed: Managed,
     /// Whose turn it is among several upstreams.
     pub turn: Cell<usize>,
+    /// What it has open.
+    pub exchanges: Rc<Exchanges>,
+    /// What its clients have under way.
+    pub budgets: Rc<Budgets>,
 }
 
-/// How often a worker hands over its log lines and looks after its idle connections.
+/// How often a worker hands over its log lines and what it counted, and looks after its connections.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
 
 impl Worker {
@@ -94,25 +108,53 @@ impl Worker {
             blueprint: blueprint.clone(),
         });
         let worker = Rc::new(Self {
-            pool: Pool::new(blueprint.trust.clone()),
-            log: RequestLog::new(blueprint.lines.clone()),
+            pool: Pool::new(blueprint.trust.clone(), Arc::clone(&blueprint.views.metrics.upstream_connections)),
+            log: RequestLog::new(blueprint.lines.clone(), Tally::new(blueprint.totals.clone())),
             pages: Pages::build(Rc::clone(&desk)).await?,
             desk,
             assertions: AssertionCache::default(),
             managed: Managed::of(&blueprint.config),
             turn: Cell::new(0),
+            exchanges: Exchanges::new(blueprint.connections.clone()),
+            budgets: Rc::default(),
             blueprint,
         });
+        let mut words = worker.blueprint.connections.words();
         let kept = Rc::downgrade(&worker);
         actix_rt::spawn(async move {
-            let mut tick = tokio::time::interval(HOUSEKEEPING);
+            let (mut tick, mut round) = (tokio::time::interval(HOUSEKEEPING), tokio::time::interval(RECONSIDER));
             loop {
-                tick.tick().await;
-                let Some(worker) = kept.upgrade() else { return };
-                worker.log.flush();
-                worker.pool.sweep();
+                tokio::select! {
+                    scopes = words.next() => {
+                        let Some(worker) = kept.upgrade() else { return };
+                        worker.reconsider(&scopes);
+                    }
+                    _ = round.tick() => {
+                        let Some(worker) = kept.upgrade() else { return };
+                        worker.reconsider(&Scopes::All);
+                    }
+                    _ = tick.tick() => {
+                        let Some(worker) = kept.upgrade() else { return };
+                        worker.log.flush();
+                        worker.log.tally().flush();
+                        worker.pool.sweep();
+                        worker.sweep();
+                    }
+                }
             }
         });
         Ok(worker)
+    }
+
+    /// Cuts what would not be permitted any more.
+    fn reconsider(&self, scopes: &Scopes) {
+        let (rules, now) = (self.blueprint.in_force.now(), clock::now());
+        self.exchanges.reconsider(scopes, Instant::now(), |kept| kept.is_permitted(&rules, &self.blueprint.views, now));
+    }
+
+    /// Cuts what has had its time.
+    fn sweep(&self) {
+        let (rules, now) = (self.blueprint.in_force.now(), clock::now());
+        self.exchanges.sweep(Instant::now(), now, |kept| kept.is_permitted(&rules, &self.blueprint.views, now));
     }
 }

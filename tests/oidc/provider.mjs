@@ -1,14 +1,14 @@
 // A real, certified OpenID provider for the tests: one client, four people (password = name), rotating refresh tokens.
 //
 // usage: node provider.mjs '{"redirectUris": [...], "postLogoutRedirectUris": [...], "clientId": "...",
-//                            "clientSecret": "...", "port": 0}'
+//                            "clientSecret": "...", "port": 0, "accessTokenLife": 300}'
 // Prints one JSON object a line: {"ready": issuer} once, then {"request": "GET /path"} for each request it got, and
 // {"issued": token} for each token it gave out, so that a test can look for it where it must not be.
 import { createHash, generateKeyPairSync, randomBytes, timingSafeEqual } from 'node:crypto';
 import { createServer } from 'node:http';
 import { Provider } from 'oidc-provider';
 
-const { redirectUris, postLogoutRedirectUris, clientId, clientSecret, port = 0 } = JSON.parse(process.argv[2]);
+const { redirectUris, postLogoutRedirectUris, clientId, clientSecret, port = 0, accessTokenLife = 300 } = JSON.parse(process.argv[2]);
 
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
@@ -69,7 +69,7 @@ const configuration = {
   pkce: { required: () => true },
   rotateRefreshToken: true,
   issueRefreshToken: async (_ctx, client) => client.grantTypeAllowed('refresh_token'),
-  ttl: { AccessToken: 300, AuthorizationCode: 60, Grant: 3600, IdToken: 300, Interaction: 600, RefreshToken: 3600, Session: 3600 },
+  ttl: { AccessToken: accessTokenLife, AuthorizationCode: 60, Grant: 3600, IdToken: 300, Interaction: 600, RefreshToken: 3600, Session: 3600 },
   interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
   findAccount: (_ctx, id) => {
     const claims = bySubject.get(id);

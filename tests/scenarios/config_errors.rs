@@ -57,6 +57,47 @@ async fn a_good_configuration_is_valid() -> Result<()> {
     Ok(())
 }
 
+/// In the form of a NATS user's credentials; nobody's.
+const CREDENTIALS: &str = "\
+-----BEGIN NATS USER JWT-----
+eyJ0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXkifQ.e30.c2lnbmF0dXJl
+------END NATS USER JWT------
+
+-----BEGIN USER NKEY SEED-----
+SUAIBDPBAUTWCWBKIO6XHQNINK5FWJW4OHLXC3HQ2KFE4PEJUA44CNHTC4
+------END USER NKEY SEED------
+";
+
+/// The fenced blocks of YAML in the README.
+fn readme() -> Vec<String> {
+    let text = include_str!("../../README.md");
+    text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_configurations_of_the_readme_are_valid() -> Result<()> {
+    let [alone, pair, cluster] =
+        readme().try_into().map_err(|found: Vec<_>| anyhow::anyhow!("{} blocks", found.len()))?;
+    let pair_elsewhere: String =
+        pair.lines().filter(|line| !line.contains("connection_string")).map(|line| format!("{line}\n")).collect();
+    for text in [alone.clone(), format!("{alone}{pair}"), format!("{alone}{pair_elsewhere}{cluster}")] {
+        let file = File::new(&text.replace("/etc/portcullis", "DIR"))?;
+        let dir = file.dir.path();
+        for (name, like) in
+            [("tls.crt", "tls.pem"), ("nats-ca.pem", "tls.pem"), ("nats.pem", "tls.pem"), ("nats.key", "tls.key")]
+        {
+            std::fs::copy(dir.join(like), dir.join(name))?;
+        }
+        std::fs::write(dir.join("nats.creds"), CREDENTIALS)?;
+        for secret in ["client-secret", "shared-secret", "cookie-secret"] {
+            std::fs::write(dir.join(secret), "c2hhcmVkIHNlY3JldCBvZiAzMiBieXRlcyBmb3IgdXM=")?;
+        }
+        let outcome = file.validate(&[]).await?;
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn every_problem_is_said_at_once_each_with_its_line_and_key() -> Result<()> {
     let file = File::new(&format!(

@@ -1,18 +1,23 @@
 //! Exchanges that do not go as planned: whoever leaves early, answers early or never comes to the point harms nobody
 //! else, and is written down.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::channel::Channel;
+use portcullis_config::limits::SESSION_BUDGET;
 use portcullis_harness::client::Visitor;
 use portcullis_harness::gateway::Gateway;
 use portcullis_harness::process::eventually;
 use portcullis_harness::raw_upstream::{After, RawUpstream};
-use portcullis_harness::world::{APP, PUBLIC, World};
+use portcullis_harness::sign_in::sign_in;
+use portcullis_harness::world::{ADMIN, APP, PUBLIC, World};
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 const RAW: &str = "https://raw.localhost";
@@ -103,6 +108,97 @@ async fn a_head_that_reads_in_two_ways_is_answered_and_not_only_cut() -> Result<
         let request = format!("POST / HTTP/1.1\r\nHost: public.localhost\r\n{lines}\r\n\r\nx");
         assert_eq!(visitor.raw(PUBLIC, request.as_bytes()).await?.statuses(), [400], "{lines}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_head_that_was_never_understood_is_written_down() -> Result<()> {
+    let (_world, _raw, gateway, visitor) = raw().await?;
+    let many = format!("GET / HTTP/1.1\r\nHost: public.localhost\r\n{}\r\n", "a: b\r\n".repeat(300));
+    for (head, status) in [("GET / HTTP/1.1\r\nHost : public.localhost\r\n\r\n", 400), (&many, 431)] {
+        assert_eq!(visitor.raw(PUBLIC, head.as_bytes()).await?.statuses(), [status]);
+        let look = async || {
+            let lines = gateway.request_log("http-request");
+            Ok(lines.into_iter().find(|line| line["response-code"] == status))
+        };
+        let line = eventually("an access line", Duration::from_secs(5), look).await?;
+        assert_eq!(
+            (&line["response-code-details"], &line["forwarded-for"]),
+            (&"bad_request".into(), &"127.0.0.1".into())
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_announces_a_body_and_sends_nothing_is_the_one_who_is_late() -> Result<()> {
+    let (_world, _raw, gateway, visitor) = raw().await?;
+    let silent = async |visitor: Visitor| {
+        let (_sender, body) = Channel::<Bytes>::new(1);
+        anyhow::Ok(visitor.open(Request::post(format!("{PUBLIC}/upload")).body(body)?).await?.status)
+    };
+    let (h1, h2) = tokio::join!(silent(visitor.clone()), silent(visitor.clone().over_h2()));
+    assert_eq!((h1?, h2?), (StatusCode::REQUEST_TIMEOUT, StatusCode::REQUEST_TIMEOUT));
+    assert_eq!(access_line(&gateway, "/upload").await?["response-code-details"], "request_body_timeout");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_an_upstream_adds_after_its_answer_signs_nobody_in() -> Result<()> {
+    let (_world, raw, _gateway, visitor) = raw().await?;
+    let trailers = "x-sum: 42\r\nset-cookie: _pomerium=forged\r\nkeep-alive: 1\r\nconnection: close\r\n";
+    let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n{trailers}\r\n");
+    raw.answer(answer.as_bytes(), After::Close);
+    let request = Request::get(RAW).header("te", "trailers").body(Bytes::new())?;
+    let answer = visitor.clone().over_h2().send(request).await?;
+    assert_eq!(answer.text(), "ok");
+    let trailers = answer.trailers.unwrap_or_default();
+    assert_eq!(trailers.keys().collect::<Vec<_>>(), ["x-sum"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_head_of_an_answer_has_bounds() -> Result<()> {
+    let (_world, raw, _gateway, visitor) = raw().await?;
+    let answer = |lines: String| format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{lines}\r\nok");
+    let long = |length: usize| format!("x: {}\r\n", "a".repeat(length));
+    for (lines, status) in [
+        ("x: y\r\n".repeat(200), StatusCode::OK),
+        (long(100_000), StatusCode::OK),
+        ("x: y\r\n".repeat(300), StatusCode::BAD_GATEWAY),
+        // a buffer may be read past its bound once
+        (long(600_000), StatusCode::BAD_GATEWAY),
+    ] {
+        let answer = answer(lines);
+        raw.answer(answer.as_bytes(), After::Close);
+        // raw, because clients have bounds of their own
+        let request = b"GET / HTTP/1.1\r\nHost: raw.localhost\r\n\r\n";
+        assert_eq!(visitor.raw(RAW, request).await?.statuses(), [status.as_u16()], "{} bytes", answer.len());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_client_does_not_take_an_upstream_from_the_others() -> Result<()> {
+    let (world, _raw, gateway, alice) = raw().await?;
+    let bob = world.visitor(&gateway).await?;
+    sign_in(&alice, APP, "alice").await?;
+    sign_in(&bob, APP, "bob").await?;
+    let before = world.upstream.requests().len();
+    let streams = Arc::new(alice.streams(APP).await?);
+    let (mut tasks, mut hanging) = (JoinSet::new(), VecDeque::new());
+    for _ in 0..SESSION_BUDGET + 16 {
+        let streams = Arc::clone(&streams);
+        hanging.push_back(tasks.spawn(async move { streams.get(&format!("{APP}/hang")).await.map(drop) }));
+    }
+    world.upstream.has_received(before + SESSION_BUDGET).await?;
+    // what is beyond the budget has not arrived even after others of her own and of his have
+    assert_eq!(bob.get(APP).await?.status, StatusCode::OK);
+    assert_eq!(alice.streams(ADMIN).await?.get(&format!("{ADMIN}/")).await?.status().as_u16() / 100, 3);
+    assert_eq!(world.upstream.requests().len(), before + SESSION_BUDGET + 1);
+    // and arrives as soon as there is room
+    hanging.drain(..16).for_each(|stream| stream.abort());
+    world.upstream.has_received(before + SESSION_BUDGET + 17).await?;
     Ok(())
 }
 

@@ -13,10 +13,10 @@ const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 /// How many gateways are tried at once.
 const AT_ONCE: usize = 4;
 
-/// The first of [`Mischief::ALL`] are unusual and correct.
+/// The first of [`Mischief::ALL`] are unusual and correct, and a sign-in gives no token back.
 fn is_honest(mischief: Mischief) -> bool {
     let last = Mischief::ALL.iter().position(|known| *known == Mischief::KeysAmongOthers);
-    Mischief::ALL.iter().position(|known| *known == mischief) <= last
+    mischief == Mischief::RevocationSlow || Mischief::ALL.iter().position(|known| *known == mischief) <= last
 }
 
 /// Those that answer after our patience has ended have a promise of their own.

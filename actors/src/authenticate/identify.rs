@@ -1,6 +1,7 @@
 //! Who is calling: from the handle that a request presents to an open session, on this node's own views.
 
-use portcullis_config::limits::{MAX_STALENESS, READ_YOUR_WRITES};
+use portcullis_config::Staleness;
+use portcullis_config::limits::READ_YOUR_WRITES;
 use portcullis_events::Time;
 
 use super::Caller;
@@ -11,9 +12,12 @@ use crate::keyring::handle::Handle;
 /// The node cannot say who is calling: nobody is let in, and it is worth trying again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CannotSay {
-    /// The log has not been heard of for too long, cannot be followed, or was not read yet.
+    /// The log has not been heard of for too long.
     #[error("the views are too old to be believed")]
     Stale,
+    /// The log cannot be followed, or was not read to its end yet.
+    #[error("the log has not been read")]
+    Unread,
     /// The session was opened on another node, and its event has not arrived here.
     #[error("the session's event has not arrived")]
     Behind,
@@ -31,14 +35,22 @@ pub struct Identifier<'a> {
 
 impl Identifier<'_> {
     /// The caller behind a handle that was made for `audience`; `None` for a handle that is foreign, over, of another
-    /// log or provider, or whose session has ended.
+    /// log or provider, or whose session has ended. `bound` is how old the views may be (`max_staleness`).
     ///
     /// # Errors
     /// [`CannotSay`]. Waits for the handle's log position where the session is not known yet, and for nothing else.
-    pub async fn identify(&self, audience: &str, handle: &str, now: Time) -> Result<Option<Caller>, CannotSay> {
+    pub async fn identify(
+        &self,
+        audience: &str,
+        handle: &str,
+        now: Time,
+        bound: Staleness,
+    ) -> Result<Option<Caller>, CannotSay> {
         let Some(handle) = Handle::open(self.handles, audience, handle, now) else { return Ok(None) };
-        if !self.views.progress.vouches(now, MAX_STALENESS) {
-            return Err(CannotSay::Stale);
+        let progress = &self.views.progress;
+        if !progress.vouches(now, bound) {
+            let follows = progress.stopped().is_none() && progress.staleness(now).is_some();
+            return Err(if follows { CannotSay::Stale } else { CannotSay::Unread });
         }
         if self.views.progress.epoch() != Some(handle.epoch) {
             return Ok(None);
@@ -58,6 +70,8 @@ impl Identifier<'_> {
     fn caller(&self, handle: &Handle, now: Time) -> Option<Caller> {
         let session = self.views.session(handle.session)?;
         (session.idp == self.idp).then_some(())?;
-        Caller::of(session, now)
+        let caller = Caller::of(session, now)?;
+        self.views.touch(caller.session(), now);
+        Some(caller)
     }
 }

@@ -1,5 +1,5 @@
 //! Owns   · what is known of one identity provider: its discovery document and its keys, each for a while.
-//! Answers · [`Begin`], [`Redeem`], [`EndSession`].
+//! Answers · [`Begin`], [`Redeem`], [`EndSession`], [`VerifyLogout`].
 //! Asks   · nobody here; the provider, over HTTP.
 //! If it dies · sign-ins fail until its successor has asked the provider again; nobody who is signed in notices.
 
@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::ask::Ask;
 use crate::clock;
-use crate::idp::{Answer, Identity, RelyingParty, SignInError};
+use crate::idp::{Answer, Identity, Logout, RelyingParty, SignInError};
 
 /// The authorization URL of a new sign-in.
 #[derive(Clone, Serialize, Deserialize, Message)]
@@ -50,6 +50,14 @@ pub struct EndSession {
     pub post_logout_redirect_uri: Url,
 }
 
+/// Check a logout token.
+#[derive(Clone, Serialize, Deserialize, Message)]
+#[rtype(result = "Result<Logout, SignInError>")]
+pub struct VerifyLogout {
+    /// The token, as it came.
+    pub token: String,
+}
+
 impl Ask for Begin {
     type Answer = Result<Url, SignInError>;
 }
@@ -60,6 +68,10 @@ impl Ask for Redeem {
 
 impl Ask for EndSession {
     type Answer = Option<Url>;
+}
+
+impl Ask for VerifyLogout {
+    type Answer = Result<Logout, SignInError>;
 }
 
 /// The relying party's side of one identity provider.
@@ -122,6 +134,15 @@ impl Handler<EndSession> for Provider {
             let hint = end.id_token_hint.as_deref();
             party.end_session(hint, &end.post_logout_redirect_uri, clock::now()).await
         })
+    }
+}
+
+impl Handler<VerifyLogout> for Provider {
+    type Result = ResponseFuture<Result<Logout, SignInError>>;
+
+    fn handle(&mut self, VerifyLogout { token }: VerifyLogout, _: &mut Self::Context) -> Self::Result {
+        let party = Rc::clone(&self.party);
+        Box::pin(async move { party.verify_logout(&token, clock::now()).await })
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`Permit`] or a refusal for the request; [`identity`] makes the headers that a permit carries to the upstream.
 
 pub mod assertion;
+pub mod authorizer;
 mod claim;
 mod criterion;
 mod decision;
@@ -17,5 +18,5 @@ mod policies;
 mod tests;
 
 pub use decision::{Decision, Reason, Reasons, RefusalKind};
-pub use permit::{Permit, authorize};
+pub use permit::{Permit, Standing, authorize};
 pub use policies::Policies;

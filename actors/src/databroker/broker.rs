@@ -3,26 +3,26 @@
 //! Asks   · the journal, the vault, and the log (what its authority says of a session).
 //! If it dies · a half-done [`Open`] is finished by the same message sent again; nobody is admitted before its end.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
-use portcullis_events::{
-    Aggregate, Context as Cause, Envelope, Epoch, Event, PersonId, SessionId, Time, group, session, token,
-};
+use portcullis_config::limits::COMMAND_DEADLINE;
+use portcullis_events::{Aggregate, Context as Cause, Epoch, PersonId, SessionId, Time, session, token};
 use serde::{Deserialize, Serialize};
 
 use super::data_keys::{DataKey, DataKeyError, DataKeys};
 use super::hand_over::{HandOver, SessionTokens, SignedInIdentity};
 use super::journal::{Append, Command, Journal, JournalError};
 use super::log::Log;
-use super::profile::Profile;
+use super::profile::{Profile, observed_groups};
+use super::revocations::Revocations;
+use super::standing;
+use super::tokens::tokens_of;
 use super::vault::{Revision, Shelf, Vault, VaultError};
 use super::view::Views;
 use crate::ask::Ask;
 use crate::clock;
-use crate::idp;
 use crate::keyring::{KeyError, Sealer};
 
 /// Begin the session that a hand-over speaks of, or make sure that it is open. Sent twice, it opens once.
@@ -115,6 +115,7 @@ impl From<JournalError> for BrokerError {
         match error {
             JournalError::Session(refusal) => Self::Refused(refusal.to_string()),
             JournalError::Token(refusal) => Self::Refused(refusal.to_string()),
+            JournalError::Logout(refusal) => Self::Refused(refusal.to_string()),
             JournalError::Misplaced | JournalError::Busy | JournalError::Unavailable(_) => {
                 Self::Unavailable(error.to_string())
             }
@@ -161,6 +162,8 @@ pub struct Tools {
     pub hand_overs: Sealer,
     /// Seals ID tokens for authenticate ([`crate::keyring::Purpose::IdTokenHint`]).
     pub id_token_hints: Sealer,
+    /// Where the tokens of ended sessions go.
+    pub revocations: Revocations,
 }
 
 struct Inner {
@@ -239,13 +242,8 @@ impl Inner {
         };
         let tokens = self.append(Aggregate::token(session), Command::Token(token::Command::Store(stored)), &cause);
 
-        let source = format!("claims:{}", identity.idp);
-        let mut groups = BTreeMap::new();
-        for name in idp::profile(&identity.claims).groups {
-            let id = pseudonyms.group(&source, &name);
-            groups.insert(id, key.seal(&format!("group/{person}/{id}"), name.as_bytes())?);
-        }
-        let observe = Command::Group(group::Command::Observe { source, groups });
+        let observe = observed_groups(&pseudonyms, key.as_ref(), &identity.idp, person, &identity.claims)?;
+        let observe = Command::Group(observe);
         let groups = self.append(Aggregate::group(person), observe, &cause);
         let (tokens, groups) = futures_util::future::join(tokens, groups).await;
         tokens?;
@@ -281,7 +279,13 @@ impl Inner {
 
     async fn open_again(&self, session: SessionId) -> Result<Opened, BrokerError> {
         match self.leader(session).await? {
-            Some((position, SessionStanding::Open { expires_at })) => self.opened(session, position, expires_at),
+            Some((position, SessionStanding::Open { expires_at })) => {
+                // opened through another node: this one answers when it knows the session too
+                if !self.tools.views.progress.reaches(position, COMMAND_DEADLINE).await {
+                    return Err(BrokerError::Unavailable("the session was not read back".into()));
+                }
+                self.opened(session, position, expires_at)
+            }
             Some((_, SessionStanding::Shut)) | None => Err(BrokerError::Refused("the session is over".into())),
         }
     }
@@ -305,62 +309,48 @@ impl Inner {
     /// What ends a session is the event. A vault that is away keeps nobody signed in: it costs the provider's own
     /// sign-out its hint, or leaves sealed tokens that nobody asks for any more.
     async fn end(&self, end: &End) -> Result<Ended, BrokerError> {
-        let id_token_hint = self.id_token_hint(end.session).await.unwrap_or_else(|error| {
+        let tokens = self.tokens(end.session).await.unwrap_or_else(|error| {
             tracing::warn!(%error, session = %end.session, "no hint for the provider's sign-out");
             None
         });
+        let id_token_hint = tokens.as_ref().map(|tokens| self.id_token_hint(tokens)).transpose()?;
         let cause = Cause { actor: "person".into(), cause: Some(end.request_id.clone()), traceparent: None };
         let command = Command::Session(session::Command::SignOut);
         match self.append(Aggregate::session(end.session), command, &cause).await {
-            Ok(_) | Err(JournalError::Session(session::Refusal::Absent)) => {}
+            Ok(_) => {}
+            // it never began, or begins just now: its tokens are its opening's
+            Err(JournalError::Session(session::Refusal::Absent)) => return Ok(Ended { id_token_hint }),
             Err(error) => return Err(error.into()),
         }
         if let Err(error) = self.tools.vault.delete(Shelf::Secret, &end.session.to_string()).await {
             tracing::warn!(%error, session = %end.session, "the tokens of an ended session stay in the vault");
         }
+        if let Some(tokens) = tokens {
+            self.tools.revocations.begin(end.session, tokens);
+        }
         Ok(Ended { id_token_hint })
     }
 
-    async fn id_token_hint(&self, session: SessionId) -> Result<Option<String>, BrokerError> {
+    fn id_token_hint(&self, tokens: &SessionTokens) -> Result<String, KeyError> {
+        self.tools.id_token_hints.seal("authenticate", tokens.id_token.expose())
+    }
+
+    async fn tokens(&self, session: SessionId) -> Result<Option<SessionTokens>, BrokerError> {
         let Some(view) = self.tools.views.session(session) else { return Ok(None) };
         let Some(sealed) = self.tools.vault.get(Shelf::Secret, &session.to_string()).await? else { return Ok(None) };
         let Some(key) = self.tools.data_keys.get(view.person).await? else { return Ok(None) };
-        let tokens = std::str::from_utf8(&sealed.value)
+        Ok(std::str::from_utf8(&sealed.value)
             .ok()
             .and_then(|sealed| key.open(&tokens_of(session), sealed))
-            .and_then(|plain| serde_json::from_slice::<SessionTokens>(&plain).ok());
-        let Some(tokens) = tokens else { return Ok(None) };
-        Ok(Some(self.tools.id_token_hints.seal("authenticate", tokens.id_token.expose())?))
+            .and_then(|plain| serde_json::from_slice(&plain).ok()))
     }
 
     async fn standing(&self, session: SessionId) -> Result<SessionStanding, BrokerError> {
         Ok(self.leader(session).await?.map_or(SessionStanding::Shut, |(_, standing)| standing))
     }
 
-    /// What the log's authority says: the last event of the session and its position.
     async fn leader(&self, session: SessionId) -> Result<Option<(u64, SessionStanding)>, BrokerError> {
-        let last = self.tools.log.last(Aggregate::session(session)).await;
-        let Some(record) = last.map_err(|error| BrokerError::Unavailable(error.to_string()))? else {
-            return Ok(None);
-        };
-        let envelope = Envelope::decode(&record.body).map_err(|error| BrokerError::Unavailable(error.to_string()))?;
-        let standing = match envelope.event {
-            // nobody can be admitted by a session whose profile does not open any more: signing in anew helps
-            Event::Session(session::Event::SignedIn(_)) if self.is_unreadable(session, record.seq) => {
-                SessionStanding::Shut
-            }
-            Event::Session(session::Event::SignedIn(signed_in)) if clock::now() < signed_in.expires_at => {
-                SessionStanding::Open { expires_at: signed_in.expires_at }
-            }
-            Event::Session(_) | Event::Log(_) | Event::Token(_) | Event::Group(_) => SessionStanding::Shut,
-        };
-        Ok(Some((record.seq, standing)))
-    }
-
-    /// Whether this node read the session's beginning and has no view of it.
-    fn is_unreadable(&self, session: SessionId, seq: u64) -> bool {
-        let views = &self.tools.views;
-        views.progress.applied() >= seq && views.session(session).is_none()
+        standing::of(session, self.tools.log.as_ref(), &self.tools.views).await
     }
 
     async fn append(&self, aggregate: Aggregate, command: Command, cause: &Cause) -> Result<u64, JournalError> {
@@ -368,8 +358,4 @@ impl Inner {
         let sent = self.tools.journal.send(append).await;
         sent.map_err(|_| JournalError::Unavailable("the journal has stopped".into()))?.map(|appended| appended.seq)
     }
-}
-
-fn tokens_of(session: SessionId) -> String {
-    format!("tokens/{session}")
 }

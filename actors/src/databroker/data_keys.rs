@@ -8,7 +8,7 @@ use aws_lc_rs::aead::LessSafeKey;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use portcullis_events::{GroupId, PersonId, Sealed};
+use portcullis_events::{GroupId, LogoutId, PersonId, Sealed};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -65,6 +65,12 @@ impl Pseudonyms {
     #[must_use]
     pub fn group(&self, source: &str, name: &str) -> GroupId {
         GroupId::new(self.id("group", source, name))
+    }
+
+    /// A logout of a provider.
+    #[must_use]
+    pub fn logout(&self, issuer: &str, token_id: &str) -> LogoutId {
+        LogoutId::new(self.id("logout", issuer, token_id))
     }
 
     fn id(&self, kind: &str, scope: &str, name: &str) -> Uuid {

@@ -86,7 +86,8 @@ pub(crate) mod secret_text {
     }
 }
 
-mod optional_secret_text {
+/// As [`secret_text`], for what may be absent.
+pub(crate) mod optional_secret_text {
     use portcullis_config::Secret;
     use serde::{Deserialize, Deserializer, Serializer};
 

@@ -7,11 +7,12 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
 use portcullis_config::limits::{COMMAND_DEADLINE, JOURNAL_ATTEMPTS, JOURNAL_IN_FLIGHT};
 use portcullis_events::{
-    Aggregate, Context as Cause, Envelope, Event, EventId, Hash, Time, Tip, group, session, token,
+    Aggregate, Context as Cause, Envelope, Event, EventId, Hash, Time, Tip, group, logout, session, token,
 };
 use tokio::sync::{Mutex, Semaphore};
 use uuid::Uuid;
@@ -47,6 +48,8 @@ pub enum Command {
     Token(token::Command),
     /// To a person's groups.
     Group(group::Command),
+    /// To a logout that a provider asked for.
+    Logout(logout::Command),
 }
 
 /// The command's effect is on the log, and in this node's views.
@@ -65,6 +68,9 @@ pub enum JournalError {
     /// The tokens' decider says no.
     #[error(transparent)]
     Token(#[from] token::Refusal),
+    /// The logouts' decider says no.
+    #[error(transparent)]
+    Logout(#[from] logout::Refusal),
     /// The command is of another family than its aggregate.
     #[error("the command does not fit its aggregate")]
     Misplaced,
@@ -152,14 +158,29 @@ impl Inner {
                 return Err(JournalError::Unavailable(why.to_string()));
             }
             let known = self.read(append.aggregate).await?;
-            let events = decide(&known.state, &append.command, clock::now())?;
-            match self.append_all(append, &known, events).await? {
+            let decided = decide(&known.state, &append.command, clock::now());
+            // what writes nothing is not put to the test by compare-and-append: this node may lag
+            if decided.as_ref().map_or(true, Vec::is_empty)
+                && let Some(actual) = self.ahead(append.aggregate, &known).await?
+            {
+                self.read_back(actual).await?;
+                continue;
+            }
+            match self.append_all(append, &known, decided?).await? {
                 Attempt::Done(appended) => return Ok(appended),
                 // lost the race: the winner's event decides the next attempt
                 Attempt::Lost { actual } => self.read_back(actual).await?,
             }
         }
         Err(JournalError::Unavailable("the race was lost too often".into()))
+    }
+
+    /// Where an aggregate stands according to the log's authority, if that is further than what is known here.
+    async fn ahead(&self, aggregate: Aggregate, known: &Known) -> Result<Option<u64>, JournalError> {
+        let last = self.log.last(aggregate).await;
+        let last = last.map_err(|error| JournalError::Unavailable(error.to_string()))?;
+        let here = known.tip.map_or(0, |tip| tip.seq);
+        Ok(last.map(|last| last.seq).filter(|actual| *actual > here))
     }
 
     async fn append_all(&self, append: &Append, known: &Known, events: Vec<Event>) -> Result<Attempt, JournalError> {
@@ -170,15 +191,35 @@ impl Inner {
             let hash = Hash::of(&body);
             let expected = tip.map_or(Expected::NoStream, |tip| Expected::Seq(tip.seq));
             let record = NewRecord { aggregate: append.aggregate, expected, id: envelope.id, body };
-            match self.log.append(record).await {
+            match self.write(record).await {
                 Ok(seq) => tip = Some(Tip { seq, hash }),
                 Err(AppendError::Conflict { actual }) => return Ok(Attempt::Lost { actual }),
                 Err(error) => return Err(JournalError::Unavailable(error.to_string())),
             }
         }
         let seq = tip.map_or(0, |tip| tip.seq);
+        let acknowledged = Instant::now();
         self.read_back(seq).await?;
+        if seq > known.tip.map_or(0, |tip| tip.seq) {
+            self.views.metrics.read_back_time.observe(acknowledged.elapsed());
+        }
         Ok(Attempt::Done(Appended { seq }))
+    }
+
+    async fn write(&self, record: NewRecord) -> Result<u64, AppendError> {
+        let began = Instant::now();
+        let written = self.log.append(record).await;
+        let metrics = &self.views.metrics;
+        match &written {
+            Ok(_) => {
+                metrics.append_time.observe(began.elapsed());
+                metrics.appends.stored.increment();
+            }
+            Err(AppendError::Conflict { .. }) => metrics.appends.conflict.increment(),
+            Err(AppendError::Unavailable(_)) => metrics.appends.unavailable.increment(),
+            Err(AppendError::Refused(_)) => metrics.appends.refused.increment(),
+        }
+        written
     }
 
     fn envelope(
@@ -231,6 +272,9 @@ fn decide(state: &State, command: &Command, now: Time) -> Result<Vec<Event>, Jou
         (State::Group(state), Command::Group(command)) => {
             Ok(group::decide(state, command).into_iter().map(Event::Group).collect())
         }
-        (State::Log | State::Session(_) | State::Token(_) | State::Group(_), _) => Err(JournalError::Misplaced),
+        (State::Logout(state), Command::Logout(command)) => Ok(vec![Event::Logout(logout::decide(*state, command)?)]),
+        (State::Log | State::Session(_) | State::Token(_) | State::Group(_) | State::Logout(_), _) => {
+            Err(JournalError::Misplaced)
+        }
     }
 }

@@ -1,17 +1,24 @@
 //! databroker: keeps the log, stores tokens, and tells every node what happened.
 
+pub mod activity;
+pub mod attendance;
 pub mod broker;
 pub mod data_keys;
 pub mod hand_over;
 pub mod journal;
 pub mod log;
+pub mod logout;
 mod nats;
 pub mod profile;
 pub mod progress;
+pub mod refresher;
 pub mod replica;
+pub mod revocations;
 pub mod snapshot;
 pub mod snapshots;
 mod sqlite;
+mod standing;
 pub mod store;
+mod tokens;
 pub mod vault;
 pub mod view;

@@ -1,11 +1,14 @@
 //! What a session's sealed profile says, and the view that is made from it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use portcullis_events::session::SignedIn;
-use portcullis_events::{Sealed, SessionId};
+use portcullis_events::{PersonId, Sealed, SessionId, group};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::data_keys::DataKey;
+use super::data_keys::{DataKey, Pseudonyms};
 use super::view::SessionView;
 use crate::idp;
 use crate::keyring::KeyError;
@@ -33,7 +36,7 @@ impl Profile {
         serde_json::from_slice(&key.open(&associated(session), sealed.as_str())?).ok()
     }
 
-    /// The view of the session.
+    /// The view of the session; its use is known to the views alone.
     #[must_use]
     pub fn view(self, id: SessionId, signed_in: &SignedIn, seq: u64) -> SessionView {
         let known = idp::profile(&self.claims);
@@ -49,8 +52,29 @@ impl Profile {
             issued_at: signed_in.issued_at,
             expires_at: signed_in.expires_at,
             seq,
+            activity: Arc::default(),
         }
     }
+}
+
+/// The groups that a provider's claims name, each name sealed with the person's data key.
+///
+/// # Errors
+/// [`KeyError`].
+pub(super) fn observed_groups(
+    pseudonyms: &Pseudonyms,
+    key: &DataKey,
+    idp: &str,
+    person: PersonId,
+    claims: &Map<String, Value>,
+) -> Result<group::Command, KeyError> {
+    let source = format!("claims:{idp}");
+    let mut groups = BTreeMap::new();
+    for name in idp::profile(claims).groups {
+        let id = pseudonyms.group(&source, &name);
+        groups.insert(id, key.seal(&format!("group/{person}/{id}"), name.as_bytes())?);
+    }
+    Ok(group::Command::Observe { source, groups })
 }
 
 fn associated(session: SessionId) -> String {

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use portcullis_config::limits::HEAD_STALE;
+use portcullis_config::Staleness;
+use portcullis_config::limits::{CLOCK_SET_BACK, HEAD_STALE};
 use portcullis_events::{Epoch, Time};
 use tokio::sync::watch;
 
@@ -66,7 +67,10 @@ impl std::fmt::Display for Standing {
 /// The progress of a replica.
 #[derive(Debug)]
 pub struct Progress {
-    applied: watch::Sender<u64>,
+    /// The last sequence in the views: read for every request.
+    applied: AtomicU64,
+    /// The same, for those who wait for it.
+    reached: watch::Sender<u64>,
     head: AtomicU64,
     /// When the authority knew nothing that is not in the views.
     current_at: AtomicI64,
@@ -79,7 +83,8 @@ pub struct Progress {
 impl Default for Progress {
     fn default() -> Self {
         Self {
-            applied: watch::Sender::new(0),
+            applied: AtomicU64::new(0),
+            reached: watch::Sender::new(0),
             head: AtomicU64::new(0),
             current_at: AtomicI64::new(i64::MIN),
             caught_up: AtomicBool::new(false),
@@ -94,7 +99,7 @@ impl Progress {
     /// The last sequence whose effect is in the views.
     #[must_use]
     pub fn applied(&self) -> u64 {
-        *self.applied.borrow()
+        self.applied.load(Ordering::Acquire)
     }
 
     /// The log's last sequence, as far as is known.
@@ -117,8 +122,8 @@ impl Progress {
 
     /// Waits until the views hold `seq`; false if they do not within `deadline`, or never will.
     pub async fn reaches(&self, seq: u64, deadline: Duration) -> bool {
-        let mut applied = self.applied.subscribe();
-        let settled = applied.wait_for(|applied| *applied >= seq || self.stopped.load().is_some());
+        let mut reached = self.reached.subscribe();
+        let settled = reached.wait_for(|applied| *applied >= seq || self.stopped.load().is_some());
         // whether it was reached or given up, is read from the views
         let _ = tokio::time::timeout(deadline, settled).await;
         self.applied() >= seq
@@ -137,7 +142,7 @@ impl Progress {
                 None => Standing::CatchingUp { applied: self.applied(), head: self.head() },
             };
         }
-        if now.since(current_at) > HEAD_STALE {
+        if self.staleness(now).is_none_or(|age| age > HEAD_STALE) {
             let why = self.away.load_full().map(|why| (*why).clone());
             return Standing::Stale { since: current_at, why };
         }
@@ -147,10 +152,32 @@ impl Progress {
     /// Whether a session in the views may be believed at `now`: nothing is wrong with the log, and within `bound` it was
     /// read to where its authority said that it ends.
     #[must_use]
-    pub fn vouches(&self, now: Time, bound: Duration) -> bool {
-        self.caught_up.load(Ordering::Acquire)
-            && self.stopped.load().is_none()
-            && now.since(Time::from_millis(self.current_at.load(Ordering::Acquire))) <= bound
+    pub fn vouches(&self, now: Time, bound: Staleness) -> bool {
+        self.stopped.load().is_none() && self.staleness(now).is_some_and(|age| bound.allows(age))
+    }
+
+    /// How long ago the authority knew nothing that is not in the views; `None` before that was so for the first time.
+    /// Where the clock was set back since, nobody can tell: for ever, until the authority is heard again.
+    #[must_use]
+    pub fn staleness(&self, now: Time) -> Option<Duration> {
+        let current_at = Time::from_millis(self.current_at.load(Ordering::Acquire));
+        let age = if current_at.since(now) > CLOCK_SET_BACK { Duration::MAX } else { now.since(current_at) };
+        self.caught_up.load(Ordering::Acquire).then_some(age)
+    }
+
+    /// How many records the log's authority is known to have that are not in the views.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        self.head.load(Ordering::Acquire).saturating_sub(self.applied())
+    }
+
+    /// Waits until the log was read to its end for the first time; false if it is not within `deadline`, or never will.
+    pub async fn becomes_current(&self, deadline: Duration) -> bool {
+        let mut reached = self.reached.subscribe();
+        let settled = reached.wait_for(|_| self.caught_up() || self.stopped.load().is_some());
+        // whether it was reached or given up, is read from the flags
+        let _ = tokio::time::timeout(deadline, settled).await;
+        self.caught_up() && self.stopped.load().is_none()
     }
 
     pub(super) fn caught_up(&self) -> bool {
@@ -162,17 +189,29 @@ impl Progress {
     }
 
     pub(super) fn set_applied(&self, seq: u64) {
-        self.applied.send_replace(seq);
+        // what comes, comes from a log that is not away
+        if self.away.load().is_some() {
+            self.away.store(None);
+        }
+        self.applied.store(seq, Ordering::Release);
+        self.reached.send_replace(seq);
     }
 
     /// The authority was heard of; `caught_up` if everything it knew then is in the views. A head that was heard and
     /// not reached proves nothing: a revocation may lie before it.
     pub(super) fn heard(&self, head: u64, at: Time, caught_up: bool) {
         self.head.store(head, Ordering::Release);
-        self.away.store(None);
         if caught_up {
-            self.current_at.fetch_max(at.millis(), Ordering::AcqRel);
-            self.caught_up.store(true, Ordering::Release);
+            self.away.store(None);
+            // a head may be said again, after a later one, when it is reached; one from long before is by another clock
+            let before = Time::from_millis(self.current_at.load(Ordering::Acquire));
+            if before < at || before.since(at) > HEAD_STALE {
+                self.current_at.store(at.millis(), Ordering::Release);
+            }
+            if !self.caught_up.swap(true, Ordering::AcqRel) {
+                // whoever waits for it looks again
+                self.reached.send_modify(|_| {});
+            }
         }
     }
 
@@ -183,7 +222,7 @@ impl Progress {
     pub(super) fn stop(&self, why: String) {
         self.stopped.store(Some(Arc::new(why)));
         // whoever waits for a sequence waits in vain
-        self.applied.send_modify(|_| {});
+        self.reached.send_modify(|_| {});
     }
 }
 
@@ -191,7 +230,7 @@ impl Progress {
 mod tests {
     use super::*;
 
-    const BOUND: Duration = Duration::from_secs(300);
+    const BOUND: Staleness = Staleness::Within(Duration::from_secs(300));
 
     #[test]
     fn nobody_is_vouched_for_before_the_log_was_read_to_its_end() {
@@ -230,6 +269,38 @@ mod tests {
         assert!(progress.standing(Time::from_secs(401)).is_ready());
     }
 
+    #[test]
+    fn a_bound_counts_from_when_the_authority_was_last_heard_and_an_unbounded_one_never_runs_out() {
+        let progress = Progress::default();
+        assert!(!progress.vouches(Time::from_secs(100), Staleness::Unbounded), "it was never read to its end");
+        assert_eq!(progress.staleness(Time::from_secs(100)), None);
+        progress.heard(7, Time::from_secs(100), true);
+        assert!(progress.vouches(Time::from_secs(102), Staleness::STRICT));
+        assert!(!progress.vouches(Time::from_millis(102_001), Staleness::STRICT));
+        assert!(progress.vouches(Time::from_secs(1_000_000), Staleness::Unbounded));
+        progress.heard(9, Time::from_secs(103), false);
+        progress.set_applied(7);
+        assert_eq!(progress.lag(), 2);
+        assert_eq!(progress.staleness(Time::from_secs(104)), Some(Duration::from_secs(4)));
+        progress.stop("sequence 8 is missing".into());
+        assert!(!progress.vouches(Time::from_secs(103), Staleness::Unbounded), "a fault is no question of age");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_nobody_younger() {
+        let progress = Progress::default();
+        progress.heard(7, Time::from_secs(1000), true);
+        // five minutes back, and the authority is silent
+        assert!(!progress.vouches(Time::from_secs(700), BOUND));
+        assert!(!progress.standing(Time::from_secs(700)).is_ready());
+        progress.heard(7, Time::from_secs(701), true);
+        assert!(progress.vouches(Time::from_secs(702), Staleness::STRICT));
+        assert!(!progress.vouches(Time::from_secs(704), Staleness::STRICT));
+        // a head that was reached late is no step of the clock
+        progress.heard(7, Time::from_secs(700), true);
+        assert_eq!(progress.staleness(Time::from_secs(702)), Some(Duration::from_secs(1)));
+    }
+
     #[actix_rt::test]
     async fn nobody_waits_for_a_log_that_stopped() {
         let progress = Progress::default();
@@ -241,6 +312,18 @@ mod tests {
         assert!(!reached);
         assert!(progress.reaches(7, Duration::MAX).await);
         assert!(!progress.reaches(8, Duration::MAX).await);
+    }
+
+    #[actix_rt::test]
+    async fn whoever_waits_for_the_end_of_the_log_is_told_of_it() {
+        let progress = Progress::default();
+        let (current, ()) = futures_util::future::join(progress.becomes_current(Duration::MAX), async {
+            progress.heard(7, Time::from_secs(100), true);
+        })
+        .await;
+        assert!(current);
+        progress.stop("sequence 8 is missing".into());
+        assert!(!progress.becomes_current(Duration::MAX).await);
     }
 
     #[test]

@@ -6,14 +6,17 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResponse, MessageResult, WrapFuture};
+use actix::{
+    Actor, AsyncContext, Context, Handler, Message, MessageResponse, MessageResult, ResponseFuture, WrapFuture,
+};
 use futures_util::StreamExt;
-use portcullis_config::limits::{AWAY_PAUSE, FORGET_AFTER, SWEEP, SWEEP_STEPS};
-use portcullis_events::session::{self, SignedIn};
+use portcullis_config::limits::{AWAY_PAUSE, FORGET_AFTER, REFRESH_BATCH, SWEEP, SWEEP_STEPS};
+use portcullis_events::session::{self, Open};
 use portcullis_events::{
-    Aggregate, AggregateKind, Context as Cause, Envelope, Epoch, Event, EventId, Fold, Hash, PersonId, SessionId,
-    SessionRecord, Time, Tip, group, log, token,
+    Aggregate, AggregateKind, Context as Cause, Envelope, Epoch, Event, EventId, Fold, Hash, LogoutId, PersonId,
+    SessionId, SessionRecord, Time, Tip, group, log, logout, token,
 };
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -21,6 +24,7 @@ use uuid::Uuid;
 use super::data_keys::{DataKeyError, DataKeys};
 use super::log::{AppendError, Expected, Log, NewRecord, Record, Tailed};
 use super::profile::Profile;
+use super::refresher::schedule::{Due, WhatIsOwed};
 use super::snapshots::Snapshots;
 use super::view::Views;
 use crate::clock;
@@ -58,6 +62,8 @@ pub enum State {
     Token(token::State),
     /// A person's groups.
     Group(group::State),
+    /// A logout that a provider asked for.
+    Logout(logout::State),
 }
 
 /// The replica of the log on one node.
@@ -146,8 +152,32 @@ impl Handler<Read> for Replica {
             AggregateKind::Session => State::Session(fold.session(SessionId::new(aggregate.id))),
             AggregateKind::Token => State::Token(fold.token(SessionId::new(aggregate.id))),
             AggregateKind::Group => State::Group(fold.group(PersonId::new(aggregate.id))),
+            AggregateKind::Logout => State::Logout(fold.logout(LogoutId::new(aggregate.id))),
         };
         Known { epoch: fold.epoch(), tip: fold.tip(aggregate), state }
+    }
+}
+
+impl Handler<WhatIsOwed> for Replica {
+    type Result = ResponseFuture<Vec<Due>>;
+
+    fn handle(&mut self, look: WhatIsOwed, _: &mut Self::Context) -> Self::Result {
+        let inner = Rc::clone(&self.inner);
+        // reads every open session: a revocation that arrives meanwhile gets its turn between two steps
+        Box::pin(async move {
+            let mut due = Vec::new();
+            for piece in 0..Fold::PIECES {
+                due.extend(look.due_in(piece, &inner.fold.borrow()));
+                if due.len() >= REFRESH_BATCH {
+                    break;
+                }
+                if piece % pieces_a_step() == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            due.truncate(REFRESH_BATCH);
+            due
+        })
     }
 }
 
@@ -275,6 +305,7 @@ impl Inner {
     }
 
     async fn apply(&self, record: Record) -> Result<(), String> {
+        let began = Instant::now();
         let (applied, last) = (self.fold.borrow().applied(), self.fold.borrow().last());
         if record.seq <= applied {
             let is_the_same = record.seq < applied || last == Some(Hash::of(&record.body));
@@ -290,6 +321,7 @@ impl Inner {
             self.project(&envelope).await;
         }
         self.views.progress.set_applied(record.seq);
+        self.views.metrics.apply_time.observe(began.elapsed());
         Ok(())
     }
 
@@ -318,41 +350,58 @@ impl Inner {
 
     /// Publishes every session that is open, its profile sealed as it is.
     async fn project_all(&self) {
+        let (now, idle) = (clock::now(), self.idle_timeout());
         let known = self.data_keys.known();
         let mut unknown = Vec::new();
-        for (id, record, until) in open_sessions(&self.fold.borrow(), clock::now()) {
+        for (id, record) in unexpired_sessions(&self.fold.borrow(), now) {
             match record.state() {
-                session::State::Open(signed_in) if known.has(signed_in.person) => {
-                    self.views.open_sealed(id, record, until);
+                session::State::Open(open) if open.is_over(now, idle) => {}
+                session::State::Open(open) if known.has(open.signed_in.person) => {
+                    self.views.open_sealed(id, record, &open);
                 }
-                session::State::Open(signed_in) => unknown.push((id, signed_in, record)),
+                session::State::Open(open) => unknown.push((id, open, record)),
                 session::State::Absent | session::State::Ended => {}
             }
         }
         // their keys were made while the others were read, or do not open
-        for (id, signed_in, record) in unknown {
-            self.open(id, &signed_in, record).await;
+        for (id, open, record) in unknown {
+            self.open(id, &open, record).await;
         }
     }
 
     async fn project(&self, envelope: &Envelope) {
-        let Event::Session(_) = &envelope.event else { return };
+        let Event::Session(event) = &envelope.event else { return };
         let id = SessionId::new(envelope.aggregate.id);
         let Some(record) = self.fold.borrow().session_record(id) else { return };
+        if let session::Event::Seen(seen) = event
+            && self.views.seen(id, seen.at, record.seq(), Some(record.clone()))
+        {
+            return;
+        }
         match record.state() {
-            session::State::Open(signed_in) => self.open(id, &signed_in, record).await,
-            session::State::Ended | session::State::Absent => self.views.end(id),
+            // seen elsewhere after it was forgotten here, and too long ago
+            session::State::Open(open) if open.is_over(clock::now(), self.idle_timeout()) => {}
+            session::State::Open(open) => self.open(id, &open, record).await,
+            session::State::Ended | session::State::Absent => {
+                self.views.end(id);
+                self.views.metrics.revocation_time.observe(clock::now().since(envelope.time));
+            }
         }
     }
 
-    async fn open(&self, id: SessionId, signed_in: &SignedIn, record: SessionRecord) {
+    fn idle_timeout(&self) -> Option<Duration> {
+        self.views.idle().map(|idle| idle.timeout)
+    }
+
+    async fn open(&self, id: SessionId, open: &Open, record: SessionRecord) {
+        let signed_in = &open.signed_in;
         let key = self.until_answered(|| self.data_keys.get(signed_in.person)).await.unwrap_or_else(|error| {
             tracing::error!(%error, "a sealed value cannot be opened");
             None
         });
         let (seq, profile) = (record.seq(), key.and_then(|key| Profile::open(&key, id, &signed_in.profile)));
         match profile {
-            Some(profile) => self.views.open(profile.view(id, signed_in, seq), Some(record)),
+            Some(profile) => self.views.open(profile.view(id, signed_in, seq), Some(record), open.last_seen),
             None => tracing::warn!(session = %id, seq, "the profile of a session does not open: it stays shut"),
         }
     }
@@ -360,9 +409,8 @@ impl Inner {
     /// Gives back, a few pieces at a time, what sessions left behind that ended by themselves long ago.
     fn forget(&self) {
         let at = clock::now().minus(FORGET_AFTER);
-        let steps = usize::try_from(SWEEP_STEPS).unwrap_or(1);
         let mut fold = self.fold.borrow_mut();
-        for _ in 0..Fold::PIECES.div_ceil(steps) {
+        for _ in 0..pieces_a_step() {
             let piece = self.piece.get();
             self.piece.set((piece + 1) % Fold::PIECES);
             fold.forget_expired(piece, at);
@@ -387,12 +435,14 @@ impl Inner {
     }
 }
 
+/// Pieces of the fold that are gone through without a pause.
+fn pieces_a_step() -> usize {
+    Fold::PIECES.div_ceil(usize::try_from(SWEEP_STEPS).unwrap_or(1))
+}
+
 /// The data keys being read.
 type Keys = JoinHandle<Result<(), DataKeyError>>;
 
-fn open_sessions(fold: &Fold, now: Time) -> impl Iterator<Item = (SessionId, SessionRecord, Time)> {
-    fold.sessions().filter_map(move |(id, record)| {
-        let until = record.open_until().filter(|until| now < *until)?;
-        Some((id, record, until))
-    })
+fn unexpired_sessions(fold: &Fold, now: Time) -> impl Iterator<Item = (SessionId, SessionRecord)> {
+    fold.sessions().filter(move |(_, record)| record.open_until().is_some_and(|until| now < until))
 }

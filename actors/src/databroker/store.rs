@@ -8,7 +8,7 @@ use portcullis_config::Storage;
 use super::log::Log;
 use super::log::file::FileLog;
 use super::log::jetstream::JetStreamLog;
-pub use super::nats::BadAddress;
+pub use super::nats::BadOption;
 use super::nats::{Nats, StreamError};
 use super::snapshots::{Places, SharedSnapshots};
 pub use super::sqlite::FileError;
@@ -16,9 +16,6 @@ use super::sqlite::Scratch;
 use super::vault::Vault;
 use super::vault::file::FileVault;
 use super::vault::jetstream::JetStreamVault;
-
-/// Replicas of a stream that we make. An administrator may make the streams beforehand, with more.
-const REPLICAS: usize = 1;
 
 /// The log and the vault beside it.
 #[derive(Clone)]
@@ -40,9 +37,9 @@ pub enum StoreError {
     /// The files cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A server's address is none.
+    /// Servers, user or TLS are not as they must be.
     #[error(transparent)]
-    Address(#[from] BadAddress),
+    Nats(#[from] BadOption),
     /// A stream is there and set up in another way, or is to be read and not there.
     #[error("{0}")]
     Stream(String),
@@ -70,12 +67,13 @@ pub async fn open(storage: &Storage, data_dir: &Path) -> Result<Store, StoreErro
         }
         Storage::Nats(servers) => {
             let nats = Nats::connect(servers).await?;
-            let (log, vault) = (JetStreamLog::new(&nats, REPLICAS), JetStreamVault::new(&nats, REPLICAS));
+            let replicas = servers.replicas;
+            let (log, vault) = (JetStreamLog::new(&nats, replicas), JetStreamVault::new(&nats, replicas));
             forgive_absence(log.check().await)?;
             forgive_absence(vault.check().await)?;
             // beside, and apart from, those of a log in files that may have been in use before
             let own = Some(data_dir.join("nats").join(SNAPSHOTS));
-            let snapshots = Places { own, shared: Some(SharedSnapshots::new(&nats, REPLICAS)) };
+            let snapshots = Places { own, shared: Some(SharedSnapshots::new(&nats, replicas)) };
             Ok(Store { log: Arc::new(log), vault: Arc::new(vault), snapshots })
         }
     }
@@ -97,6 +95,29 @@ pub async fn open_log_for_reading(storage: &Storage, data_dir: &Path) -> Result<
     }
 }
 
+/// Opens both, as they are, beside the gateways that they belong to: takes no lock, makes nothing and leaves snapshots to
+/// them.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn open_beside(storage: &Storage, data_dir: &Path) -> Result<Store, StoreError> {
+    match storage {
+        Storage::File(dir) => {
+            let dir = dir.as_deref().unwrap_or(data_dir);
+            let (log, vault) = (FileLog::open_beside(dir)?, FileVault::open_beside(dir)?);
+            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), snapshots: Places::default() })
+        }
+        Storage::Memory => Err(StoreError::Memory),
+        Storage::Nats(servers) => {
+            let nats = Nats::connect(servers).await?;
+            let (log, vault) = (JetStreamLog::new_for_reading(&nats), JetStreamVault::new_beside(&nats));
+            forgive_absence(log.check().await)?;
+            forgive_absence(vault.check().await)?;
+            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), snapshots: Places::default() })
+        }
+    }
+}
+
 fn forgive_absence(checked: Result<(), StreamError>) -> Result<(), StoreError> {
     match checked {
         Ok(()) => Ok(()),
@@ -112,6 +133,7 @@ fn forgive_absence(checked: Result<(), StreamError>) -> Result<(), StoreError> {
 mod tests {
     use std::fs;
 
+    use portcullis_config::NatsStorage;
     use portcullis_events::{Aggregate, EventId, SessionId};
     use portcullis_harness::nats::NatsServer;
     use uuid::Uuid;
@@ -158,7 +180,7 @@ mod tests {
     #[actix::test]
     async fn a_nats_store_needs_no_data_directory() {
         let server = NatsServer::start().unwrap();
-        let (storage, nowhere) = (Storage::Nats(vec![server.url()]), Path::new("/nonexistent"));
+        let (storage, nowhere) = (Storage::Nats(NatsStorage::at(vec![server.url()])), Path::new("/nonexistent"));
         let absent = open_log_for_reading(&storage, nowhere).await;
         assert!(matches!(absent, Err(StoreError::Stream(why)) if why.contains("does not exist")));
         write(&open(&storage, nowhere).await.unwrap()).await;
@@ -166,10 +188,49 @@ mod tests {
         assert_eq!(open_log_for_reading(&storage, nowhere).await.unwrap().head().await.unwrap().last, 1);
     }
 
+    async fn append_beside(storage: &Storage, dir: &Path, number: u128) -> u64 {
+        let store = open_beside(storage, dir).await.unwrap();
+        let aggregate = Aggregate::session(SessionId::new(Uuid::from_u128(number)));
+        let id = EventId::new(Uuid::now_v7());
+        let record = NewRecord { aggregate, expected: Expected::NoStream, id, body: b"event".to_vec() };
+        store.log.append(record).await.unwrap()
+    }
+
+    #[actix::test]
+    async fn beside_a_gateway_one_may_write_and_nothing_is_made() {
+        let data = tempfile::tempdir().unwrap();
+        let storage = Storage::File(None);
+        assert!(matches!(open_beside(&storage, data.path()).await, Err(StoreError::File(FileError::Absent(_)))));
+        assert_eq!(fs::read_dir(data.path()).unwrap().count(), 0);
+        assert!(matches!(open_beside(&Storage::Memory, data.path()).await, Err(StoreError::Memory)));
+
+        let gateway = open(&storage, data.path()).await.unwrap();
+        write(&gateway).await;
+        assert_eq!(append_beside(&storage, data.path(), 2).await, 2);
+        assert_eq!(gateway.log.head().await.unwrap().last, 2);
+        // the gateway still has the directory, and goes on after what was written beside it
+        assert!(matches!(open(&storage, data.path()).await, Err(StoreError::File(FileError::InUse(_)))));
+        assert_eq!(append_beside(&storage, data.path(), 3).await, 3);
+    }
+
+    #[actix::test]
+    async fn beside_nodes_on_nats_one_may_write_and_nothing_is_made() {
+        let server = NatsServer::start().unwrap();
+        let (storage, nowhere) = (Storage::Nats(NatsStorage::at(vec![server.url()])), Path::new("/nonexistent"));
+        assert!(matches!(open_beside(&storage, nowhere).await, Err(StoreError::Stream(_))));
+        assert!(matches!(open_log_for_reading(&storage, nowhere).await, Err(StoreError::Stream(_))));
+        write(&open(&storage, nowhere).await.unwrap()).await;
+        assert_eq!(append_beside(&storage, nowhere, 2).await, 2);
+    }
+
     #[actix::test]
     async fn an_address_that_is_none_is_named_without_its_password() {
         let url = "http://user:hunter2@example.com".parse().unwrap();
-        let error = open(&Storage::Nats(vec![url]), Path::new("/nonexistent")).await.err().unwrap().to_string();
+        let error = open(&Storage::Nats(NatsStorage::at(vec![url])), Path::new("/nonexistent"))
+            .await
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("example.com") && !error.contains("hunter2"), "{error}");
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Document {
     pub(super) user_info: Option<Url>,
     /// Where browsers are sent to sign out.
     pub(super) end_session: Option<Url>,
+    /// Where tokens are given back (RFC 7009).
+    pub(super) revocation: Option<Url>,
     /// Authorization responses name their issuer (RFC 9207 §3).
     pub(super) names_itself: bool,
     /// How we show who we are at the token endpoint.
@@ -115,6 +117,8 @@ impl Discovery {
 struct Beyond {
     /// OpenID Connect RP-Initiated Logout §2.1.
     end_session_endpoint: Option<Url>,
+    /// RFC 8414 §2.
+    revocation_endpoint: Option<Url>,
     /// RFC 9207 §3.
     #[serde(default)]
     authorization_response_iss_parameter_supported: bool,
@@ -153,12 +157,14 @@ fn read(document: Map<String, Value>, written: &str, issuer: &Url) -> Result<Doc
     let user_info = document.userinfo_endpoint().map(|url| check("userinfo_endpoint", url.url())).transpose()?;
     let beyond = document.additional_metadata();
     let end_session = beyond.end_session_endpoint.as_ref().map(|url| check("end_session_endpoint", url)).transpose()?;
+    let revocation = beyond.revocation_endpoint.as_ref().map(|url| check("revocation_endpoint", url)).transpose()?;
     Ok(Document {
         authorization: document.authorization_endpoint().clone(),
         token: token.clone(),
         keys: check("jwks_uri", document.jwks_uri().url())?,
         user_info,
         end_session,
+        revocation,
         names_itself: beyond.authorization_response_iss_parameter_supported,
         client_authentication: client_authentication(document.token_endpoint_auth_methods_supported()),
     })

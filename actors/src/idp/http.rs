@@ -3,15 +3,41 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use awc::error::{PayloadError, SendRequestError};
+use awc::error::{ConnectError, PayloadError, SendRequestError};
 use awc::http::header;
 use awc::{Client, Connector};
 use bytes::Bytes;
 use openidconnect::{HttpRequest, HttpResponse};
-use portcullis_config::limits::{IDP_ANSWER_BYTES, IDP_TIMEOUT};
+use portcullis_config::limits::{IDP_ANSWER_BYTES, IDP_TIMEOUT, REFRESH_TIMEOUT};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::{Because, Endpoint, SignInError};
+
+/// Why there is no answer to work with. What tells these apart matters where a request must not be sent twice.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Missed {
+    /// Nobody was reached: the request never left.
+    #[error(transparent)]
+    NotSent(SignInError),
+    /// It answered that it has trouble (5xx) or too much to do (429).
+    #[error(transparent)]
+    Trouble(SignInError),
+    /// It answered what we do not take.
+    #[error(transparent)]
+    Refused(Because),
+    /// The request left, and what became of it is not known.
+    #[error(transparent)]
+    Lost(SignInError),
+}
+
+impl From<Missed> for SignInError {
+    fn from(missed: Missed) -> Self {
+        match missed {
+            Missed::NotSent(error) | Missed::Trouble(error) | Missed::Lost(error) => error,
+            Missed::Refused(because) => because.into(),
+        }
+    }
+}
 
 /// The HTTP client of one thread.
 #[derive(Clone)]
@@ -26,8 +52,14 @@ impl Http {
         Self::trusting(system_roots(), IDP_TIMEOUT)
     }
 
+    /// A client for what must not be sent twice: it waits longer for an answer.
+    pub(super) fn patient() -> Self {
+        Self::trusting(system_roots(), REFRESH_TIMEOUT)
+    }
+
     fn trusting(roots: RootCertStore, timeout: Duration) -> Self {
-        let connector = Connector::new().timeout(timeout).handshake_timeout(timeout);
+        // a third each, so that what never left is known not to have left before the whole time is up
+        let connector = Connector::new().timeout(timeout / 3).handshake_timeout(timeout / 3);
         let connector = match tls(roots) {
             Ok(tls) => connector.rustls_0_23(Arc::new(tls)),
             Err(error) => {
@@ -67,16 +99,24 @@ impl Http {
     /// # Errors
     /// [`SignInError`].
     pub(super) async fn call(&self, endpoint: Endpoint, request: HttpRequest) -> Result<HttpResponse, SignInError> {
+        Ok(self.attempt(endpoint, request).await?)
+    }
+
+    /// As [`Self::call`], and says what became of the request where there is no answer.
+    ///
+    /// # Errors
+    /// [`Missed`].
+    pub(super) async fn attempt(&self, endpoint: Endpoint, request: HttpRequest) -> Result<HttpResponse, Missed> {
         match tokio::time::timeout(self.timeout, self.exchange(endpoint, request)).await {
             Ok(answer) => answer,
-            Err(_) => Err(away(endpoint, "did not answer in time")),
+            Err(_) => Err(Missed::Lost(away(endpoint, "did not answer in time"))),
         }
     }
 
-    async fn exchange(&self, endpoint: Endpoint, request: HttpRequest) -> Result<HttpResponse, SignInError> {
+    async fn exchange(&self, endpoint: Endpoint, request: HttpRequest) -> Result<HttpResponse, Missed> {
         let (head, body) = request.into_parts();
         let method = awc::http::Method::from_bytes(head.method.as_str().as_bytes());
-        let method = method.map_err(|_| Because::Garbage(endpoint))?;
+        let method = method.map_err(|_| Missed::NotSent(Because::Garbage(endpoint).into()))?;
         // a connection that is used once cannot be closed under a request that must not be sent twice
         let mut outgoing = self.client.request(method, head.uri.to_string()).force_close();
         for (name, value) in &head.headers {
@@ -86,24 +126,24 @@ impl Http {
 
         let mut incoming = match outgoing.send_body(body).await {
             Ok(incoming) => incoming,
-            Err(error) => return Err(not_sent(endpoint, &error)),
+            Err(error) => return Err(missed(endpoint, &error)),
         };
         let status = incoming.status();
         if status.is_server_error() || status == awc::http::StatusCode::TOO_MANY_REQUESTS {
-            return Err(away(endpoint, &format!("answered with status {}", status.as_u16())));
+            return Err(Missed::Trouble(away(endpoint, &format!("answered with status {}", status.as_u16()))));
         }
         if status.is_redirection() {
-            return Err(Because::Redirect(endpoint).into());
+            return Err(Missed::Refused(Because::Redirect(endpoint)));
         }
         if coded(incoming.headers()) {
-            return Err(Because::Encoded(endpoint).into());
+            return Err(Missed::Lost(Because::Encoded(endpoint).into()));
         }
         let mut answer = http::Response::builder().status(status.as_u16());
         if let Some(kind) = incoming.headers().get(header::CONTENT_TYPE) {
             answer = answer.header(http::header::CONTENT_TYPE, kind.as_bytes());
         }
         let body = incoming.body().limit(IDP_ANSWER_BYTES).await.map_err(|error| not_read(endpoint, &error))?;
-        answer.body(body.to_vec()).map_err(|_| Because::Garbage(endpoint).into())
+        answer.body(body.to_vec()).map_err(|_| Missed::Lost(Because::Garbage(endpoint).into()))
     }
 }
 
@@ -142,22 +182,25 @@ fn away(endpoint: Endpoint, what: &str) -> SignInError {
     SignInError::Unavailable(format!("the {endpoint} {what}"))
 }
 
-fn not_sent(endpoint: Endpoint, error: &SendRequestError) -> SignInError {
+fn missed(endpoint: Endpoint, error: &SendRequestError) -> Missed {
     match error {
-        SendRequestError::Connect(error) => away(endpoint, &format!("cannot be reached: {error}")),
-        SendRequestError::Send(error) => away(endpoint, &format!("broke off: {error}")),
-        SendRequestError::Timeout => away(endpoint, "did not answer in time"),
-        SendRequestError::Response(_) => Because::Garbage(endpoint).into(),
-        _ => away(endpoint, "cannot be asked"),
+        // so it is called when a connection was made, the request written, and the other side closed without a word
+        SendRequestError::Connect(ConnectError::Disconnected) => Missed::Lost(away(endpoint, "broke off")),
+        SendRequestError::Connect(error) => Missed::NotSent(away(endpoint, &format!("cannot be reached: {error}"))),
+        SendRequestError::Url(_) => Missed::NotSent(away(endpoint, "cannot be asked")),
+        SendRequestError::Send(error) => Missed::Lost(away(endpoint, &format!("broke off: {error}"))),
+        SendRequestError::Timeout => Missed::Lost(away(endpoint, "did not answer in time")),
+        SendRequestError::Response(_) => Missed::Lost(Because::Garbage(endpoint).into()),
+        _ => Missed::Lost(away(endpoint, "cannot be asked")),
     }
 }
 
-fn not_read(endpoint: Endpoint, error: &PayloadError) -> SignInError {
-    match error {
+fn not_read(endpoint: Endpoint, error: &PayloadError) -> Missed {
+    Missed::Lost(match error {
         PayloadError::Overflow => Because::TooLarge(endpoint).into(),
         PayloadError::Io(_) | PayloadError::Incomplete(_) => away(endpoint, "broke off"),
         _ => Because::Garbage(endpoint).into(),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -171,7 +214,7 @@ mod tests {
     #[actix::test]
     async fn a_provider_that_never_answers_is_unavailable_in_time() {
         let idp = ScriptedIdp::start();
-        let http = Http::trusting(RootCertStore::empty(), Duration::from_millis(50));
+        let http = Http::trusting(RootCertStore::empty(), Duration::from_millis(600));
         let ask = async |endpoint, mischief, method: &str, path: &str| {
             idp.set(mischief);
             let request = http::Request::builder().method(method).uri(format!("{}{path}", idp.issuer()));
@@ -186,6 +229,29 @@ mod tests {
             let answer = ask(endpoint, mischief, method, path).await;
             assert_eq!(answer, Err(away(endpoint, "did not answer in time")), "{mischief:?}");
         }
+    }
+
+    #[actix::test]
+    async fn what_left_and_was_not_answered_is_never_taken_for_what_did_not_leave() {
+        let idp = ScriptedIdp::start();
+        let http = Http::trusting(RootCertStore::empty(), Duration::from_millis(600));
+        let post = async |url: String| {
+            let request = http::Request::post(url).body(b"grant_type=authorization_code".to_vec()).unwrap();
+            http.attempt(Endpoint::Token, request).await.map(drop)
+        };
+        let token = format!("{}/token", idp.issuer());
+        for mischief in [Mischief::TokenCloses, Mischief::TokenSlow, Mischief::TokenHuge] {
+            idp.set(mischief);
+            let answer = post(token.clone()).await;
+            assert!(matches!(answer, Err(Missed::Lost(_))), "{mischief:?}: {answer:?}");
+        }
+        for mischief in [Mischief::TokenFails, Mischief::TokenBusy] {
+            idp.set(mischief);
+            assert!(matches!(post(token.clone()).await, Err(Missed::Trouble(_))), "{mischief:?}");
+        }
+        drop(idp);
+        assert!(matches!(post(token).await, Err(Missed::NotSent(_))));
+        assert!(matches!(post("http://nowhere.invalid/token".into()).await, Err(Missed::NotSent(_))));
     }
 
     #[actix::test]

@@ -36,12 +36,29 @@ pub(super) struct Expected<'a> {
     pub(super) issuer: &'a str,
     /// Our client id.
     pub(super) client_id: &'a str,
-    /// The nonce of this sign-in.
-    pub(super) nonce: &'a str,
+    /// What it must say of the sign-in.
+    pub(super) of: Of<'a>,
     /// The access token that came with it.
     pub(super) access_token: &'a str,
     /// When it is read.
     pub(super) now: Time,
+}
+
+/// Which sign-in an ID token belongs to.
+pub(super) enum Of<'a> {
+    /// One under way, with this nonce.
+    SignIn {
+        /// The nonce.
+        nonce: &'a str,
+    },
+    /// One long past, renewed (OpenID Connect Core §12.2): the same person; a nonce need not be there, but if it is, it
+    /// is the same.
+    Renewal {
+        /// `sub` at the sign-in.
+        subject: &'a str,
+        /// The nonce of the ID token before, if it had one.
+        nonce: Option<&'a str>,
+    },
 }
 
 impl<'a> Unverified<'a> {
@@ -50,6 +67,14 @@ impl<'a> Unverified<'a> {
     /// # Errors
     /// [`Because`], for every header that we do not accept.
     pub(super) fn parse(token: &'a str) -> Result<Self, Because> {
+        Self::parse_typed(token, &["JWT"])
+    }
+
+    /// The same for a token that may say in `typ` that it is one of `kinds`.
+    ///
+    /// # Errors
+    /// [`Because`], for every header that we do not accept.
+    pub(super) fn parse_typed(token: &'a str, kinds: &[&str]) -> Result<Self, Because> {
         if token.len() > IDP_TOKEN_BYTES {
             return Err(Because::Malformed);
         }
@@ -62,7 +87,7 @@ impl<'a> Unverified<'a> {
         if header.contains_key("crit") {
             return Err(Because::Critical);
         }
-        if !is_plain_jwt(&header) {
+        if !is_of(&header, kinds) {
             return Err(Because::Type);
         }
         let algorithm = header.get("alg").and_then(Value::as_str).and_then(allowed).ok_or(Because::Algorithm)?;
@@ -79,14 +104,29 @@ impl<'a> Unverified<'a> {
     /// # Errors
     /// [`Because`].
     pub(super) fn verify(&self, key: &Key, expected: &Expected<'_>) -> Result<Map<String, Value>, Because> {
+        let claims = self.signed_claims(key)?;
+        check(&claims, expected, self.algorithm)?;
+        Ok(claims)
+    }
+
+    /// The claims, once the signature holds: what they say is for the caller to check.
+    ///
+    /// # Errors
+    /// [`Because`].
+    pub(super) fn signed_claims(&self, key: &Key) -> Result<Map<String, Value>, Because> {
         let holds = jsonwebtoken::crypto::verify(self.signature, self.signed.as_bytes(), key.public(), self.algorithm);
         if !holds.unwrap_or(false) {
             return Err(Because::Signature);
         }
-        let claims = decoded_object(self.payload)?;
-        check(&claims, expected, self.algorithm)?;
-        Ok(claims)
+        decoded_object(self.payload)
     }
+}
+
+/// The claims of an ID token that was verified before and has been in our keeping since. `None` if it is none.
+pub(super) fn verified_before(token: &str) -> Option<Map<String, Value>> {
+    let (signed, _) = token.rsplit_once('.')?;
+    let (_, payload) = signed.split_once('.')?;
+    decoded_object(payload).ok()
 }
 
 /// The algorithms we accept: asymmetric ones, none weaker than RSA with PKCS #1 v1.5 and SHA-256.
@@ -105,11 +145,11 @@ pub(super) fn allowed(name: &str) -> Option<Algorithm> {
     }
 }
 
-/// A logout token or an access token says in `typ` that it is none of ours.
-fn is_plain_jwt(header: &Map<String, Value>) -> bool {
+/// A token that is made for another purpose says so in `typ`.
+fn is_of(header: &Map<String, Value>, kinds: &[&str]) -> bool {
     match header.get("typ") {
         None => true,
-        Some(Value::String(kind)) => kind.eq_ignore_ascii_case("JWT"),
+        Some(Value::String(kind)) => kinds.iter().any(|ours| kind.eq_ignore_ascii_case(ours)),
         Some(_) => false,
     }
 }
@@ -125,12 +165,14 @@ fn check(claims: &Map<String, Value>, expected: &Expected<'_>, algorithm: Algori
     }
     check_audience(claims, expected.client_id)?;
     check_times(claims, expected.now)?;
-    if text(claims, "nonce")? != Some(expected.nonce) {
-        return Err(missing_or_other(claims, "nonce"));
-    }
-    let subject = text(claims, "sub")?.ok_or(fault("sub", ClaimFault::Missing))?;
-    if subject.is_empty() || subject.len() > SUBJECT_BYTES || subject.contains(char::is_control) {
-        return Err(fault("sub", ClaimFault::Malformed));
+    let subject = name(claims, "sub", SUBJECT_BYTES)?.ok_or(fault("sub", ClaimFault::Missing))?;
+    match (&expected.of, text(claims, "nonce")?) {
+        (Of::SignIn { nonce }, said) if said != Some(nonce) => return Err(missing_or_other(claims, "nonce")),
+        (Of::Renewal { subject: before, .. }, _) if subject != *before => return Err(fault("sub", ClaimFault::Other)),
+        (Of::Renewal { nonce, .. }, Some(said)) if *nonce != Some(said) => {
+            return Err(fault("nonce", ClaimFault::Other));
+        }
+        (Of::SignIn { .. } | Of::Renewal { .. }, _) => {}
     }
     match text(claims, "at_hash")? {
         Some(hash) if hash != half_hash(algorithm, expected.access_token) => Err(fault("at_hash", ClaimFault::Other)),
@@ -139,7 +181,7 @@ fn check(claims: &Map<String, Value>, expected: &Expected<'_>, algorithm: Algori
 }
 
 /// For us, and where for others too, issued to us.
-fn check_audience(claims: &Map<String, Value>, client_id: &str) -> Result<(), Because> {
+pub(super) fn check_audience(claims: &Map<String, Value>, client_id: &str) -> Result<(), Because> {
     let audience: Vec<&str> = match claims.get("aud") {
         None => return Err(fault("aud", ClaimFault::Missing)),
         Some(Value::String(one)) => vec![one],
@@ -168,7 +210,7 @@ fn check_times(claims: &Map<String, Value>, now: Time) -> Result<(), Because> {
     if issued > now.plus(CLOCK_LEEWAY) {
         return Err(fault("iat", ClaimFault::Future));
     }
-    // it carries the nonce of this sign-in, so it cannot be older than the sign-in
+    // it carries the nonce of this sign-in or came just now, so it cannot be older than a sign-in may be
     if issued < now.minus(SIGN_IN_LIFE + CLOCK_LEEWAY) {
         return Err(fault("iat", ClaimFault::Past));
     }
@@ -178,8 +220,22 @@ fn check_times(claims: &Map<String, Value>, now: Time) -> Result<(), Because> {
     }
 }
 
+/// A claim that names somebody or something where it is there at all: not empty, not too long, fit for a log.
+pub(super) fn name<'a>(
+    claims: &'a Map<String, Value>,
+    claim: &'static str,
+    bytes: usize,
+) -> Result<Option<&'a str>, Because> {
+    match text(claims, claim)? {
+        Some(name) if name.is_empty() || name.len() > bytes || name.contains(char::is_control) => {
+            Err(fault(claim, ClaimFault::Malformed))
+        }
+        name => Ok(name),
+    }
+}
+
 /// A claim that is text where it is there at all.
-fn text<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<Option<&'a str>, Because> {
+pub(super) fn text<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<Option<&'a str>, Because> {
     match claims.get(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -188,7 +244,7 @@ fn text<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<Option
 }
 
 /// A NumericDate (RFC 7519 §2): seconds since the Unix epoch, perhaps with a fraction.
-fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Time>, Because> {
+pub(super) fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Time>, Because> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     let malformed = || fault(name, ClaimFault::Malformed);
     let seconds = match (value.as_i64(), value.as_f64()) {
@@ -219,11 +275,11 @@ fn half_hash(algorithm: Algorithm, token: &str) -> String {
     URL_SAFE_NO_PAD.encode(left)
 }
 
-fn missing_or_other(claims: &Map<String, Value>, name: &'static str) -> Because {
+pub(super) fn missing_or_other(claims: &Map<String, Value>, name: &'static str) -> Because {
     fault(name, if claims.contains_key(name) { ClaimFault::Other } else { ClaimFault::Missing })
 }
 
-fn fault(claim: &'static str, fault: ClaimFault) -> Because {
+pub(super) fn fault(claim: &'static str, fault: ClaimFault) -> Because {
     Because::Claim { claim: Cow::Borrowed(claim), fault }
 }
 
@@ -236,7 +292,13 @@ mod tests {
     const NOW: Time = Time::from_secs(1_800_000_000);
 
     fn expected() -> Expected<'static> {
-        Expected { issuer: "https://idp.example", client_id: "us", nonce: "n", access_token: "access", now: NOW }
+        Expected {
+            issuer: "https://idp.example",
+            client_id: "us",
+            of: Of::SignIn { nonce: "n" },
+            access_token: "access",
+            now: NOW,
+        }
     }
 
     fn with(changes: Value) -> Result<(), Because> {
@@ -252,6 +314,26 @@ mod tests {
             };
         }
         check(object, &expected(), Algorithm::RS256)
+    }
+
+    #[test]
+    fn a_renewed_id_token_is_about_the_same_person_and_its_nonce_if_any_is_the_same() {
+        let renewed = |changes: Value, nonce: Option<&'static str>| {
+            let mut claims = json!({
+                "iss": "https://idp.example", "aud": "us", "sub": "alice", "exp": 1_800_000_300, "iat": 1_800_000_000,
+            });
+            claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+            let expected = Expected { of: Of::Renewal { subject: "alice", nonce }, ..expected() };
+            check(claims.as_object().unwrap(), &expected, Algorithm::RS256)
+        };
+        assert_eq!(renewed(json!({}), None), Ok(()));
+        assert_eq!(renewed(json!({}), Some("n")), Ok(()));
+        assert_eq!(renewed(json!({"nonce": "n"}), Some("n")), Ok(()));
+        assert_eq!(renewed(json!({"nonce": "m"}), Some("n")), Err(fault("nonce", ClaimFault::Other)));
+        assert_eq!(renewed(json!({"nonce": "m"}), None), Err(fault("nonce", ClaimFault::Other)));
+        assert_eq!(renewed(json!({"sub": "bob"}), Some("n")), Err(fault("sub", ClaimFault::Other)));
+        assert_eq!(renewed(json!({"aud": "them"}), None), Err(fault("aud", ClaimFault::Other)));
+        assert_eq!(renewed(json!({"iss": "https://evil.example"}), None), Err(fault("iss", ClaimFault::Other)));
     }
 
     #[test]

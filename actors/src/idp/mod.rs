@@ -9,12 +9,17 @@ mod http;
 mod id_token;
 mod json;
 mod keys;
+mod logout_token;
 mod profile;
 mod relying_party;
+mod renewal;
+mod revocation;
 mod token_request;
 
+pub use logout_token::Logout;
 pub use profile::{Profile, profile};
 pub(crate) use relying_party::{Answer, RelyingParty};
+pub use renewal::{Evidence, Observed, RefreshError, Renewal, RenewalClient, Renewals};
 
 use std::borrow::Cow;
 
@@ -98,31 +103,34 @@ pub enum Because {
     #[error("no usable `{0}` in the answer of the token endpoint")]
     Token(Cow<'static, str>),
     /// The ID token is not a JWS in compact form over a JSON object, or says something twice.
-    #[error("the ID token is malformed")]
+    #[error("the ID or logout token is malformed")]
     Malformed,
     /// The ID token is signed in a way we do not allow, or not at all.
-    #[error("the ID token's algorithm is not allowed")]
+    #[error("the algorithm of the ID or logout token is not allowed")]
     Algorithm,
     /// The ID token demands something of its reader (RFC 7515 §4.1.11).
-    #[error("the ID token has a critical extension")]
+    #[error("the ID or logout token has a critical extension")]
     Critical,
     /// The token is made for another purpose (RFC 8725 §3.11).
-    #[error("the ID token is of another type")]
+    #[error("the ID or logout token is of another type")]
     Type,
     /// No key, or more than one, in the provider's key set fits the ID token.
-    #[error("no key of the provider fits the ID token")]
+    #[error("no key of the provider fits the ID or logout token")]
     NoKey,
     /// The signature does not hold.
-    #[error("the ID token's signature does not hold")]
+    #[error("the signature of the ID or logout token does not hold")]
     Signature,
     /// A claim of the ID token is not as it must be.
-    #[error("the ID token's claim `{claim}` {fault}")]
+    #[error("the claim `{claim}` of the ID or logout token {fault}")]
     Claim {
         /// Its name.
         claim: Cow<'static, str>,
         /// What is wrong.
         fault: ClaimFault,
     },
+    /// A logout token that could be an ID token, or the other way round.
+    #[error("a logout token has a nonce")]
+    Nonce,
     /// User info is about somebody else.
     #[error("user info is about another subject than the ID token")]
     OtherSubject,
@@ -166,4 +174,6 @@ pub enum Endpoint {
     Token,
     #[error("user info endpoint")]
     UserInfo,
+    #[error("revocation endpoint")]
+    Revocation,
 }

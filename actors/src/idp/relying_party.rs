@@ -1,23 +1,27 @@
-//! One sign-in at the provider: the authorization request, the code's redemption, and the way to sign out.
+//! We, at the provider: the authorization request, the code's redemption, the refresh, and the way to sign out.
 
 use openidconnect::core::CoreResponseType;
 use openidconnect::{
     AuthenticationFlow, ClientId, ClientSecret, CsrfToken, IssuerUrl, JsonWebKeySet, Nonce, PkceCodeChallenge,
     PkceCodeVerifier, RedirectUrl, Scope,
 };
-use portcullis_config::IdentityProvider;
 use portcullis_config::limits::{IDP_CLAIMS_BYTES, IDP_GROUPS, IDP_SIGN_IN, REDIRECT_BYTES};
+use portcullis_config::{IdentityProvider, Secret};
 use portcullis_events::Time;
 use serde_json::{Map, Value};
 use url::Url;
 
 use super::discovery::{Discovery, Document};
 use super::http::Http;
-use super::id_token::{Expected, Unverified};
+use super::id_token::{Expected, Of, Unverified, verified_before};
 use super::keys::Keys;
+use super::logout_token::{self, Logout};
 use super::profile::{profile, verified};
-use super::token_request::{CodeClient, redeem};
-use super::{Because, Endpoint, Identity, SignInError, json};
+use super::renewal::{Evidence, Observed, RefreshError, Renewal};
+use super::revocation::revoke;
+use super::token_request::{CodeClient, redeem, refresh};
+use super::{Because, ClaimFault, Endpoint, Identity, SignInError, json};
+use crate::databroker::hand_over::SessionTokens;
 
 /// Parameters of the authorization request that are ours; `idp_request_params` does not get at them.
 const OURS: [&str; 11] = [
@@ -35,13 +39,15 @@ const OURS: [&str; 11] = [
 ];
 
 /// Claims that user info has no say in: they belong to the ID token.
-const OF_THE_ID_TOKEN: [&str; 10] = ["iss", "sub", "aud", "azp", "exp", "iat", "nbf", "nonce", "at_hash", "c_hash"];
+const OF_THE_ID_TOKEN: [&str; 11] =
+    ["iss", "sub", "aud", "azp", "exp", "iat", "nbf", "nonce", "at_hash", "c_hash", "sid"];
 
 /// We, as a client of one provider.
 pub(crate) struct RelyingParty {
     provider: IdentityProvider,
     redirect_uri: RedirectUrl,
     http: Http,
+    patient: Http,
     discovery: Discovery,
     keys: Keys,
 }
@@ -75,6 +81,7 @@ impl RelyingParty {
         Self {
             redirect_uri: RedirectUrl::from_url(callback),
             http: Http::new(),
+            patient: Http::patient(),
             discovery: Discovery::new(provider.issuer.clone()),
             keys: Keys::default(),
             provider,
@@ -152,7 +159,7 @@ impl RelyingParty {
         let expected = Expected {
             issuer: &self.provider.issuer,
             client_id: &self.provider.client_id,
-            nonce: &answer.nonce,
+            of: Of::SignIn { nonce: &answer.nonce },
             access_token: access,
             now,
         };
@@ -162,13 +169,78 @@ impl RelyingParty {
             Some(url) => merge(claims, self.user_info(url, access, &subject).await?),
             None => claims,
         };
-        if serde_json::to_vec(&claims).map_or(usize::MAX, |json| json.len()) > IDP_CLAIMS_BYTES {
-            return Err(Because::TooMuch.into());
-        }
-        if profile(&claims).groups.len() > IDP_GROUPS {
-            return Err(Because::TooManyGroups.into());
-        }
+        bounded(&claims)?;
         Ok(Identity { issuer: self.provider.issuer.clone(), subject, claims, tokens })
+    }
+
+    /// Presents a refresh token (OpenID Connect Core §12). The answer is believed as far as it is HTTP, JSON and tokens:
+    /// what its ID token says is checked by [`Self::claims`], when the tokens are safe.
+    ///
+    /// # Errors
+    /// [`RefreshError`].
+    pub(crate) async fn refresh(&self, token: &Secret, now: Time) -> Result<Renewal, RefreshError> {
+        // however old: a discovery document that cannot be had just now must not keep a token from being renewed
+        let document = self.discovery.get_even_old(&self.http, now).await.map_err(RefreshError::NotSent)?;
+        let client = self.client(&document).map_err(RefreshError::NotSent)?;
+        refresh(&client, &self.patient, token, now).await
+    }
+
+    /// What the provider says of the person now: the ID token's claims and those of user info.
+    ///
+    /// # Errors
+    /// [`SignInError`]; nothing is known better than before then. [`Because::OtherSubject`] where the renewed ID token is
+    /// about somebody else.
+    pub(crate) async fn claims(&self, evidence: &Evidence<'_>, now: Time) -> Result<Observed, SignInError> {
+        let late = |_| SignInError::Unavailable("the provider took too long over a person's claims".into());
+        tokio::time::timeout(IDP_SIGN_IN, self.claims_now(evidence, now)).await.map_err(late)?
+    }
+
+    async fn claims_now(&self, evidence: &Evidence<'_>, now: Time) -> Result<Observed, SignInError> {
+        let document = self.discovery.get_even_old(&self.http, now).await?;
+        let access = evidence.access.expose_str().unwrap_or_default();
+        let before = verified_before(evidence.id_token.expose_str().unwrap_or_default()).ok_or(Because::Malformed)?;
+        let (claims, renewed) = match evidence.renewed {
+            None => (before, None),
+            Some(renewed) => match self.renewed(renewed, &before, access, &document, now).await {
+                Ok(claims) => (claims, Some(true)),
+                Err(SignInError::Refused(Because::Claim { claim, fault: ClaimFault::Other })) if claim == "sub" => {
+                    return Err(Because::OtherSubject.into());
+                }
+                Err(SignInError::Refused(because)) => {
+                    tracing::warn!(issuer = self.issuer(), %because, "a renewed ID token is not believed");
+                    (before, Some(false))
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let claims = match &document.user_info {
+            Some(url) => self.user_info(url, access, &subject).await.map(|user_info| merge(claims, user_info)),
+            None => Ok(claims),
+        };
+        let claims = claims.and_then(|claims| bounded(&claims).map(|()| claims).map_err(SignInError::from));
+        Ok(Observed { claims, renewed_is_believed: renewed })
+    }
+
+    async fn renewed(
+        &self,
+        renewed: &Secret,
+        before: &Map<String, Value>,
+        access_token: &str,
+        document: &Document,
+        now: Time,
+    ) -> Result<Map<String, Value>, SignInError> {
+        let token = Unverified::parse(renewed.expose_str().unwrap_or_default())?;
+        let key = self.keys.find(&token, &document.keys, &self.http, now).await?;
+        let text = |name: &str| before.get(name).and_then(Value::as_str);
+        let expected = Expected {
+            issuer: &self.provider.issuer,
+            client_id: &self.provider.client_id,
+            of: Of::Renewal { subject: text("sub").unwrap_or_default(), nonce: text("nonce") },
+            access_token,
+            now,
+        };
+        Ok(token.verify(&key, &expected)?)
     }
 
     /// User info (OpenID Connect Core §5.3), if it is about the same person.
@@ -195,6 +267,33 @@ impl RelyingParty {
         Some(url)
     }
 
+    /// Checks a logout token (OpenID Connect Back-Channel Logout §2.6), but for whether it came before.
+    ///
+    /// # Errors
+    /// [`SignInError`].
+    pub(crate) async fn verify_logout(&self, token: &str, now: Time) -> Result<Logout, SignInError> {
+        let token = Unverified::parse_typed(token, &logout_token::KINDS)?;
+        let document = self.discovery.get(&self.http, now).await?;
+        let key = self.keys.find(&token, &document.keys, &self.http, now).await?;
+        let claims = token.signed_claims(&key)?;
+        Ok(logout_token::read(&claims, &self.provider.issuer, &self.provider.client_id, now)?)
+    }
+
+    /// Gives a session's tokens back, if the provider takes them back (RFC 7009): the refresh token, with which the
+    /// access tokens made from it go (§2.1), else the access token.
+    ///
+    /// # Errors
+    /// [`SignInError`].
+    pub(crate) async fn revoke(&self, tokens: &SessionTokens, now: Time) -> Result<(), SignInError> {
+        let document = self.discovery.get_even_old(&self.http, now).await?;
+        let Some(endpoint) = &document.revocation else { return Ok(()) };
+        let (token, hint) = match &tokens.refresh {
+            Some(refresh) => (refresh, "refresh_token"),
+            None => (&tokens.access, "access_token"),
+        };
+        revoke(&self.http, endpoint, &self.provider, &document.client_authentication, token, hint).await
+    }
+
     fn client(&self, document: &Document) -> Result<CodeClient, SignInError> {
         let bad = |what: &str| SignInError::Unavailable(format!("the configured {what} cannot be used"));
         let issuer = IssuerUrl::new(self.provider.issuer.clone()).map_err(|_| bad("issuer"))?;
@@ -210,6 +309,17 @@ impl RelyingParty {
         }
         Ok(client)
     }
+}
+
+/// What a session can carry.
+fn bounded(claims: &Map<String, Value>) -> Result<(), Because> {
+    if serde_json::to_vec(claims).map_or(usize::MAX, |json| json.len()) > IDP_CLAIMS_BYTES {
+        return Err(Because::TooMuch);
+    }
+    if profile(claims).groups.len() > IDP_GROUPS {
+        return Err(Because::TooManyGroups);
+    }
+    Ok(())
 }
 
 /// The claims of both; user info is the later word, except on what the ID token alone can say. An address that either

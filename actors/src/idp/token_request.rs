@@ -1,4 +1,4 @@
-//! The token request (RFC 6749 §4.1.3) and what may come back for it.
+//! The token requests (RFC 6749 §4.1.3, §6) and what may come back for them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,7 +19,8 @@ use portcullis_config::limits::IDP_TOKEN_BYTES;
 use portcullis_events::Time;
 use serde::{Deserialize, Serialize};
 
-use super::http::{Http, media_type};
+use super::http::{Http, Missed, media_type};
+use super::renewal::{RefreshError, Renewal};
 use super::{Because, Endpoint, SignInError};
 use crate::databroker::hand_over::SessionTokens;
 
@@ -78,6 +79,46 @@ pub(super) async fn redeem(
     }
 }
 
+/// Presents a refresh token, once; `now` is when the answer's `expires_in` began.
+///
+/// # Errors
+/// [`RefreshError`].
+pub(super) async fn refresh(
+    client: &CodeClient,
+    http: &Http,
+    token: &Secret,
+    now: Time,
+) -> Result<Renewal, RefreshError> {
+    let call = |request| async {
+        let answer = http.attempt(Endpoint::Token, request).await?;
+        let is_json = media_type(&answer) == "application/json";
+        match answer.status() {
+            status if is_json || status == http::StatusCode::OK => Ok(answer),
+            status => Err(Missed::Refused(Because::Status { endpoint: Endpoint::Token, status: status.as_u16() })),
+        }
+    };
+    let token = RefreshToken::new(token.expose_str().unwrap_or_default().to_owned());
+    match client.exchange_refresh_token(&token).request_async(&call).await {
+        Ok(answer) => answer.check_renewal(now).map_err(|because| RefreshError::Lost(because.into())),
+        Err(RequestTokenError::Request(missed)) => Err(match missed {
+            Missed::NotSent(error) => RefreshError::NotSent(error),
+            Missed::Trouble(error) => RefreshError::Unavailable(error),
+            Missed::Refused(because) => RefreshError::Rejected(because),
+            Missed::Lost(error) => RefreshError::Lost(error),
+        }),
+        Err(RequestTokenError::ServerResponse(error)) if *error.error() == CoreErrorResponseType::InvalidGrant => {
+            Err(RefreshError::InvalidGrant)
+        }
+        Err(RequestTokenError::ServerResponse(error)) => {
+            Err(RefreshError::Rejected(Because::Grant(printable(error.error().as_ref()))))
+        }
+        // what does not parse may be an answer all the same, with tokens that are lost
+        Err(RequestTokenError::Parse(..) | RequestTokenError::Other(_)) => {
+            Err(RefreshError::Lost(Because::Garbage(Endpoint::Token).into()))
+        }
+    }
+}
+
 /// An error code is for the log: its own character set, and not too long.
 fn printable(code: &str) -> String {
     code.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')).take(64).collect()
@@ -101,25 +142,39 @@ impl TokenType for Kind {}
 
 impl TokenAnswer {
     fn check(self, now: Time) -> Result<SessionTokens, Because> {
+        let renewal = self.check_renewal(now)?;
+        Ok(SessionTokens {
+            access: renewal.access,
+            refresh: renewal.refresh,
+            id_token: renewal.id_token.ok_or(unusable("id_token"))?,
+            access_expires_at: renewal.access_expires_at,
+        })
+    }
+
+    /// As [`Self::check`], but an ID token need not be there (OpenID Connect Core §12.2).
+    fn check_renewal(self, now: Time) -> Result<Renewal, Because> {
         if !self.token_type.0.eq_ignore_ascii_case("bearer") {
             return Err(Because::TokenType);
         }
-        let unusable = |name: &'static str| Because::Token(Cow::Borrowed(name));
-        let token = |name, text: &str| {
-            let usable =
-                !text.is_empty() && text.len() <= IDP_TOKEN_BYTES && text.bytes().all(|b| b.is_ascii_graphic());
-            usable.then(|| Secret::new(text)).ok_or_else(|| unusable(name))
-        };
         if self.expires_in.is_some_and(|seconds| seconds > LONGEST_LIFE) {
             return Err(unusable("expires_in"));
         }
-        Ok(SessionTokens {
+        Ok(Renewal {
             access: token("access_token", self.access_token.secret())?,
             refresh: self.refresh_token.map(|text| token("refresh_token", text.secret())).transpose()?,
-            id_token: token("id_token", &self.id_token.ok_or_else(|| unusable("id_token"))?)?,
+            id_token: self.id_token.map(|text| token("id_token", &text)).transpose()?,
             access_expires_at: self.expires_in.map(|seconds| now.plus(Duration::from_secs(seconds))),
         })
     }
+}
+
+fn token(name: &'static str, text: &str) -> Result<Secret, Because> {
+    let is_usable = !text.is_empty() && text.len() <= IDP_TOKEN_BYTES && text.bytes().all(|b| b.is_ascii_graphic());
+    is_usable.then(|| Secret::new(text)).ok_or(unusable(name))
+}
+
+const fn unusable(name: &'static str) -> Because {
+    Because::Token(Cow::Borrowed(name))
 }
 
 impl fmt::Debug for TokenAnswer {

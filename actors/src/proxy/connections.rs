@@ -1,70 +1,73 @@
-//! Owns   · the list of what is open for longer than a request: by session, with the means to cut it.
-//! Answers · nothing yet: it listens to the views, and workers register through [`Connections::admit`].
+//! Owns   · the word to every worker that something may have lost its permit, and the count of what is open.
+//! Answers · nothing yet: it listens to the views, and workers listen to [`Connections::words`].
 //! Asks   · nobody.
-//! If it dies · its tickets are cut: what nobody can end does not stay open.
+//! If it dies · everything is cut: what nobody can end does not stay open.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::{Actor, AsyncContext, Context, WrapFuture};
+use portcullis_config::limits::ENDED_BACKLOG;
 use portcullis_events::SessionId;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::watch;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use crate::databroker::view::Views;
 
-/// What is open on this node.
-#[derive(Clone, Default)]
+/// What is open on this node, and how it is told to look again.
+#[derive(Clone)]
 pub struct Connections {
-    open: Arc<Mutex<Open>>,
+    shared: Arc<Shared>,
 }
 
-#[derive(Default)]
-struct Open {
-    next: u64,
-    stopped: bool,
-    by_id: HashMap<u64, Entry>,
+struct Shared {
+    words: broadcast::Sender<Scope>,
+    stopped: AtomicBool,
+    open: Mutex<Vec<Arc<AtomicUsize>>>,
 }
 
-struct Entry {
-    session: Option<SessionId>,
-    cut: watch::Sender<bool>,
+/// What is to be looked at again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// What belongs to this session: it has changed or ended.
+    Session(SessionId),
+    /// Everything: the rules have changed.
+    All,
 }
 
-/// The right to stay open. Dropped, it is forgotten; cut, its holder closes.
-pub struct Ticket {
-    id: u64,
-    cut: watch::Receiver<bool>,
-    open: Arc<Mutex<Open>>,
+impl Default for Connections {
+    fn default() -> Self {
+        let shared = Shared {
+            words: broadcast::Sender::new(ENDED_BACKLOG),
+            stopped: AtomicBool::new(false),
+            open: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
 }
 
 impl Connections {
-    /// Registers something long-lived. `None` once the node stops, or where the session has ended: read after it was
-    /// registered, so that an end in between is not missed.
-    #[must_use]
-    pub fn admit(&self, session: Option<SessionId>, views: &Views) -> Option<Ticket> {
-        let ticket = {
-            let mut open = lock(&self.open);
-            if open.stopped {
-                return None;
-            }
-            let id = open.next;
-            open.next += 1;
-            let (cut, receiver) = watch::channel(false);
-            open.by_id.insert(id, Entry { session, cut });
-            Ticket { id, cut: receiver, open: Arc::clone(&self.open) }
-        };
-        let still_open = session.is_none_or(|session| views.session(session).is_some());
-        still_open.then_some(ticket)
+    /// Has every worker ask again whether what it has open is still permitted, by the rules and the views of now: call
+    /// it after they were published.
+    pub fn reconsider(&self, scope: Scope) {
+        // a node without workers has nothing open
+        let _ = self.shared.words.send(scope);
     }
 
-    /// How many are open.
+    /// Everything that is to be looked at again from now on.
+    #[must_use]
+    pub fn words(&self) -> Words {
+        Words(self.shared.words.subscribe())
+    }
+
+    /// How many requests, streams and tunnels are under way.
     #[must_use]
     pub fn len(&self) -> usize {
-        lock(&self.open).by_id.len()
+        self.counts().iter().map(|open| open.load(Ordering::Relaxed)).sum()
     }
 
-    /// Whether none is open.
+    /// Whether none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -72,48 +75,78 @@ impl Connections {
 
     /// Cuts everything and admits nothing more.
     pub fn stop(&self) {
-        let mut open = lock(&self.open);
-        open.stopped = true;
-        for entry in open.by_id.values() {
-            entry.cut.send_replace(true);
+        self.shared.stopped.store(true, Ordering::Release);
+        self.reconsider(Scope::All);
+    }
+
+    /// Whether nothing may stay open.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.shared.stopped.load(Ordering::Acquire)
+    }
+
+    /// A count that one worker keeps for itself.
+    pub(super) fn count(&self) -> Arc<AtomicUsize> {
+        let count = Arc::new(AtomicUsize::new(0));
+        self.counts().push(Arc::clone(&count));
+        count
+    }
+
+    fn counts(&self) -> std::sync::MutexGuard<'_, Vec<Arc<AtomicUsize>>> {
+        self.shared.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a worker hears.
+pub struct Words(broadcast::Receiver<Scope>);
+
+/// Several words at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scopes {
+    /// What belongs to these sessions.
+    Sessions(HashSet<SessionId>),
+    /// Everything.
+    All,
+}
+
+impl Scopes {
+    /// Whether what belongs to this session, or to nobody, is meant.
+    #[must_use]
+    pub fn contain(&self, session: Option<SessionId>) -> bool {
+        match self {
+            Self::Sessions(sessions) => session.is_some_and(|session| sessions.contains(&session)),
+            Self::All => true,
         }
     }
+}
 
-    fn cut_if(&self, ended: impl Fn(SessionId) -> bool) {
-        for entry in lock(&self.open).by_id.values() {
-            if entry.session.is_some_and(&ended) {
-                entry.cut.send_replace(true);
-            }
+impl Words {
+    /// Waits for the next word, and takes all that are there with it: so that a thousand sessions that end at once cost
+    /// one look. Too many to be told of each mean a look at everything, and so does the end of whoever says them.
+    pub async fn next(&mut self) -> Scopes {
+        let mut sessions = HashSet::new();
+        match self.0.recv().await {
+            Ok(Scope::Session(session)) => sessions.insert(session),
+            Ok(Scope::All) | Err(RecvError::Lagged(_) | RecvError::Closed) => return Scopes::All,
+        };
+        loop {
+            match self.0.try_recv() {
+                Ok(Scope::Session(session)) => sessions.insert(session),
+                Ok(Scope::All) | Err(TryRecvError::Lagged(_)) => return Scopes::All,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return Scopes::Sessions(sessions),
+            };
         }
     }
 }
 
-impl Ticket {
-    /// Waits until it must be closed.
-    pub async fn cut(mut self) {
-        // an error means that the list is gone: closed as well
-        let _ = self.cut.wait_for(|cut| *cut).await;
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        lock(&self.open).by_id.remove(&self.id);
-    }
-}
-
-fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
-    open.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The actor that cuts what belongs to sessions that end.
+/// The actor that passes on what changes in the views.
 pub struct Cutter {
     connections: Connections,
     views: Arc<Views>,
 }
 
 impl Cutter {
-    /// Cuts in `connections` what ends in `views`.
+    /// Has `connections` reconsidered where `views` change.
     #[must_use]
     pub fn new(connections: Connections, views: Arc<Views>) -> Self {
         Self { connections, views }
@@ -124,14 +157,14 @@ impl Actor for Cutter {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let (connections, views) = (self.connections.clone(), Arc::clone(&self.views));
-        let mut ended = views.ended();
+        let connections = self.connections.clone();
+        let mut changes = self.views.changes();
         let listen = async move {
             loop {
-                match ended.recv().await {
-                    Ok(end) => connections.cut_if(|session| session == end.session),
+                match changes.recv().await {
+                    Ok(change) => connections.reconsider(Scope::Session(change.session)),
                     // too many at once to be told of each: look at all
-                    Err(RecvError::Lagged(_)) => connections.cut_if(|session| views.session(session).is_none()),
+                    Err(RecvError::Lagged(_)) => connections.reconsider(Scope::All),
                     Err(RecvError::Closed) => return,
                 }
             }

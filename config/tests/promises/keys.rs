@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use portcullis_config::{IssuerFormat, LogLevel, SameSite, Secret, Storage};
+use portcullis_config::{IssuerFormat, LogLevel, NatsStorage, SameSite, Secret, Staleness, Storage};
 
 use crate::{LEAST, SECRET, problems, with};
 
@@ -21,11 +21,14 @@ fn absent_keys_have_pomeriums_defaults() {
     let config = with("").unwrap();
     assert_eq!(config.address.to_string(), ":443");
     assert_eq!(config.health_check_addr.to_string(), "127.0.0.1:28080");
+    assert_eq!((config.metrics_address, config.metrics_basic_auth), (None, None));
+    assert_eq!(config.max_staleness, Staleness::Within(Duration::from_secs(300)));
     assert_eq!(config.cookie.name, "_pomerium");
     assert_eq!(config.cookie.domain, None);
     assert!(config.cookie.http_only);
     assert_eq!(config.cookie.expire, Duration::from_secs(14 * 3600));
     assert_eq!(config.cookie.same_site, None);
+    assert_eq!(config.session_idle_timeout, None);
     assert_eq!(config.idp.scopes, ["openid", "profile", "email", "offline_access"]);
     assert!(config.idp.client_secret.is_none());
     assert_eq!(config.storage, Storage::File(None));
@@ -65,6 +68,7 @@ cookie_name: gate
 cookie_domain: .Example.com
 cookie_http_only: true
 cookie_expire: 1h30m
+session_idle_timeout: 30m
 cookie_same_site: lax
 idp_provider: oidc
 idp_provider_url: http://127.0.0.1:4000
@@ -97,14 +101,16 @@ routes: []
     assert_eq!(config.cookie.name, "gate");
     assert_eq!(config.cookie.domain.as_deref(), Some("example.com"));
     assert_eq!(config.cookie.expire, Duration::from_secs(5400));
+    assert_eq!(config.session_idle_timeout, Some(Duration::from_secs(1800)));
     assert_eq!(config.cookie.same_site, Some(SameSite::Lax));
     assert_eq!(config.idp.issuer, "http://127.0.0.1:4000");
     assert_eq!(config.idp.client_id, "id");
     assert_eq!(config.idp.client_secret, Some(Secret::new("s3cret")));
     assert_eq!(config.idp.scopes, ["openid", "groups"]);
     assert_eq!(config.idp.request_params, [("prompt".to_owned(), "login".to_owned())]);
-    let Storage::Nats(servers) = config.storage else { panic!() };
-    assert_eq!(servers.iter().map(|url| url.as_str()).collect::<Vec<_>>(), ["nats://a:4000", "nats://b:4222"]);
+    let Storage::Nats(nats) = config.storage else { panic!() };
+    assert_eq!(nats, NatsStorage::at(nats.servers.clone()));
+    assert_eq!(nats.servers.iter().map(|url| url.as_str()).collect::<Vec<_>>(), ["nats://a:4000", "nats://b:4222"]);
     let claims: Vec<_> = config.jwt_claims_headers.iter().map(|(name, claim)| (name.as_str(), &**claim)).collect();
     assert_eq!(claims, [("x-pomerium-claim-email", "email"), ("x-pomerium-claim-given-name", "given_name")]);
     assert!(config.pass_identity_headers);
@@ -208,6 +214,59 @@ fn claims_fill_headers_of_their_own() {
     ] {
         assert_eq!(problems(&format!("jwt_claims_headers: {wrong}\n")).len(), 1, "{wrong}");
     }
+}
+
+#[test]
+fn an_idle_timeout_is_long_enough_to_be_kept_on_the_log() {
+    assert_eq!(with("session_idle_timeout: 4s\n").unwrap().session_idle_timeout, Some(Duration::from_secs(4)));
+    for wrong in ["0s", "3999ms"] {
+        let said = problems(&format!("session_idle_timeout: {wrong}\n"));
+        assert_eq!(
+            said,
+            [
+                "1 session_idle_timeout: is too short a time to be idle for; 4s or longer, such as 30m; remove it for no bound"
+            ]
+        );
+    }
+    assert_eq!(problems("session_idle_timeout: 30\n").len(), 1);
+}
+
+#[test]
+fn staleness_is_strict_a_duration_or_unbounded() {
+    let bound = |text: &str| with(&format!("max_staleness: {text}\n")).unwrap().max_staleness;
+    assert_eq!(bound("strict"), Staleness::Within(Duration::from_secs(2)));
+    assert_eq!(bound("2s"), Staleness::STRICT);
+    assert_eq!(bound("1h30m"), Staleness::Within(Duration::from_secs(5400)));
+    assert_eq!(bound("unbounded"), Staleness::Unbounded);
+    for wrong in ["1999ms", "0", "-5s", "300", "forever", "true", "[strict]", "{a: b}"] {
+        let said = problems(&format!("max_staleness: {wrong}\n"));
+        assert!(matches!(said.as_slice(), [one] if one.starts_with("1 max_staleness: ")), "{wrong}: {said:?}");
+    }
+    let warned = with("max_staleness: unbounded\n").unwrap().warnings;
+    assert!(warned.iter().any(|warning| warning.key == "max_staleness"));
+}
+
+#[test]
+fn metrics_are_told_where_and_to_whom_the_file_says() {
+    let config = with("metrics_address: 127.0.0.1:9090\nmetrics_basic_auth: c2NyYXBlcjpodW50ZXIy\n").unwrap();
+    assert_eq!(config.metrics_address.unwrap().to_string(), "127.0.0.1:9090");
+    assert_eq!(config.metrics_basic_auth, Some(Secret::new("scraper:hunter2")));
+    assert!(!config.warnings.iter().any(|warning| warning.key.starts_with("metrics")));
+    for wrong in ["hunter2", "'%%%'", "c2NyYXBlcg==", "c2NyYXBlcjo="] {
+        let said = problems(&format!("metrics_address: 127.0.0.1:9090\nmetrics_basic_auth: {wrong}\n"));
+        assert!(said[0].starts_with("2 metrics_basic_auth: "), "{wrong}: {said:?}");
+    }
+    assert_eq!(
+        problems("metrics_certificate_file: /x\n")[0],
+        "1 metrics_certificate_file: not supported by this version; remove it"
+    );
+    let warned = |more: &str| {
+        let warnings = with(more).unwrap().warnings;
+        warnings.into_iter().map(|warning| warning.key).find(|key| key.starts_with("metrics"))
+    };
+    assert_eq!(warned("metrics_address: ':9090'\n").as_deref(), Some("metrics_address"));
+    assert_eq!(warned("metrics_address: 127.0.0.1:9090\n"), None);
+    assert_eq!(warned("metrics_basic_auth: YTpi\n").as_deref(), Some("metrics_basic_auth"));
 }
 
 #[test]

@@ -9,8 +9,10 @@
 
 mod environment;
 mod keys;
+mod nats;
 mod policy;
 mod problems;
+mod reload;
 mod routes;
 mod samples;
 

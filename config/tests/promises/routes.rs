@@ -20,7 +20,7 @@ fn every_key_of_a_route_gives_what_was_written() {
     let route = one("name: one\n  prefix: /a/\n  prefix_rewrite: /b/\n  preserve_host_header: true\n  \
                      set_request_headers: {X-Team: a, X-Price: '5$ $$x'}\n  remove_request_headers: [X-Gone]\n  \
                      set_response_headers: {X-Done: '1'}\n  allow_websockets: true\n  tls_skip_verify: false\n  \
-                     pass_identity_headers: true\n  jwt_issuer_format: uri");
+                     pass_identity_headers: true\n  jwt_issuer_format: uri\n  max_staleness: strict");
     assert_eq!(route.name.as_deref(), Some("one"));
     assert_eq!(route.matcher, PathMatcher::Prefix("/a/".into()));
     assert_eq!(route.prefix_rewrite.as_deref(), Some("/b/"));
@@ -30,6 +30,7 @@ fn every_key_of_a_route_gives_what_was_written() {
     assert_eq!(route.remove_request_headers, ["x-gone"]);
     assert_eq!(route.set_response_headers.len(), 1);
     assert_eq!(route.jwt_issuer_format, portcullis_config::IssuerFormat::Uri);
+    assert_eq!(route.max_staleness, portcullis_config::Staleness::STRICT);
     assert_eq!(one("path: /x").matcher, PathMatcher::Path("/x".into()));
     assert_eq!(one("").matcher, PathMatcher::Prefix("/".into()));
 }
@@ -40,6 +41,10 @@ fn a_route_takes_defaults_from_the_top_level() {
     assert!(config.routes[0].pass_identity_headers);
     let config = with(&format!("pass_identity_headers: true\n{}", route("pass_identity_headers: false"))).unwrap();
     assert!(!config.routes[0].pass_identity_headers);
+    let config = with(&format!("max_staleness: unbounded\n{}", route(""))).unwrap();
+    assert_eq!(config.routes[0].max_staleness, portcullis_config::Staleness::Unbounded);
+    let config = with(&format!("max_staleness: unbounded\n{}", route("max_staleness: 1m"))).unwrap();
+    assert_eq!(config.routes[0].max_staleness.to_string(), "60s");
 }
 
 #[test]

@@ -3,18 +3,20 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use portcullis_actors::databroker::view::Views;
-use portcullis_actors::proxy::connections::Connections;
-use portcullis_events::SessionId;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, SET_COOKIE, TRAILER};
+use portcullis_actors::proxy::leash::Leash;
 
+use super::budget::Share;
 use super::pool::Lease;
+use super::remove_hop_by_hop;
+use crate::open::Ticket;
 use crate::telemetry::AccessRecord;
 
 /// Any fault of a body; it ends the connection it is read from or written to.
@@ -23,37 +25,9 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of an answer.
 pub struct AnswerBody {
     source: Source,
-    guard: Option<Guard>,
+    held: Option<(Ticket, Share)>,
+    is_stream: bool,
     record: Option<AccessRecord>,
-}
-
-/// Cuts a body that lasts: from the first time it has to be waited for, it is registered by its session.
-pub struct Guard {
-    connections: Connections,
-    views: Arc<Views>,
-    session: Option<SessionId>,
-    cut: Option<Pin<Box<dyn Future<Output = ()>>>>,
-}
-
-impl Guard {
-    /// A guard for a body that belongs to a session, or to nobody.
-    pub fn new(connections: Connections, views: Arc<Views>, session: Option<SessionId>) -> Self {
-        Self { connections, views, session, cut: None }
-    }
-
-    /// Whether the body lasts long enough to have been registered.
-    const fn is_registered(&self) -> bool {
-        self.cut.is_some()
-    }
-
-    /// Ready when the body must end.
-    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.cut.is_none() {
-            let Some(ticket) = self.connections.admit(self.session, &self.views) else { return Poll::Ready(()) };
-            self.cut = Some(Box::pin(ticket.cut()));
-        }
-        self.cut.as_mut().map_or(Poll::Ready(()), |cut| cut.as_mut().poll(cx))
-    }
 }
 
 enum Source {
@@ -64,19 +38,29 @@ enum Source {
 impl AnswerBody {
     /// A body of our own.
     pub fn own(bytes: Bytes) -> Self {
-        Self { source: Source::Own(Some(bytes).filter(|bytes| !bytes.is_empty())), guard: None, record: None }
+        Self {
+            source: Source::Own(Some(bytes).filter(|bytes| !bytes.is_empty())),
+            held: None,
+            is_stream: false,
+            record: None,
+        }
     }
 
     /// An upstream's body. Its connection goes back to the pool once the body was read to its end and the request's own
     /// body was sent to its end, and never otherwise: an upstream may answer before it has the whole request, and the
     /// rest of one client's upload is nothing that another's request may wait behind.
     pub fn upstream(incoming: Incoming, lease: Lease, request: Activity) -> Self {
-        Self { source: Source::Upstream { incoming, exchange: Some((lease, request)) }, guard: None, record: None }
+        Self {
+            source: Source::Upstream { incoming, exchange: Some((lease, request)) },
+            held: None,
+            is_stream: false,
+            record: None,
+        }
     }
 
-    /// Ends this body when its session does.
-    pub fn guarded(mut self, guard: Guard) -> Self {
-        self.guard = Some(guard);
+    /// Keeps its place as long as it is on its way, and ends when that is lost.
+    pub fn held(mut self, ticket: Ticket, share: Share) -> Self {
+        self.held = Some((ticket, share));
         self
     }
 
@@ -86,12 +70,19 @@ impl AnswerBody {
         self
     }
 
-    /// What is read where the body is cut.
-    fn cut(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(record) = &mut self.record {
-            record.cut_short();
+    /// What holds it.
+    fn leash(&self) -> Option<&Leash> {
+        self.held.as_ref().map(|(ticket, _)| &**ticket.leash())
+    }
+
+    /// The upstream has nothing to send just now: where it has not said how long the body is, this is a stream.
+    fn wait(&mut self) {
+        if let (false, Some((ticket, _))) = (self.is_stream, &self.held)
+            && self.size_hint().exact().is_none()
+        {
+            ticket.last();
+            self.is_stream = true;
         }
-        Poll::Ready(Some(Err("the session has ended, or the node stops".into())))
     }
 
     fn settle(&mut self) {
@@ -110,19 +101,23 @@ impl Body for AnswerBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        // a body that never has to be waited for ends with its session all the same
-        if this.guard.as_mut().is_some_and(|guard| guard.is_registered() && guard.poll_cut(cx).is_ready()) {
-            return this.cut();
+        if let Some(leash) = this.leash() {
+            leash.take();
+            // whoever drives this hears it as well, and drops it; but not before its next turn
+            if let Some(why) = leash.why() {
+                return Poll::Ready(Some(Err(why.detail().into())));
+            }
         }
         let polled = match &mut this.source {
             Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Source::Upstream { incoming, .. } => Pin::new(incoming).poll_frame(cx).map_err(BodyError::from),
         };
-        if polled.is_pending() && this.guard.as_mut().is_some_and(|guard| guard.poll_cut(cx).is_ready()) {
-            return this.cut();
-        }
+        let polled = polled.map(|frame| frame.map(|frame| frame.map(without_foreign_trailers)));
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
+                if let Some(leash) = this.leash() {
+                    leash.give(Instant::now());
+                }
                 if let (Some(record), Some(data)) = (&mut this.record, frame.data_ref()) {
                     record.add_bytes(data.len());
                 }
@@ -136,7 +131,7 @@ impl Body for AnswerBody {
                     record.cut_short();
                 }
             }
-            Poll::Pending => {}
+            Poll::Pending => this.wait(),
         }
         polled
     }
@@ -167,6 +162,25 @@ impl Drop for AnswerBody {
         {
             record.cut_short();
         }
+    }
+}
+
+/// RFC 9110 §6.5.1: trailers that frame, route, sign in or describe the content come too late, and nobody looked at them.
+fn without_foreign_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            remove_foreign(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        // into_trailers gives back what is none
+        Err(frame) => frame,
+    }
+}
+
+fn remove_foreign(trailers: &mut HeaderMap) {
+    remove_hop_by_hop(trailers);
+    for name in [SET_COOKIE, CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_TYPE, HOST, TRAILER] {
+        trailers.remove(name);
     }
 }
 
@@ -209,8 +223,19 @@ pub struct Activity(Rc<Moved>);
 #[derive(Default)]
 struct Moved {
     at: Cell<Option<Instant>>,
+    bytes: Cell<usize>,
+    awaited: Cell<bool>,
     broke: Cell<bool>,
     sent: Cell<bool>,
+}
+
+/// Who was waited for in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Late {
+    /// The client: the upstream would have taken more of the body than came.
+    Client,
+    /// The upstream.
+    Upstream,
 }
 
 impl Activity {
@@ -224,16 +249,36 @@ impl Activity {
         self.0.sent.get()
     }
 
-    /// Waits for `outcome` as long as it comes within `bound` of the last movement of the body.
-    pub async fn within<F: Future>(&self, bound: Duration, outcome: F) -> Option<F::Output> {
+    /// Waits for `outcome` as long as it comes within `bound` of the last movement of the body, and the body no slower
+    /// than `floor` (`UPLOAD_FLOOR`): so many bytes in such a time, while they were waited for.
+    ///
+    /// # Errors
+    /// [`Late`].
+    pub async fn within<F: Future>(
+        &self,
+        bound: Duration,
+        floor: (usize, Duration),
+        outcome: F,
+    ) -> Result<F::Output, Late> {
+        let (least, interval) = floor;
         let began = Instant::now();
+        let mut measured = (began, 0);
         let mut outcome = std::pin::pin!(outcome);
+        let silent_at = || self.0.at.get().unwrap_or(began) + bound;
         loop {
-            let deadline = self.0.at.get().unwrap_or(began) + bound;
-            match tokio::time::timeout_at(deadline.into(), outcome.as_mut()).await {
-                Ok(output) => return Some(output),
-                Err(_) if self.0.at.get().is_some_and(|at| at + bound > deadline) => {}
-                Err(_) => return None,
+            let deadline = if self.is_sent() { silent_at() } else { silent_at().min(measured.0 + interval) };
+            if let Ok(output) = tokio::time::timeout_at(deadline.into(), outcome.as_mut()).await {
+                return Ok(output);
+            }
+            if silent_at() <= deadline {
+                return Err(if self.0.awaited.get() { Late::Client } else { Late::Upstream });
+            }
+            if measured.0 + interval <= deadline {
+                let came = self.0.bytes.get().saturating_sub(measured.1);
+                if self.0.awaited.get() && came < least {
+                    return Err(Late::Client);
+                }
+                measured = (deadline, self.0.bytes.get());
             }
         }
     }
@@ -243,6 +288,7 @@ impl Drop for RequestBody {
     fn drop(&mut self) {
         // whoever sends it lets go of it at its end; before its end only together with the connection
         self.activity.0.sent.set(true);
+        self.activity.0.awaited.set(false);
     }
 }
 
@@ -254,9 +300,15 @@ impl Body for RequestBody {
         let this = &mut *self;
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let polled = Pin::new(incoming).poll_frame(cx).map_err(BodyError::from);
+        let moved = &this.activity.0;
+        moved.awaited.set(polled.is_pending());
         match &polled {
-            Poll::Ready(Some(Err(_))) => this.activity.0.broke.set(true),
-            Poll::Ready(_) => this.activity.0.at.set(Some(Instant::now())),
+            Poll::Ready(Some(Err(_))) => moved.broke.set(true),
+            Poll::Ready(frame) => {
+                let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
+                moved.bytes.set(moved.bytes.get().saturating_add(data.map_or(0, Bytes::len)));
+                moved.at.set(Some(Instant::now()));
+            }
             Poll::Pending => {}
         }
         match polled {
@@ -275,5 +327,61 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use http::HeaderValue;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A body of which so many bytes have come, and which is or is not waited for.
+    fn activity(bytes: usize, awaited: bool) -> Activity {
+        let activity = Activity::default();
+        activity.0.bytes.set(bytes);
+        activity.0.awaited.set(awaited);
+        activity
+    }
+
+    #[actix_rt::test]
+    async fn whoever_was_waited_for_is_the_one_who_is_late() {
+        let silent = async |awaited| activity(0, awaited).within(SHORT, (1, LONG), pending::<()>()).await;
+        assert_eq!(silent(true).await, Err(Late::Client));
+        assert_eq!(silent(false).await, Err(Late::Upstream));
+        assert_eq!(activity(0, true).within(SHORT, (1, LONG), ready(7)).await, Ok(7));
+    }
+
+    #[actix_rt::test]
+    async fn a_body_that_trickles_is_given_up_and_one_that_nobody_takes_is_not() {
+        let trickle = async |came, awaited| {
+            let activity = activity(came, awaited);
+            let within = activity.within(LONG, (1024, SHORT), pending::<()>());
+            tokio::time::timeout(SHORT * 3, within).await.ok()
+        };
+        assert_eq!(trickle(1023, true).await, Some(Err(Late::Client)));
+        assert_eq!(trickle(1023, false).await, None);
+        // once the body has been sent, only the upstream is waited for
+        let sent = activity(0, true);
+        sent.0.sent.set(true);
+        assert!(tokio::time::timeout(SHORT * 3, sent.within(LONG, (1024, SHORT), pending::<()>())).await.is_err());
+    }
+
+    #[test]
+    fn trailers_that_sign_in_frame_or_describe_are_left_out() {
+        let mut trailers = HeaderMap::new();
+        for name in ["set-cookie", "connection", "x-named", "keep-alive", "content-length", "host", "trailer", "x-sum"]
+        {
+            trailers.insert(name, HeaderValue::from_static("x-named"));
+        }
+        let kept = without_foreign_trailers(Frame::trailers(trailers)).into_trailers().unwrap();
+        assert_eq!(kept.keys().collect::<Vec<_>>(), ["x-sum"]);
+        let data = without_foreign_trailers(Frame::data(Bytes::from_static(b"data")));
+        assert_eq!(data.into_data().unwrap(), "data");
     }
 }

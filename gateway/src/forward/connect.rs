@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use portcullis_config::limits::UPSTREAM_CONNECT;
+use portcullis_actors::metrics::{Counted, Gauge};
+use portcullis_config::limits::{UPSTREAM_CONNECT, UPSTREAM_HEADERS};
 use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -16,6 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use super::body::RequestBody;
 use super::bounded::{Allowance, Bounded};
+use crate::socket;
 
 /// Where an upstream is, and how it is spoken to: what two requests must share to share a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -120,22 +122,22 @@ impl Drop for Connection {
     }
 }
 
-/// Connects, and drives the connection on this worker until it closes.
+/// Connects, and drives the connection on this worker until it closes; until then it is counted in `open`.
 ///
 /// # Errors
 /// [`ConnectError`].
-pub async fn connect(endpoint: &Endpoint, trust: &Trust) -> Result<Connection, ConnectError> {
+pub async fn connect(endpoint: &Endpoint, trust: &Trust, open: &Arc<Gauge>) -> Result<Connection, ConnectError> {
     let connecting = async {
         let tcp = TcpStream::connect((connect_host(&endpoint.host), endpoint.port)).await?;
-        tcp.set_nodelay(true)?;
+        let tcp = socket::ready(tcp);
         if !endpoint.tls {
-            return handshake(tcp).await;
+            return handshake(tcp, open.enter()).await;
         }
         let config = if endpoint.skip_verify { &trust.any } else { &trust.verified };
         let name = ServerName::try_from(endpoint.host.trim_matches(['[', ']']).to_owned());
         let name = name.map_err(|_| ConnectError::Name)?;
         let tls = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await.map_err(ConnectError::Tls)?;
-        handshake(tls).await
+        handshake(tls, open.enter()).await
     };
     tokio::time::timeout(UPSTREAM_CONNECT, connecting).await.map_err(|_| ConnectError::Late)?
 }
@@ -145,14 +147,16 @@ fn connect_host(host: &str) -> &str {
     if host == "localhost" || host.ends_with(".localhost") { "127.0.0.1" } else { host.trim_matches(['[', ']']) }
 }
 
-async fn handshake<T>(stream: T) -> Result<Connection, ConnectError>
+async fn handshake<T>(stream: T, counted: Counted) -> Result<Connection, ConnectError>
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let allowance = Allowance::default();
     let io = TokioIo::new(Bounded::new(stream, allowance.clone()));
-    let (sender, connection) = http1::Builder::new().handshake(io).await?;
+    let (head, headers) = UPSTREAM_HEADERS;
+    let (sender, connection) = http1::Builder::new().max_buf_size(head).max_headers(headers).handshake(io).await?;
     let driver = actix_rt::spawn(async move {
+        let _counted = counted;
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "an upstream connection ended");
         }

@@ -2,7 +2,9 @@
 
 pub mod body;
 mod bounded;
+pub mod budget;
 mod connect;
+mod frames;
 pub mod outgoing;
 mod pool;
 mod upgrade;
@@ -12,9 +14,9 @@ use std::rc::Rc;
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use portcullis_config::limits::UPSTREAM_RESPONSE;
+use portcullis_config::limits::{UPLOAD_FLOOR, UPSTREAM_RESPONSE};
 
-use body::{AnswerBody, RequestBody};
+use body::{AnswerBody, Late, RequestBody};
 pub use connect::Trust;
 use connect::{ConnectError, Endpoint};
 pub use outgoing::Outgoing;
@@ -33,6 +35,8 @@ pub enum UpstreamFault {
     Broken,
     /// The client's own body broke off.
     ClientGone,
+    /// The client's own body did not come, or too slowly.
+    ClientLate,
 }
 
 impl UpstreamFault {
@@ -43,6 +47,7 @@ impl UpstreamFault {
             Self::Late => "upstream_timeout",
             Self::Broken => "upstream_broken",
             Self::ClientGone => "request_body_broken",
+            Self::ClientLate => "request_body_timeout",
         }
     }
 
@@ -53,6 +58,7 @@ impl UpstreamFault {
             Self::Late => StatusCode::GATEWAY_TIMEOUT,
             Self::Broken => StatusCode::BAD_GATEWAY,
             Self::ClientGone => StatusCode::BAD_REQUEST,
+            Self::ClientLate => StatusCode::REQUEST_TIMEOUT,
         }
     }
 }
@@ -104,8 +110,8 @@ enum Failed {
     Unsent(Box<Request<RequestBody>>),
     /// The connection broke before the answer.
     Broken,
-    /// The answer did not begin in time.
-    Late,
+    /// The answer did not begin in time, or the request did not end.
+    Late(Late),
     /// The client's body broke.
     ClientGone,
 }
@@ -114,7 +120,8 @@ impl Failed {
     fn fault(self) -> UpstreamFault {
         match self {
             Self::Unsent(_) | Self::Broken => UpstreamFault::Broken,
-            Self::Late => UpstreamFault::Late,
+            Self::Late(Late::Upstream) => UpstreamFault::Late,
+            Self::Late(Late::Client) => UpstreamFault::ClientLate,
             Self::ClientGone => UpstreamFault::ClientGone,
         }
     }
@@ -124,10 +131,10 @@ async fn exchange(mut lease: Lease, request: Request<RequestBody>, websocket: bo
     let activity = request.body().activity();
     lease.connection().allowance().begin();
     let sending = lease.connection().sender().try_send_request(request);
-    let mut response = match activity.within(UPSTREAM_RESPONSE, sending).await {
-        None => return Err(Failed::Late),
-        Some(Ok(response)) => response,
-        Some(Err(mut error)) => {
+    let mut response = match activity.within(UPSTREAM_RESPONSE, UPLOAD_FLOOR, sending).await {
+        Err(late) => return Err(Failed::Late(late)),
+        Ok(Ok(response)) => response,
+        Ok(Err(mut error)) => {
             return Err(match error.take_message() {
                 Some(request) => Failed::Unsent(Box::new(request)),
                 None if activity.broke() => Failed::ClientGone,

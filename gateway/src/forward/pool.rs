@@ -3,8 +3,10 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
+use portcullis_actors::metrics::Gauge;
 use portcullis_config::limits::{UPSTREAM_IDLE, UPSTREAM_IDLE_CONNECTIONS};
 
 use super::connect::{ConnectError, Connection, Endpoint, Trust, connect};
@@ -17,6 +19,7 @@ struct Idle {
 /// The pool of a worker.
 pub struct Pool {
     trust: Trust,
+    open: Arc<Gauge>,
     idle: RefCell<HashMap<Endpoint, VecDeque<Idle>>>,
 }
 
@@ -29,9 +32,9 @@ pub struct Lease {
 }
 
 impl Pool {
-    /// An empty pool.
-    pub fn new(trust: Trust) -> Rc<Self> {
-        Rc::new(Self { trust, idle: RefCell::default() })
+    /// An empty pool, whose connections are counted in `open`.
+    pub fn new(trust: Trust, open: Arc<Gauge>) -> Rc<Self> {
+        Rc::new(Self { trust, open, idle: RefCell::default() })
     }
 
     /// A connection: the one that was used last, or a new one.
@@ -53,7 +56,7 @@ impl Pool {
     /// # Errors
     /// [`ConnectError`].
     pub async fn lease_fresh(self: &Rc<Self>, endpoint: &Endpoint) -> Result<Lease, ConnectError> {
-        let connection = connect(endpoint, &self.trust).await?;
+        let connection = connect(endpoint, &self.trust, &self.open).await?;
         Ok(self.leased(endpoint, connection, true))
     }
 

@@ -1,9 +1,20 @@
-//! A connection that is no longer HTTP: bytes both ways until one side ends, the session does, or the node stops.
+//! A connection that is no longer HTTP: bytes both ways until one side ends, the permit is lost, or the node stops.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use portcullis_actors::proxy::connections::Ticket;
+use portcullis_actors::proxy::leash::Cut;
+use portcullis_config::limits::{LAST_FRAME, TUNNEL_HALF_CLOSED};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::Notify;
 
+use super::frames::{Frames, close};
+use crate::open::Ticket;
 use crate::telemetry::AccessRecord;
 
 /// The upstream's half of a switched connection.
@@ -16,24 +27,161 @@ impl Tunnel {
         Self { upstream }
     }
 
-    /// Joins it to the client's half on a task of this worker. The ticket's cut closes both; the access line is written
-    /// at the end.
+    /// Joins it to the client's half on a task of this worker. A cut closes both, with a close frame to the client where
+    /// one may stand and is taken; the access line is written at the end.
     pub fn join(self, client: OnUpgrade, ticket: Ticket, mut record: AccessRecord) {
+        ticket.last();
         actix_rt::spawn(async move {
-            let joined = async {
-                let (client, upstream) = futures_util::future::try_join(client, self.upstream).await?;
-                let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-                // one side that breaks off ends the other: that is how most of them end
-                let passed = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
-                Ok::<_, hyper::Error>(passed.map_or(0, |(_, to_client)| to_client))
+            let leash = Rc::clone(ticket.leash());
+            let switched = tokio::select! {
+                switched = futures_util::future::try_join(client, self.upstream) => switched,
+                _ = leash.is_cut() => return,
             };
-            tokio::select! {
-                outcome = joined => match outcome {
-                    Ok(passed) => record.add_bytes(usize::try_from(passed).unwrap_or(usize::MAX)),
-                    Err(error) => tracing::debug!(%error, "a connection did not switch"),
-                },
-                () = ticket.cut() => record.cut_short(),
+            let (client, upstream) = match switched {
+                Ok(both) => both,
+                Err(error) => {
+                    tracing::debug!(%error, "a connection did not switch");
+                    return;
+                }
+            };
+            let half = Rc::new(Notify::new());
+            let mut client = Side::new(TokioIo::new(client), &half);
+            let mut upstream = Side::new(TokioIo::new(upstream), &half);
+            let cut = tokio::select! {
+                () = pass(&mut client, &mut upstream, TUNNEL_HALF_CLOSED) => None,
+                why = leash.is_cut() => Some(why),
+            };
+            record.add_bytes(client.written);
+            // what follows is a courtesy: the exchange has ended, and is written down as it did
+            drop((upstream, ticket, record));
+            if let Some(why) = cut {
+                let _ = tokio::time::timeout(LAST_FRAME, client.say(why)).await;
             }
         });
+    }
+}
+
+/// Passes bytes both ways until both sides have ended, one breaks off, or one outlives the other for too long.
+async fn pass<C, U>(client: &mut Side<C>, upstream: &mut Side<U>, alone: Duration)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let half = Rc::clone(&client.half);
+    let outlived = async {
+        half.notified().await;
+        tokio::time::sleep(alone).await;
+    };
+    tokio::select! {
+        // one side that breaks off ends the other: that is how most of them end
+        _ = tokio::io::copy_bidirectional(client, upstream) => {}
+        () = outlived => {}
+    }
+}
+
+/// One side of a tunnel: what was written to it is counted, and its end is noticed.
+struct Side<T> {
+    stream: T,
+    half: Rc<Notify>,
+    frames: Frames,
+    written: usize,
+}
+
+impl<T: AsyncWrite + Unpin> Side<T> {
+    fn new(stream: T, half: &Rc<Notify>) -> Self {
+        Self { stream, half: Rc::clone(half), frames: Frames::default(), written: 0 }
+    }
+
+    /// Says why it ends, and waits for the other side to end as well: who closes while something still comes makes the
+    /// system throw away what is on its way (RFC 6455 §7.1.1).
+    async fn say(&mut self, why: Cut) -> io::Result<()>
+    where
+        T: AsyncRead,
+    {
+        if self.frames.is_between() {
+            self.stream.write_all(&close(why)).await?;
+        }
+        self.stream.shutdown().await?;
+        tokio::io::copy(&mut self.stream, &mut tokio::io::sink()).await.map(drop)
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Side<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if buf.filled().len() == before {
+            self.half.notify_one();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Side<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.written = self.written.saturating_add(written);
+        self.frames.pass(bytes.get(..written).unwrap_or_default());
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join;
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+
+    use super::*;
+
+    /// Both ends of a tunnel, and both of its sides.
+    fn tunnel() -> (DuplexStream, Side<DuplexStream>, Side<DuplexStream>, DuplexStream) {
+        let ((browser, client), (upstream, server)) = (duplex(64), duplex(64));
+        let half = Rc::new(Notify::new());
+        (browser, Side::new(client, &half), Side::new(upstream, &half), server)
+    }
+
+    #[actix_rt::test]
+    async fn a_side_that_has_ended_may_still_hear_the_other_but_not_for_ever() {
+        let (mut browser, mut client, mut upstream, mut server) = tunnel();
+        let passing = pass(&mut client, &mut upstream, Duration::from_millis(20));
+        let talking = async {
+            browser.shutdown().await.unwrap();
+            assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+            server.write_all(b"last").await.unwrap();
+            let mut heard = [0; 4];
+            browser.read_exact(&mut heard).await.unwrap();
+            heard
+        };
+        let ((), heard) = join(passing, talking).await;
+        // the server never ends: the tunnel did
+        assert_eq!(&heard, b"last");
+        assert_eq!(client.written, 4);
+    }
+
+    #[actix_rt::test]
+    async fn a_tunnel_that_is_cut_says_why_between_two_frames_and_nothing_within_one() {
+        for (passed, expected) in [(&b"\x81\x02ok"[..], &b"\x88\x02\x03\xf0"[..]), (b"\x81\x05ok", b"")] {
+            let (mut browser, mut client, _upstream, _server) = tunnel();
+            client.write_all(passed).await.unwrap();
+            let hearing = async {
+                // what is still on its way is forgotten
+                browser.write_all(b"more").await.unwrap();
+                let mut heard = Vec::new();
+                browser.read_to_end(&mut heard).await.unwrap();
+                drop(browser);
+                heard
+            };
+            let (said, heard) = join(client.say(Cut::PermitLost), hearing).await;
+            said.unwrap();
+            assert_eq!(heard, [passed, expected].concat());
+        }
     }
 }

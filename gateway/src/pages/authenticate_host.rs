@@ -31,7 +31,7 @@ pub async fn user_page(request: HttpRequest, own: ReqData<Own>) -> Option<Reply>
     let now = clock::now();
     let session = desk.authenticate_session(&own.request, now);
     let view = session.and_then(|session| desk.blueprint.views.session(session));
-    let person = view.filter(|view| now < view.expires_at).map(|view| person(&view));
+    let person = view.filter(|view| view.is_open(now)).map(|view| person(&view));
     let user = User { host: own.request.host(), person, sign_in: None, sign_out: "get" };
     Some(Reply(page(StatusCode::OK, &user)))
 }
@@ -42,7 +42,7 @@ pub async fn sign_in(request: HttpRequest, own: ReqData<Own>) -> Option<Reply> {
     let handle = desk.authenticate_handle(&own.request).map(str::to_owned);
     let surplus = keepsake::surplus(&desk.cookie().name, cookies::pairs(own.request.headers()));
     let outcome = desk.blueprint.arrive.ask(Arrive { url: own.request.url(), handle, surplus }).await;
-    Some(step(&own, StatusCode::FOUND, outcome))
+    Some(step(desk, &own, StatusCode::FOUND, outcome))
 }
 
 /// `GET /oauth2/callback`
@@ -78,12 +78,13 @@ async fn returned(desk: &Desk, own: &Own, fields: &str) -> Reply {
     if let Some((_, error)) = form_urlencoded::parse(fields.as_bytes()).find(|(name, _)| name == "error") {
         let error: String = error.chars().filter(|c| c.is_ascii_graphic()).take(60).collect();
         tracing::info!(request = %own.request_id, %error, "the provider answered a sign-in with an error");
+        desk.blueprint.views.metrics.sign_ins.refused.increment();
         return own.reply(REFUSED);
     }
     let (Ok(Some(code)), Ok(iss)) = (once(fields, "code"), once(fields, "iss")) else { return own.reply(BAD_RETURN) };
     let keepsakes = keepsake::found(&desk.cookie().name, &state, cookies::pairs(own.request.headers()));
     let returned = Return { code, state, iss, keepsakes, request_id: own.request_id.to_string() };
-    step(own, StatusCode::SEE_OTHER, desk.blueprint.returned.ask(returned).await)
+    step(desk, own, StatusCode::SEE_OTHER, desk.blueprint.returned.ask(returned).await)
 }
 
 /// A parameter that may stand once.
@@ -98,11 +99,16 @@ fn once(fields: &str, name: &str) -> Result<Option<String>, Doubled> {
 
 struct Doubled;
 
-fn step(own: &Own, status: StatusCode, outcome: Result<Result<Step, SignInFault>, AskError>) -> Reply {
+fn step(desk: &Desk, own: &Own, status: StatusCode, outcome: Result<Result<Step, SignInFault>, AskError>) -> Reply {
+    let sign_ins = &desk.blueprint.views.metrics.sign_ins;
     let step = match outcome {
         Ok(Ok(step)) => step,
         Ok(Err(fault)) => {
             tracing::warn!(request = %own.request_id, %fault, "a sign-in does not go on");
+            match fault {
+                SignInFault::BadRequest(_) | SignInFault::Refused(_) => sign_ins.refused.increment(),
+                SignInFault::Unavailable(_) => sign_ins.unavailable.increment(),
+            }
             return own.reply(match fault {
                 SignInFault::BadRequest(_) if own.request.path() == "/oauth2/callback" => BAD_RETURN,
                 SignInFault::BadRequest(_) => BAD_LINK,
@@ -112,6 +118,7 @@ fn step(own: &Own, status: StatusCode, outcome: Result<Result<Step, SignInFault>
         }
         Err(error) => {
             tracing::warn!(request = %own.request_id, %error, "a sign-in does not go on");
+            sign_ins.unavailable.increment();
             return own.reply(UNAVAILABLE);
         }
     };

@@ -10,7 +10,7 @@ use portcullis_actors::authenticate::{Caller, cookie};
 use portcullis_actors::keyring::signed_url::UrlSigner;
 use portcullis_actors::keyring::{KeyError, Sealer};
 use portcullis_actors::request::{Canonical, Presented, cookies};
-use portcullis_config::Cookie;
+use portcullis_config::{Cookie, Staleness};
 use portcullis_events::{SessionId, Time};
 
 use crate::answer::Answer;
@@ -38,6 +38,21 @@ pub const CANNOT_SAY: Answer = Answer::new(
     "It cannot be told right now whether your session is still open. Please try again in a moment.",
 );
 
+/// Nobody with a session is let in: what is known of sessions is older than the route allows (`max_staleness`).
+pub const STALE: Answer = Answer::new(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "This gateway has lost touch with the record of who is signed in, for longer than this application allows. \
+     Signing in again does not help; please try again in a moment.",
+);
+
+/// What is said where it cannot be told who is calling.
+pub const fn cannot_say(reason: CannotSay) -> Answer {
+    match reason {
+        CannotSay::Stale => STALE,
+        CannotSay::Unread | CannotSay::Behind => CANNOT_SAY,
+    }
+}
+
 impl Desk {
     /// Whom a handle for `host` is made for: the cookie's domain where it covers the host, else the host.
     pub fn audience<'a>(&'a self, host: &'a str) -> &'a str {
@@ -61,7 +76,7 @@ impl Desk {
         &self.blueprint.config.cookie
     }
 
-    /// Who presented this.
+    /// Who presented this, on views that are no older than `bound`.
     ///
     /// # Errors
     /// [`CannotSay`].
@@ -70,19 +85,21 @@ impl Desk {
         request: &Canonical,
         presented: &Presented,
         now: Time,
+        bound: Staleness,
     ) -> Result<Option<Caller>, CannotSay> {
         let blueprint = &self.blueprint;
         let identifier = Identifier { handles: &self.handles, views: &blueprint.views, idp: &blueprint.idp };
-        identifier.identify(self.audience(request.host()), &presented.handle, now).await
+        identifier.identify(self.audience(request.host()), &presented.handle, now, bound).await
     }
 
-    /// Who is calling, by whatever the request presents.
+    /// Who is calling one of our own pages, by whatever the request presents.
     ///
     /// # Errors
     /// [`CannotSay`].
     pub async fn caller(&self, request: &Canonical, now: Time) -> Result<Option<Caller>, CannotSay> {
+        let bound = self.blueprint.in_force.now().config.max_staleness;
         match Presented::of(request, &self.cookie().name) {
-            Some(presented) => self.identify(request, &presented, now).await,
+            Some(presented) => self.identify(request, &presented, now, bound).await,
             None => Ok(None),
         }
     }

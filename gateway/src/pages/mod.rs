@@ -4,6 +4,7 @@
 //! `/.pomerium/user`; none shows a token.
 
 mod authenticate_host;
+mod back_channel;
 pub mod bridge;
 pub mod desk;
 mod route_host;
@@ -48,6 +49,7 @@ fn app(
                         .route(web::get().to(authenticate_host::sign_out))
                         .route(web::post().to(authenticate_host::sign_out_form)),
                 )
+                .service(web::resource("/.pomerium/backchannel_logout").route(web::post().to(back_channel::logout)))
                 .service(web::resource("/.pomerium/signed_out").route(show().to(authenticate_host::signed_out)))
                 .service(web::resource(["/.pomerium", "/.pomerium/"]).route(show().to(authenticate_host::user_page)))
                 .configure(everywhere),

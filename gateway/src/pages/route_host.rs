@@ -21,7 +21,7 @@ use portcullis_events::{SessionId, Time};
 use url::Url;
 
 use super::bridge::{Own, Reply};
-use super::desk::{CANNOT_SAY, Desk, UNAVAILABLE};
+use super::desk::{Desk, UNAVAILABLE, cannot_say};
 use super::templates::{Arrived, Person, SignOut, User, page};
 use super::well_known::desk;
 use crate::answer::{Answer, Format, is_navigation, redirect, set_cookies, text};
@@ -32,7 +32,7 @@ pub async fn user_page(request: HttpRequest, own: ReqData<Own>) -> Option<Reply>
     let now = clock::now();
     let caller = match desk.caller(&own.request, now).await {
         Ok(caller) => caller,
-        Err(_) => return Some(own.reply(CANNOT_SAY)),
+        Err(reason) => return Some(own.reply(cannot_say(reason))),
     };
     let host = own.request.host();
     let Some(caller) = caller else {
@@ -53,7 +53,7 @@ pub async fn user(request: HttpRequest, own: ReqData<Own>) -> Option<Reply> {
     let desk = desk(&request)?;
     let caller = match desk.caller(&own.request, clock::now()).await {
         Ok(caller) => caller,
-        Err(_) => return Some(own.reply(CANNOT_SAY)),
+        Err(reason) => return Some(own.reply(cannot_say(reason))),
     };
     let Some(caller) = caller else { return Some(sign_in_first(desk, &own)) };
     let headers = &desk.blueprint.config.jwt_claims_headers;
@@ -110,6 +110,7 @@ async fn finish(desk: &Rc<Desk>, own: &Own, url: &str) -> Reply {
         Ok(arrival) => arrival,
         Err(error) => {
             tracing::info!(request = %own.request_id, %error, "a callback was refused");
+            desk.blueprint.views.metrics.sign_ins.refused.increment();
             return own.reply(match error {
                 ArrivalError::OtherBrowser => OTHER_BROWSER,
                 ArrivalError::Signature(_) | ArrivalError::Malformed => BAD_CALLBACK,
@@ -117,22 +118,27 @@ async fn finish(desk: &Rc<Desk>, own: &Own, url: &str) -> Reply {
         }
     };
     let host = own.request.host().to_owned();
+    let sign_ins = &desk.blueprint.views.metrics.sign_ins;
     let open = Open { hand_over: arrival.hand_over, host, request_id: own.request_id.to_string() };
     let opened = match desk.blueprint.open.ask(open).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(BrokerError::Refused(why))) => {
             tracing::info!(request = %own.request_id, %why, "a hand-over was refused");
+            sign_ins.refused.increment();
             return own.reply(BAD_CALLBACK);
         }
         Ok(Err(BrokerError::Unavailable(why))) => {
             tracing::warn!(request = %own.request_id, %why, "a session cannot be opened");
+            sign_ins.unavailable.increment();
             return own.reply(UNAVAILABLE);
         }
         Err(error) => {
             tracing::warn!(request = %own.request_id, %error, "a session cannot be opened");
+            sign_ins.unavailable.increment();
             return own.reply(UNAVAILABLE);
         }
     };
+    sign_ins.completed.increment();
     match session_cookie(desk, own.request.host(), &opened, now) {
         Some(cookie) if desk.cookie().same_site == Some(SameSite::Strict) => {
             Reply(arrived(&arrival.redirect_uri, cookie))

@@ -24,6 +24,7 @@ pub async fn metadata(request: HttpRequest, own: ReqData<Own>) -> Option<Reply> 
     let body = json!({
         "issuer": format!("https://{host}/"),
         "authentication_callback_endpoint": format!("{authenticate}/oauth2/callback"),
+        "backchannel_logout_uri": format!("{authenticate}/.pomerium/backchannel_logout"),
         "frontchannel_logout_uri": format!("{authenticate}/.pomerium/sign_out"),
         "jwks_uri": format!("https://{host}/.well-known/pomerium/jwks.json"),
     });

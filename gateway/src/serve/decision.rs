@@ -2,7 +2,7 @@
 
 use portcullis_actors::authorize::Decision;
 use portcullis_config::Route;
-use portcullis_events::{PersonId, SessionId};
+use portcullis_events::{PersonId, SessionId, Time};
 
 use super::Exchange;
 use crate::in_force::Rules;
@@ -15,7 +15,9 @@ impl Exchange {
         rules: &Rules,
         route: &Route,
         session: Option<(SessionId, PersonId, u64)>,
+        now: Time,
     ) {
+        let progress = &self.worker.blueprint.views.progress;
         self.worker.log.line("authorize check", |line| {
             line.text("request-id", &self.request_id);
             line.truth("allow", decision.allow());
@@ -33,13 +35,18 @@ impl Exchange {
             line.text("path", self.request.path());
             line.plain("ip", self.request.client());
             line.text("route-id", &route.id);
-            line.text("policy-revision", &rules.revision);
+            line.text("policy-revision", rules.revision.as_str());
             if let Some((id, person, seq)) = session {
                 line.plain("session-id", id);
                 line.plain("person", person);
                 line.number("session-sequence", seq);
             }
-            line.number("log-sequence", self.worker.blueprint.views.progress.applied());
+            line.number("log-sequence", progress.applied());
+            line.number("log-lag", progress.lag());
+            // milliseconds; absent before the log was read to its end for the first time
+            if let Some(age) = progress.staleness(now) {
+                line.number("staleness", u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+            }
         });
     }
 }

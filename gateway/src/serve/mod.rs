@@ -1,5 +1,6 @@
 //! The life of a request: canonical or refused, ours or a route's, who is calling, what they may, and then on.
 
+mod admission;
 mod answers;
 mod decision;
 
@@ -13,30 +14,40 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
+use portcullis_actors::authenticate::identify::CannotSay;
 use portcullis_actors::authorize::{self, Permit, RefusalKind};
 use portcullis_actors::clock;
+use portcullis_actors::proxy::exchanges::Heard;
+use portcullis_actors::proxy::leash::Leash;
 use portcullis_actors::proxy::routes::{Located, NotLocated};
 use portcullis_actors::request::{Canonical, Peer, Presented, Source};
 use portcullis_config::Route;
-use portcullis_config::limits::{OWN_BODY_BYTES, OWN_BODY_TIMEOUT};
-use portcullis_events::{SessionId, Time};
+use portcullis_config::limits::{BUDGET_WAIT, OWN_BODY_BYTES, OWN_BODY_TIMEOUT};
+use portcullis_events::Time;
 use uuid::Uuid;
 
+use admission::TOO_MANY;
 use answers::{finish, own_headers};
 
 use crate::answer::{Answer, Format, is_navigation, redirect};
-use crate::forward::body::{AnswerBody, Guard};
+use crate::forward::body::AnswerBody;
 use crate::forward::outgoing::{Maker, NotPassed};
 use crate::forward::{self, UpstreamFault};
 use crate::in_force::Rules;
 use crate::listen::Facts;
+use crate::metrics::tally::Decided;
 use crate::pages::bridge::Own;
-use crate::pages::desk::{CANNOT_SAY, UNAVAILABLE};
+use crate::pages::desk::{UNAVAILABLE, cannot_say};
 use crate::telemetry::{AccessRecord, RequestLine};
 use crate::worker::Worker;
 
-/// Answers one request. Never fails: every refusal and every fault is an answer.
-pub async fn serve(mut request: Request<Incoming>, facts: Facts, worker: Rc<Worker>) -> Response<AnswerBody> {
+/// Answers one request. Never fails: every refusal and every fault is an answer. `leash` holds whatever drives it.
+pub async fn serve(
+    mut request: Request<Incoming>,
+    facts: Facts,
+    worker: Rc<Worker>,
+    leash: Rc<Leash>,
+) -> Response<AnswerBody> {
     let began = Instant::now();
     let request_id: Rc<str> = Uuid::new_v4().hyphenated().to_string().into();
     let upgrade = hyper::upgrade::on(&mut request);
@@ -65,19 +76,29 @@ pub async fn serve(mut request: Request<Incoming>, facts: Facts, worker: Rc<Work
                 // who frames one request badly frames the next one badly
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            let line = RequestLine { request_id, method, client: peer.address, request: None };
+            let line = RequestLine { request_id, method: Some(method), client: peer.address, request: None };
             return finish(&worker, own_headers(response), began, line, "bad_request");
         }
     };
     let line = RequestLine {
         request_id: Rc::clone(&request_id),
-        method: request.method().clone(),
+        method: Some(request.method().clone()),
         client: request.client(),
         request: Some(Rc::clone(&request)),
     };
-    let record = AccessRecord::new(Rc::clone(&worker.log), began, line);
-    let exchange = Exchange { worker, request, request_id, format, record, switching };
+    let record = AccessRecord::new(Rc::clone(&worker.log), began, line).held_by(&leash);
+    let heard = worker.exchanges.heard();
+    let exchange = Exchange { worker, request, request_id, format, record, switching, leash, heard };
     exchange.run(body, upgrade).await
+}
+
+/// Writes down a head that was refused before there was a request; hyper has answered it.
+pub fn never_understood(worker: &Rc<Worker>, facts: Facts, began: Instant, too_large: bool) {
+    let request_id = Uuid::new_v4().hyphenated().to_string().into();
+    let client = facts.peer.ip().to_canonical();
+    let line = RequestLine { request_id, method: None, client, request: None };
+    let status = if too_large { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+    AccessRecord::new(Rc::clone(&worker.log), began, line).answered(status.as_u16(), "bad_request", None);
 }
 
 struct Exchange {
@@ -89,6 +110,10 @@ struct Exchange {
     record: AccessRecord,
     /// The client asked to switch protocols: unless that happens, nothing more is read from its connection.
     switching: bool,
+    /// What ends it from outside.
+    leash: Rc<Leash>,
+    /// What was to be reconsidered before it was decided on.
+    heard: Heard,
 }
 
 impl Exchange {
@@ -161,11 +186,11 @@ impl Exchange {
         let desk = &self.worker.desk;
         let presented = Presented::of(&self.request, &desk.cookie().name);
         let identified = match &presented {
-            Some(presented) => desk.identify(&self.request, presented, now).await,
+            Some(presented) => desk.identify(&self.request, presented, now, route.max_staleness).await,
             None => Ok(None),
         };
         // a node that cannot say who is calling treats the caller as nobody, and says so where somebody is needed
-        let (caller, cannot_say) = match identified {
+        let (caller, unknown) = match identified {
             Ok(caller) => (caller, None),
             Err(reason) => (None, Some(reason)),
         };
@@ -173,15 +198,28 @@ impl Exchange {
             caller.as_ref().map(|caller| (caller.session().id, caller.session().person, caller.session().seq));
         let (decision, outcome) =
             authorize::authorize(&rules.policies, index, Arc::clone(&route), Rc::clone(&self.request), caller);
-        self.record(&decision, rules, &route, session);
+        self.record(&decision, rules, &route, session, now);
+        let tally = self.worker.log.tally();
         let refusal = match outcome {
-            Ok(permit) => return self.pass(permit, route, session.map(|(id, _, _)| id), body, upgrade, now).await,
+            Ok(permit) => {
+                tally.decided(Decided::Allowed);
+                return self.pass(permit, route, body, upgrade, now).await;
+            }
             Err(refusal) => refusal,
         };
-        match (refusal, cannot_say) {
+        tally.decided(match (refusal, unknown) {
+            (RefusalKind::SignIn, Some(_)) => Decided::Unavailable,
+            (RefusalKind::SignIn, None) => Decided::SignIn,
+            (RefusalKind::Denied | RefusalKind::NotFound, _) => Decided::Denied,
+        });
+        match (refusal, unknown) {
             (RefusalKind::SignIn, Some(reason)) => {
                 tracing::warn!(request = %self.request_id, %reason, "a session cannot be vouched for");
-                self.refuse(CANNOT_SAY, "session_unknown", Some(route))
+                let detail = match reason {
+                    CannotSay::Stale => "stale",
+                    CannotSay::Unread | CannotSay::Behind => "session_unknown",
+                };
+                self.refuse(cannot_say(reason), detail, Some(route))
             }
             (RefusalKind::SignIn, None) => {
                 let by_browser = presented.is_none_or(|presented| matches!(presented.source, Source::Cookie));
@@ -221,11 +259,16 @@ impl Exchange {
         self,
         permit: Permit,
         route: Arc<Route>,
-        session: Option<SessionId>,
         body: Incoming,
         upgrade: OnUpgrade,
         now: Time,
     ) -> Response<AnswerBody> {
+        // nothing is waited for between the decision and this
+        let ticket = match self.admit(&permit) {
+            Ok(ticket) => ticket,
+            Err(why) => return self.refuse(UNAVAILABLE, why.detail(), Some(route)),
+        };
+        let client = self.client(&permit);
         let blueprint = &self.worker.blueprint;
         let maker = Maker {
             config: &blueprint.config,
@@ -249,26 +292,23 @@ impl Exchange {
             }
             Err(NotPassed::Assertion) => return self.refuse(UNAVAILABLE, "fault", Some(route)),
         };
+        let Some(share) = self.worker.budgets.share(client, &route, BUDGET_WAIT).await else {
+            return self.refuse(TOO_MANY, "too_many_requests", Some(route));
+        };
         match forward::forward(&self.worker.pool, outgoing, body).await {
             Ok(forward::Answer::Response(response)) => {
-                let guard = Guard::new(blueprint.connections.clone(), Arc::clone(&blueprint.views), session);
-                let response = self.dressed(response.map(|body| body.guarded(guard)), &route);
+                let response = self.dressed(response.map(|body| body.held(ticket, share)), &route);
                 self.recorded(response, "via_upstream", Some(route))
             }
             Ok(forward::Answer::Switched(response, tunnel)) => {
-                match blueprint.connections.admit(session, &blueprint.views) {
-                    Some(ticket) => {
-                        let mut response = self.dressed(response.map(|()| AnswerBody::own(Bytes::new())), &route);
-                        let headers = response.headers_mut();
-                        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-                        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-                        let mut record = self.record;
-                        record.answered(response.status().as_u16(), "websocket", Some(route));
-                        tunnel.join(upgrade, ticket, record);
-                        response
-                    }
-                    None => self.refuse(UNAVAILABLE, "stopping", Some(route)),
-                }
+                let mut response = self.dressed(response.map(|()| AnswerBody::own(Bytes::new())), &route);
+                let headers = response.headers_mut();
+                headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+                let mut record = self.record;
+                record.answered(response.status().as_u16(), "websocket", Some(route));
+                tunnel.join(upgrade, ticket, record);
+                response
             }
             Err(fault) => {
                 let message = match fault {
@@ -276,6 +316,7 @@ impl Exchange {
                     UpstreamFault::Late => "The application did not answer in time.",
                     UpstreamFault::Broken => "The application broke off, or did not answer in HTTP.",
                     UpstreamFault::ClientGone => "The request's body broke off.",
+                    UpstreamFault::ClientLate => "The request's body took too long to come.",
                 };
                 self.refuse(Answer::new(fault.status(), message), fault.detail(), Some(route))
             }

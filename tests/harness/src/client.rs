@@ -10,6 +10,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, COOKIE, HOST, LOCATION, ORIGIN, SET_COO
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
+use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use tokio::task::JoinSet;
@@ -183,6 +184,20 @@ impl Visitor {
         Stream::open(url, self.gate, &self.h1).await
     }
 
+    /// One HTTP/2 connection to the host of `url`, for many requests at once.
+    ///
+    /// # Errors
+    /// No connection.
+    pub async fn streams(&self, url: &str) -> Result<Streams> {
+        let stream = Stream::open(&Url::parse(url)?, self.gate, &self.h2).await?;
+        anyhow::ensure!(stream.is_h2(), "{url}: the server did not agree to HTTP/2");
+        let (sender, driver) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        let mut connection = JoinSet::new();
+        connection.spawn(async move { drop(driver.await) });
+        Ok(Streams { visitor: self.clone(), sender, _connection: connection })
+    }
+
     fn complete<B>(&self, request: Request<B>, url: &Url, by_h2: bool) -> Result<Request<B>> {
         let (mut head, body) = request.into_parts();
         let cookies = self.cookies().header(url);
@@ -225,6 +240,28 @@ where
     connection.spawn(async move { drop(driver.await) });
     sender.ready().await?;
     Ok(sender.send_request(request).await?)
+}
+
+/// One HTTP/2 connection. Dropped, it is closed.
+pub struct Streams {
+    visitor: Visitor,
+    sender: SendRequest<Full<Bytes>>,
+    _connection: JoinSet<()>,
+}
+
+impl Streams {
+    /// Sends a GET and waits for the head of the answer; dropped before that, its stream is reset.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn get(&self, url: &str) -> Result<http::Response<Incoming>> {
+        let url = Url::parse(url)?;
+        let request = Request::get(url.as_str()).body(Full::default())?;
+        let request = self.visitor.complete(request, &url, true)?;
+        let mut sender = self.sender.clone();
+        sender.ready().await?;
+        Ok(sender.send_request(request).await?)
+    }
 }
 
 /// An answer whose body is still to come. Dropped, the connection is closed.

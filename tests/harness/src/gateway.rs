@@ -193,19 +193,19 @@ impl Gateway {
     /// It has none, or does not answer.
     pub async fn health(&self, path: &str) -> Result<(u16, Value)> {
         let address = self.health.context("no health listener")?;
-        let exchange = async {
-            let mut stream = TcpStream::connect(address).await?;
-            let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
-            stream.write_all(request.as_bytes()).await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
-            anyhow::Ok(answer)
-        };
-        let answer =
-            timeout(Duration::from_secs(5), exchange).await.context("no answer from the health listener")??;
-        let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no status line")?;
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        Ok((status, serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()))))
+        let (status, body) = get(address, path, "").await.context("the health listener")?;
+        Ok((status, serde_json::from_str(&body).unwrap_or(Value::String(body))))
+    }
+
+    /// What its metrics listener says: status and body. `authorization` is sent as that header.
+    ///
+    /// # Errors
+    /// It has none, or does not answer.
+    pub async fn metrics(&self, authorization: Option<&str>) -> Result<(u16, String)> {
+        let line = |line: &str| address_after(line, "metrics on http://");
+        let address = self.process.stderr().find(START, line).await.context("no metrics listener")?;
+        let header = authorization.map_or_else(String::new, |value| format!("Authorization: {value}\r\n"));
+        get(address, "/metrics", &header).await.context("the metrics listener")
     }
 
     /// Its process id.
@@ -239,11 +239,20 @@ impl Gateway {
     /// # Errors
     /// It cannot be read.
     pub async fn events(&self) -> Result<Vec<Value>> {
-        let config = self.config_file().to_string_lossy().into_owned();
-        let state = self.state_dir().to_string_lossy().into_owned();
-        let outcome = self.launcher.outcome(&["events", "-c", &config], &[("STATE_DIRECTORY", state.as_str())]).await?;
+        let outcome = self.command(&["events"]).await?;
         anyhow::ensure!(outcome.code == Some(0), "portcullis events: {outcome:?}");
         outcome.stdout.lines().map(|line| serde_json::from_str(line).context("not a JSON line")).collect()
+    }
+
+    /// A command that ends by itself, beside this gateway: with its configuration and its data directory.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn command(&self, arguments: &[&str]) -> Result<Outcome> {
+        let config = self.config_file().to_string_lossy().into_owned();
+        let state = self.state_dir().to_string_lossy().into_owned();
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["-c", config.as_str()]).collect();
+        self.launcher.outcome(&arguments, &[("STATE_DIRECTORY", state.as_str())]).await
     }
 
     /// The first `https` origin of this host name that it printed on stdout, as the demo does.
@@ -276,6 +285,24 @@ impl Gateway {
     #[must_use]
     pub fn config_file(&self) -> PathBuf {
         self.home.path().join("config.yaml")
+    }
+
+    /// Puts another configuration in the place of the one it was started with, as one step.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn replace_config(&self, config: &str) -> Result<()> {
+        let next = self.home.path().join("config.next");
+        std::fs::write(&next, config)?;
+        Ok(std::fs::rename(&next, self.config_file())?)
+    }
+
+    /// SIGHUP: read the configuration again.
+    ///
+    /// # Errors
+    /// It has ended already.
+    pub fn hang_up(&mut self) -> Result<()> {
+        self.process.signal("HUP")
     }
 
     /// Ends it at once.
@@ -322,6 +349,21 @@ impl Gateway {
         self.find_health().await?;
         self.ready().await
     }
+}
+
+/// Status and body of an answer over plain HTTP. `headers` are whole lines.
+async fn get(address: SocketAddr, path: &str, headers: &str) -> Result<(u16, String)> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        anyhow::Ok(answer)
+    };
+    let answer = timeout(Duration::from_secs(5), exchange).await.context("no answer")??;
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no status line")?;
+    Ok((status, answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned()))
 }
 
 fn address_after(line: &str, words: &str) -> Option<SocketAddr> {

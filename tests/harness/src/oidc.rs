@@ -29,6 +29,14 @@ impl OidcProvider {
     /// # Errors
     /// Node or the packages are missing (`tests/run` installs them), or it does not start.
     pub async fn start(authenticate: &str) -> Result<Self> {
+        Self::start_with(authenticate, Duration::from_secs(300)).await
+    }
+
+    /// As [`Self::start`], with access tokens that live for so long.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with(authenticate: &str, access_token_life: Duration) -> Result<Self> {
         let tests = tests_dir();
         ensure!(tests.join("node_modules/oidc-provider").is_dir(), "oidc-provider is not installed: tests/run does it");
         let options = json!({
@@ -36,6 +44,7 @@ impl OidcProvider {
             "postLogoutRedirectUris": [format!("{authenticate}/.pomerium/signed_out")],
             "clientId": Self::CLIENT_ID,
             "clientSecret": Self::CLIENT_SECRET,
+            "accessTokenLife": access_token_life.as_secs(),
         });
         let mut command = Command::new("node");
         command.arg(tests.join("oidc/provider.mjs")).arg(options.to_string());

@@ -172,7 +172,7 @@ impl Upstream {
         self.stage.released.send_replace(true);
     }
 
-    /// Waits until exactly `count` streams (`/sse`, `/ws`, `/download`) are open here.
+    /// Waits until exactly `count` exchanges (`/sse`, `/ws`, `/download`, `/upload`, `/hang`) are open here.
     ///
     /// # Errors
     /// There are more or fewer for too long.
@@ -231,11 +231,17 @@ async fn answer(request: Request<Incoming>, stage: Arc<Stage>) -> Result<Reply, 
             stage.released.subscribe().wait_for(|released| *released).await?;
             Ok(show(&recorded, &Bytes::new()))
         }
-        "/hang" => std::future::pending().await,
+        "/hang" => {
+            let _open = OpenStream::new(&stage);
+            std::future::pending().await
+        }
         "/drop" => Err("dropped, as it was asked".into()),
         "/half" => Ok(half()),
         "/download" => Ok(download(number(&query, "bytes")?, &stage)),
-        "/upload" => upload(request).await,
+        "/upload" => {
+            let _open = OpenStream::new(&stage);
+            upload(request).await
+        }
         "/mirror" => Ok(Response::new(request.into_body().map_err(Into::into).boxed())),
         "/trailers" => Ok(trailers()),
         "/status" => {

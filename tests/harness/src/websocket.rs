@@ -70,6 +70,23 @@ impl WebSocket {
         }
     }
 
+    /// Waits until the other side closes it, and says with which code; `None` where it was cut without a word.
+    ///
+    /// # Errors
+    /// It has not within `deadline`.
+    pub async fn close_code(&mut self, deadline: Duration) -> Result<Option<u16>> {
+        let end = async {
+            loop {
+                match self.stream.next().await {
+                    Some(Ok(Message::Close(frame))) => return frame.map(|frame| frame.code.into()),
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return None,
+                }
+            }
+        };
+        timeout(deadline, end).await.with_context(|| format!("still open after {deadline:?}"))
+    }
+
     /// Waits until the other side has closed it or cut the connection.
     ///
     /// # Errors

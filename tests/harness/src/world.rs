@@ -116,6 +116,12 @@ impl Configuration {
         self
     }
 
+    /// Removes a top-level key.
+    pub fn remove(&mut self, key: &str) -> &mut Self {
+        self.keys.retain(|(known, _)| known != key);
+        self
+    }
+
     /// Adds a route with further keys, a YAML mapping at the margin.
     pub fn route(&mut self, from: &str, to: &str, keys: &str) -> &mut Self {
         // writing to a string cannot fail

@@ -5,3 +5,4 @@ mod matrix;
 pub(super) mod people;
 mod properties;
 mod rules;
+mod standing;

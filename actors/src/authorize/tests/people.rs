@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Request;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN};
 use portcullis_config::policy::{Actions, Criterion, ListMatcher, ListTest, Policy, Rule, StringMatcher, StringTest};
-use portcullis_config::{From, IssuerFormat, PathMatcher, Route, Upstream};
+use portcullis_config::{From, IssuerFormat, PathMatcher, Route, Staleness, Upstream};
 use portcullis_events::{PersonId, SessionId, Time};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -32,6 +32,7 @@ pub(in super::super) fn session(user: &str) -> SessionView {
         issued_at: NOW,
         expires_at: NOW.plus(Duration::from_secs(14 * 60 * 60)),
         seq: 7,
+        activity: Arc::default(),
     }
 }
 
@@ -130,6 +131,7 @@ pub(super) fn route(policy: Policy) -> Route {
         tls_skip_verify: false,
         pass_identity_headers: true,
         jwt_issuer_format: IssuerFormat::HostOnly,
+        max_staleness: Staleness::default(),
         policy,
     }
 }

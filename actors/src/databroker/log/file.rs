@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures_util::stream::LocalBoxStream;
 use portcullis_config::limits::{APPEND_DEADLINE, EVENT_BYTES};
 use portcullis_events::Aggregate;
-use rusqlite::{OptionalExtension, Row, Transaction};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use tokio::sync::watch;
 
 use super::{AppendError, Expected, Head, Log, NewRecord, Record, TailFault, Tailed, Unavailable};
@@ -41,8 +41,8 @@ struct Writing {
     writer: Writer<NewRecord>,
     /// Changes with each commit.
     committed: watch::Receiver<()>,
-    /// Given up last, when the thread has ended.
-    _lock: Lock,
+    /// Given up last, when the thread has ended; absent where another process may have it.
+    _lock: Option<Lock>,
 }
 
 impl FileLog {
@@ -71,9 +71,23 @@ impl FileLog {
         Ok(Self { reader: Reader::new(Arc::clone(&database)), database, writing: None })
     }
 
+    /// Opens a log that is there to write a little beside the gateway that it belongs to: an append compares and adds in
+    /// one transaction, whichever process makes it.
+    ///
+    /// # Errors
+    /// [`FileError::Absent`] where there is none.
+    pub fn open_beside(dir: &Path) -> Result<Self, FileError> {
+        let (database, connection) = Database::beside(dir, FILE)?;
+        Self::writing(dir, database, connection, None)
+    }
+
     fn create(dir: &Path, scratch: Option<Arc<Scratch>>) -> Result<Self, FileError> {
         let lock = Lock::take(dir, LOCK)?;
         let (database, connection) = Database::create(dir, FILE, SCHEMA, scratch)?;
+        Self::writing(dir, database, connection, Some(lock))
+    }
+
+    fn writing(dir: &Path, database: Database, connection: Connection, lock: Option<Lock>) -> Result<Self, FileError> {
         let database = Arc::new(database);
         let (changed, committed) = watch::channel(());
         let writer = Writer::start("log", Arc::clone(&database), connection, move || changed.send_replace(()))

@@ -3,6 +3,7 @@
 mod tail;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, StorageType};
 use async_trait::async_trait;
@@ -20,6 +21,8 @@ pub const STREAM: &str = "PORTCULLIS_EVT";
 #[derive(Debug)]
 pub struct JetStreamLog {
     stream: Arc<Stream>,
+    /// Whether it is still to be seen that we may write.
+    is_untried: AtomicBool,
 }
 
 impl JetStreamLog {
@@ -34,7 +37,8 @@ impl JetStreamLog {
     }
 
     fn on(nats: &Nats, config: Config, may_create: bool) -> Self {
-        Self { stream: Arc::new(Stream::new(nats.clone(), config, may_create)) }
+        let stream = Arc::new(Stream::new(nats.clone(), config, may_create));
+        Self { stream, is_untried: AtomicBool::new(may_create) }
     }
 
     /// Whether the stream is there and set up as it must be.
@@ -81,12 +85,21 @@ impl Log for JetStreamLog {
     }
 
     async fn head(&self) -> Result<Head, Unavailable> {
-        self.stream.info().await.map(|info| head(&info)).map_err(unavailable)
+        let head = self.stream.info().await.map(|info| head(&info)).map_err(unavailable)?;
+        // found at the start, and not by the first person who signs in
+        if self.is_untried.load(Ordering::Acquire) {
+            self.stream.may_write(&Aggregate::LOG.subject()).await.map_err(unavailable)?;
+            self.stream.find(Find::At(1)).await.map_err(unavailable)?;
+            self.is_untried.store(false, Ordering::Release);
+        }
+        Ok(head)
     }
 
     async fn last(&self, aggregate: Aggregate) -> Result<Option<Record>, Unavailable> {
-        let last = self.stream.find(Find::Last(&aggregate.subject())).await;
-        last.map(|last| last.map(record)).map_err(unavailable)
+        let last = self.stream.find(Find::Last(&aggregate.subject())).await.map_err(unavailable)?;
+        // a leader that lost its followers would answer as well
+        self.stream.info().await.map_err(unavailable)?;
+        Ok(last.map(record))
     }
 
     fn tail(&self, after: u64) -> LocalBoxStream<'static, Result<Tailed, TailFault>> {

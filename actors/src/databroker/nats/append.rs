@@ -18,6 +18,8 @@ const IN_PROCESS: [u64; 2] = [10158, 10164];
 /// JetStream: no room (resources, storage, memory, account, stream limits).
 const FULL: [u64; 5] = [10023, 10047, 10028, 10002, 10077];
 const SERVICE_UNAVAILABLE: usize = 503;
+/// The name of no stream.
+const NO_STREAM: &str = "PORTCULLIS_NONE";
 
 /// What is to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +82,19 @@ impl Stream {
         }
     }
 
+    /// Whether we may write to a subject: tried with a message that the stream cannot take.
+    ///
+    /// # Errors
+    /// [`StreamError::Away`] where we may not, or nobody answers.
+    pub async fn may_write(&self, subject: &str) -> Result<(), StreamError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::NATS_EXPECTED_STREAM, NO_STREAM);
+        match self.nats().call::<PublishAck>(subject, Some(headers), Bytes::new(), APPEND_ATTEMPT).await {
+            Ok(_) | Err(CallError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     async fn attempt(&self, write: Write<'_>, payload: Bytes) -> Result<Attempt, WriteError> {
         self.ensure().await?;
         let mut headers = HeaderMap::new();
@@ -89,6 +104,7 @@ impl Stream {
         match self.nats().call::<PublishAck>(write.subject, Some(headers), payload, APPEND_ATTEMPT).await {
             Ok(ack) => Ok(Attempt::Stored(ack.sequence)),
             Err(CallError::Away(why)) => Ok(Attempt::Again(why)),
+            Err(CallError::Denied(why)) => Err(WriteError::Refused(why)),
             Err(CallError::Refused { code: WRONG_LAST, .. }) => self.arbitrate(write).await,
             Err(error @ CallError::Refused { status, code, .. }) => {
                 let passes = IN_PROCESS.contains(&code) || (status == SERVICE_UNAVAILABLE && !FULL.contains(&code));

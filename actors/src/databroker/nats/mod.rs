@@ -1,26 +1,29 @@
 //! The connection to NATS, and questions to JetStream with an answer, a refusal by code, or silence.
 
 mod append;
+mod objections;
+mod options;
+#[cfg(test)]
+pub mod shared;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::jetstream::response::Response;
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, Request, RequestErrorKind, ServerAddr};
+use async_nats::{Client, Event, HeaderMap, Request, RequestErrorKind};
 use bytes::Bytes;
+use portcullis_config::NatsStorage;
 use portcullis_config::limits::{RECONNECT_PAUSE, SERVER_PING, STORE_REQUEST};
 use serde::de::DeserializeOwned;
-use url::Url;
 use uuid::Uuid;
 
 pub use append::{Write, WriteError};
+pub use objections::Objections;
+pub use options::BadOption;
 pub use stream::{Find, Stored, Stream, StreamError};
-
-/// An address that is not one of a NATS server; its text may hold a password and stays out.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not the address of a nats server")]
-pub struct BadAddress(pub String);
 
 /// Why a question has no good answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +31,9 @@ pub enum CallError {
     /// Nobody answered; whether it was done is unknown.
     #[error("{0}")]
     Away(String),
+    /// The server does not let us ask; nothing was done.
+    #[error("{0}")]
+    Denied(String),
     /// JetStream says no, by one of its codes.
     #[error("{description} ({code})")]
     Refused {
@@ -44,18 +50,19 @@ pub enum CallError {
 #[derive(Debug, Clone)]
 pub struct Nats {
     client: Client,
+    objections: Objections,
+    has_choice: bool,
 }
 
 impl Nats {
-    /// Connects. A server that is away does not keep the process from starting.
+    /// Connects. Servers that are away, or that want nothing to do with us, do not keep the process from starting.
     ///
     /// # Errors
-    /// [`BadAddress`].
-    pub async fn connect(servers: &[Url]) -> Result<Self, BadAddress> {
-        let bad = |url: &Url| BadAddress(format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default()));
-        let addresses: Result<Vec<ServerAddr>, _> =
-            servers.iter().map(|url| ServerAddr::from_url(url.clone()).map_err(|_| bad(url))).collect();
-        let client = ConnectOptions::new()
+    /// [`BadOption`].
+    pub async fn connect(storage: &NatsStorage) -> Result<Self, BadOption> {
+        let objections = Objections::default();
+        let noted = objections.clone();
+        let client = options::options(storage)?
             .name("portcullis")
             // answers to us reach us alone where an account's users may subscribe to their own prefix only
             .custom_inbox_prefix(format!("_INBOX.portcullis.{}", Uuid::new_v4().simple()))
@@ -65,18 +72,35 @@ impl Nats {
             .connection_timeout(STORE_REQUEST)
             .request_timeout(Some(STORE_REQUEST))
             .ping_interval(SERVER_PING)
-            .event_callback(|event| async move { report(&event) })
-            .connect(addresses?)
+            .event_callback(move |event| {
+                noted.note(&event);
+                async move { report(&event) }
+            })
+            .connect(options::addresses(&storage.servers)?)
             .await
-            .map_err(|_| BadAddress(servers.first().map(|url| bad(url).0).unwrap_or_default()))?;
+            .map_err(|error| BadOption::Address(error.kind().to_string()))?;
         // a server that is there is reached before we go on; one that is not, later
         let _ = tokio::time::timeout(STORE_REQUEST, client.flush()).await;
-        Ok(Self { client })
+        Ok(Self { client, objections, has_choice: storage.servers.len() > 1 })
+    }
+
+    /// Leaves a server that is connected and of no use, if there are others; which one is next is a matter of luck.
+    pub async fn go_elsewhere(&self) {
+        if self.has_choice && self.client.connection_state() == State::Connected {
+            tracing::warn!("the nats server is of no use: another one is tried");
+            // a client that has no room for this either finds out by itself that its server is silent
+            let _ = tokio::time::timeout(STORE_REQUEST, self.client.force_reconnect()).await;
+        }
     }
 
     /// The client, for what has no answer.
     pub const fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// What its servers object to.
+    pub const fn objections(&self) -> &Objections {
+        &self.objections
     }
 
     /// Asks, and waits for the answer for so long.
@@ -93,21 +117,27 @@ impl Nats {
         let away = |why: &str| CallError::Away(format!("nats: {why}"));
         // else the question would wait in the client and be asked, with many like it, after a reconnect
         if self.client.connection_state() != State::Connected {
-            return Err(away("not connected"));
+            let why = self.objections.unconnected().map_or_else(String::new, |why| format!(": {why}"));
+            return Err(away(&format!("not connected{why}")));
         }
         let mut request = Request::new().payload(payload).timeout(Some(within));
         if let Some(headers) = headers {
             request = request.headers(headers);
         }
+        let denied = self.objections.to(subject);
         // the request's own timeout does not begin before there is room in the client
-        let answer = tokio::time::timeout(within, self.client.send_request(subject.to_owned(), request)).await;
+        let asked = tokio::time::timeout(within, self.client.send_request(subject.to_owned(), request));
+        let answer = tokio::select! {
+            answer = asked => answer,
+            denial = denied => return Err(CallError::Denied(format!("nats: {denial}"))),
+        };
         let answer = match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) if error.kind() == RequestErrorKind::MaxPayloadExceeded => {
                 return Err(CallError::Refused { status: 400, code: 0, description: error.kind().to_string() });
             }
-            Ok(Err(error)) => return Err(away(&error.kind().to_string())),
-            Err(_) => return Err(away("no answer in time")),
+            Ok(Err(error)) => return Err(away(&self.with_denial(&error.kind().to_string()))),
+            Err(_) => return Err(away(&self.with_denial("no answer in time"))),
         };
         match serde_json::from_slice(&answer.payload) {
             Ok(Response::Ok(answer)) => Ok(answer),
@@ -118,6 +148,13 @@ impl Nats {
             }),
             Err(_) => Err(away("an answer that cannot be read")),
         }
+    }
+}
+
+impl Nats {
+    /// A subscription that is denied leaves every question without an answer: that may be why.
+    fn with_denial(&self, why: &str) -> String {
+        self.objections.lately().map_or_else(|| why.to_owned(), |denial| format!("{why}: {denial}"))
     }
 }
 

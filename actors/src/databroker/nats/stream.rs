@@ -2,11 +2,11 @@
 
 use std::sync::OnceLock;
 
-use async_nats::jetstream::stream::{Config, Info, PersistenceMode, RawMessage};
+use async_nats::jetstream::stream::{ClusterInfo, Config, Info, PersistenceMode, RawMessage};
 use async_nats::jetstream::{self, message::StreamMessage};
 use async_nats::{HeaderMap, header};
 use bytes::Bytes;
-use portcullis_config::limits::STORE_REQUEST;
+use portcullis_config::limits::{QUORUM_HEARD, STORE_REQUEST};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -119,7 +119,10 @@ impl Stream {
         if *self.created.get_or_init(|| info.created) != info.created {
             return Err(StreamError::Gone(format!("another stream stands in the place of {}", self.name())));
         }
-        Ok(info)
+        match info.cluster.as_ref().and_then(powerless) {
+            Some(why) => Err(StreamError::Away(format!("stream {}: {why}", self.name()))),
+            None => Ok(info),
+        }
     }
 
     /// Makes it, unless it was there before.
@@ -196,6 +199,18 @@ impl Stream {
     }
 }
 
+/// Why what a server of a cluster says about a stream may be old news; `None` if it is not. A server without a leader
+/// answers as well, for ever; a leader that lost its followers goes on answering for some seventeen seconds.
+fn powerless(cluster: &ClusterInfo) -> Option<&'static str> {
+    if cluster.leader.is_none() {
+        return Some("it has no leader");
+    }
+    let followers = cluster.replicas.len();
+    let heard = cluster.replicas.iter().filter(|replica| !replica.offline && replica.active <= QUORUM_HEARD).count();
+    // with the leader itself more than half of all
+    (2 * (heard + 1) <= followers + 1).then_some("its leader does not hear from more than half of its replicas")
+}
+
 fn stored(raw: RawMessage) -> Result<Stored, StreamError> {
     let unreadable = |_| StreamError::Away("a message that cannot be read".into());
     let message = StreamMessage::try_from(raw).map_err(unreadable)?;
@@ -237,4 +252,37 @@ fn difference(wanted: &Config, found: &Config) -> Option<String> {
         wrong.push(format!("num_replicas is {} and must be at least {}", found.num_replicas, wanted.num_replicas));
     }
     (!wrong.is_empty()).then(|| wrong.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_nats::jetstream::stream::PeerInfo;
+
+    use super::*;
+
+    fn cluster(leader: bool, heard_before: &[u64]) -> ClusterInfo {
+        let replica = |before: &u64| PeerInfo {
+            name: "nats".into(),
+            current: true,
+            active: Duration::from_millis(*before),
+            offline: false,
+            lag: None,
+        };
+        let (name, leader) = (None, leader.then(|| "nats-1".to_owned()));
+        ClusterInfo { name, leader, replicas: heard_before.iter().map(replica).collect(), ..ClusterInfo::default() }
+    }
+
+    #[test]
+    fn a_leader_speaks_for_a_stream_while_more_than_half_of_its_replicas_follow() {
+        let lost = 60_000;
+        for heard in [&[][..], &[10, 900], &[10, lost], &[10, 10, lost, lost]] {
+            assert_eq!(powerless(&cluster(true, heard)), None, "{heard:?}");
+        }
+        for heard in [&[lost][..], &[lost, lost], &[10, lost, lost, lost]] {
+            assert!(powerless(&cluster(true, heard)).is_some(), "{heard:?}");
+        }
+        assert!(powerless(&cluster(false, &[10, 10])).is_some());
+    }
 }

@@ -3,8 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use portcullis_config::Secret;
 use portcullis_config::limits::SNAPSHOT_EVENTS;
+use portcullis_config::{NatsStorage, Secret};
 use portcullis_events::{Aggregate, Context, Envelope, Event, EventId, SessionId, log, session};
 use portcullis_harness::nats::NatsServer;
 use uuid::Uuid;
@@ -114,7 +114,7 @@ async fn a_place_that_cannot_be_written_is_no_end_of_the_node() {
 #[actix_rt::test]
 async fn nodes_share_what_is_new_and_three_of_it_stay() {
     let server = NatsServer::start().unwrap();
-    let shared = SharedSnapshots::new(&Nats::connect(&[server.url()]).await.unwrap(), 1);
+    let shared = SharedSnapshots::new(&Nats::connect(&NatsStorage::at(vec![server.url()])).await.unwrap(), 1);
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let place = |dir: &Path| Places { own: Some(dir.into()), shared: Some(shared.clone()) };
     let (one, two) = (with(place(one.path()), &[1]), with(place(two.path()), &[1]));
@@ -142,7 +142,7 @@ async fn nodes_share_what_is_new_and_three_of_it_stay() {
 #[actix_rt::test]
 async fn a_shared_snapshot_that_was_tampered_with_is_not_used() {
     let server = NatsServer::start().unwrap();
-    let shared = SharedSnapshots::new(&Nats::connect(&[server.url()]).await.unwrap(), 1);
+    let shared = SharedSnapshots::new(&Nats::connect(&NatsStorage::at(vec![server.url()])).await.unwrap(), 1);
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let writer = snapshots(one.path(), &[1]);
     assert!(writer.store(fold(3), AT).await);

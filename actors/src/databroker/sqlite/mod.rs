@@ -173,6 +173,23 @@ impl Database {
         Self::found(dir.join(name), None)
     }
 
+    /// A file that is there, to write beside the process that it belongs to.
+    ///
+    /// # Errors
+    /// [`FileError::Absent`] where it is not; nothing is made.
+    pub fn beside(dir: &Path, name: &str) -> Result<(Self, Connection), FileError> {
+        let found = Self::existing(dir, name)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let opened = Connection::open_with_flags(&found.path, flags)
+            .and_then(|connection| set_up(&connection).map(|()| connection))
+            .and_then(|connection| version(&connection).map(|version| (connection, version)));
+        match opened {
+            Ok((connection, VERSION)) => Ok((found, connection)),
+            Ok((_, version)) => Err(FileError::Unusable { path: found.path, why: foreign(version) }),
+            Err(error) => Err(FileError::Unusable { path: found.path, why: error.to_string() }),
+        }
+    }
+
     fn found(path: PathBuf, scratch: Option<Arc<Scratch>>) -> Result<Self, FileError> {
         match fs::metadata(&path) {
             Ok(found) => Ok(Self { path, device: found.dev(), inode: found.ino(), _scratch: scratch }),
@@ -210,14 +227,8 @@ impl Database {
 
 /// Sets a connection up to write and gives the file its tables if it has none; answers with its version.
 fn prepare(connection: &mut Connection, schema: &str) -> rusqlite::Result<i32> {
-    connection.busy_timeout(FILE_BUSY)?;
+    set_up(connection)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // a commit is on the disk before it is acknowledged, power loss or not
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    // what is deleted is overwritten
-    connection.pragma_update(None, "secure_delete", "ON")?;
-    connection.pragma_update(None, "foreign_keys", "OFF")?;
-    connection.pragma_update(None, "trusted_schema", "OFF")?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if tables == 0 {
@@ -228,6 +239,17 @@ fn prepare(connection: &mut Connection, schema: &str) -> rusqlite::Result<i32> {
     let version = version(&transaction)?;
     transaction.commit()?;
     Ok(version)
+}
+
+/// How every connection that writes does it; how the file itself is kept was settled when it was made.
+fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(FILE_BUSY)?;
+    // a commit is on the disk before it is acknowledged, power loss or not
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // what is deleted is overwritten
+    connection.pragma_update(None, "secure_delete", "ON")?;
+    connection.pragma_update(None, "foreign_keys", "OFF")?;
+    connection.pragma_update(None, "trusted_schema", "OFF")
 }
 
 /// The version of one of our files; 0 for any other.

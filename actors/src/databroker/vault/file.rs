@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use portcullis_config::limits::{APPEND_DEADLINE, VALUE_BYTES};
-use rusqlite::{OptionalExtension, Row, Transaction};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 
 use super::{Revision, Sealed, Shelf, Vault, VaultError};
 use crate::databroker::sqlite::{Database, Fault, FileError, Job, Reader, Scratch, Writer, unsigned};
@@ -54,8 +54,21 @@ impl FileVault {
         Self::create(scratch.path(), Some(Arc::clone(scratch)))
     }
 
+    /// Opens a vault that is there, beside the gateway that it belongs to.
+    ///
+    /// # Errors
+    /// [`FileError::Absent`] where there is none.
+    pub fn open_beside(dir: &Path) -> Result<Self, FileError> {
+        let (database, connection) = Database::beside(dir, FILE)?;
+        Self::on(dir, database, connection)
+    }
+
     fn create(dir: &Path, scratch: Option<Arc<Scratch>>) -> Result<Self, FileError> {
         let (database, connection) = Database::create(dir, FILE, SCHEMA, scratch)?;
+        Self::on(dir, database, connection)
+    }
+
+    fn on(dir: &Path, database: Database, connection: Connection) -> Result<Self, FileError> {
         let database = Arc::new(database);
         let writer = Writer::start("vault", Arc::clone(&database), connection, || {})
             .map_err(|source| FileError::System { path: dir.to_owned(), source })?;

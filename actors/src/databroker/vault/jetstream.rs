@@ -29,7 +29,16 @@ pub struct JetStreamVault {
 impl JetStreamVault {
     /// The vault on a connection; its buckets are made when they are first needed.
     pub(crate) fn new(nats: &Nats, replicas: usize) -> Self {
-        let stream = |shelf| Stream::new(nats.clone(), bucket(shelf, replicas), true);
+        Self::on(nats, replicas, true)
+    }
+
+    /// The vault on a connection, never made.
+    pub(crate) fn new_beside(nats: &Nats) -> Self {
+        Self::on(nats, 1, false)
+    }
+
+    fn on(nats: &Nats, replicas: usize, may_create: bool) -> Self {
+        let stream = |shelf| Stream::new(nats.clone(), bucket(shelf, replicas), may_create);
         Self { secrets: stream(Shelf::Secret), data_keys: stream(Shelf::DataKey) }
     }
 
@@ -118,18 +127,28 @@ impl Vault for JetStreamVault {
     }
 
     async fn scan(&self, shelf: Shelf) -> Result<Vec<(String, Sealed)>, VaultError> {
+        // found at the start, and not by the first person who signs in
+        for shelf in [Shelf::Secret, Shelf::DataKey] {
+            self.shelf(shelf).ensure().await?;
+            self.shelf(shelf).may_write(&format!("{}start", prefix(shelf))).await?;
+        }
         let all = async {
             loop {
                 match self.read_all(shelf).await {
-                    Ok(Some(all)) => return all,
+                    Ok(Some(all)) => return Ok(all),
                     Ok(None) => {}
-                    Err(why) => tracing::debug!(%why, shelf = shelf.name(), "the shelf is read anew"),
+                    Err(why) => {
+                        if let Some(denied) = self.shelf(shelf).nats().objections().lately() {
+                            return Err(VaultError::Unavailable(denied));
+                        }
+                        tracing::debug!(%why, shelf = shelf.name(), "the shelf is read anew");
+                    }
                 }
                 tokio::time::sleep(AWAY_PAUSE).await;
             }
         };
         let all = tokio::time::timeout(SCAN_DEADLINE, all).await;
-        let all = all.map_err(|_| VaultError::Unavailable("the shelf could not be read to its end".into()))?;
+        let all = all.map_err(|_| VaultError::Unavailable("the shelf could not be read to its end".into()))??;
         Ok(all.into_iter().filter_map(|(key, sealed)| Some((key, sealed?))).collect())
     }
 }

@@ -1,5 +1,7 @@
 //! What is opened when, and closed when.
 
+mod idle;
+
 use std::time::Duration;
 
 use portcullis_config::Secret;
@@ -52,8 +54,8 @@ async fn views(of: SessionId) -> Views {
     let views = Views::default();
     views.open_with(keys.known());
     let record = record(&keys, of).await;
-    let until = record.open_until().unwrap();
-    views.open_sealed(ID, record, until);
+    let session::State::Open(open) = record.state() else { panic!("the session is open") };
+    views.open_sealed(ID, record, &open);
     views
 }
 
@@ -81,11 +83,11 @@ async fn a_profile_is_opened_for_whoever_comes_and_closed_when_nobody_does() {
 #[actix_rt::test]
 async fn what_ended_is_not_there_however_it_was_held() {
     let views = views(ID).await;
-    let mut ended = views.ended();
+    let mut ended = views.changes();
     views.session(ID).unwrap();
     views.end(ID);
     assert!(views.session(ID).is_none() && views.sessions() == 0);
-    assert_eq!(ended.try_recv(), Ok(SessionEnded { session: ID }));
+    assert_eq!(ended.try_recv(), Ok(SessionChanged { session: ID }));
     assert!(views.opened.is_empty());
 }
 

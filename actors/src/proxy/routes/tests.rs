@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use portcullis_config::policy::{Actions, Criterion, Policy, Rule, StringMatcher, StringTest};
 use portcullis_config::{
-    Config, Cookie, From, IdentityProvider, IssuerFormat, ListenAddress, LogLevel, PathMatcher, Route, Storage,
-    Upstream,
+    Config, Cookie, From, IdentityProvider, IssuerFormat, ListenAddress, LogLevel, PathMatcher, Route, Staleness,
+    Storage, Upstream,
 };
 use proptest::prelude::*;
 use url::Url;
@@ -30,6 +30,7 @@ pub(crate) fn config(routes: &[&str]) -> Config {
             expire: Duration::from_secs(60),
             same_site: None,
         },
+        session_idle_timeout: None,
         idp: IdentityProvider {
             url: Url::parse("https://idp.test").unwrap(),
             issuer: "https://idp.test".to_owned(),
@@ -41,11 +42,14 @@ pub(crate) fn config(routes: &[&str]) -> Config {
         storage: Storage::Memory,
         jwt_claims_headers: Vec::new(),
         jwt_issuer_format: IssuerFormat::HostOnly,
+        max_staleness: Staleness::default(),
         pass_identity_headers: false,
         signout_redirect_url: None,
         set_response_headers: Vec::new(),
         log_level: LogLevel::Info,
         health_check_addr: ListenAddress { host: None, port: 0 },
+        metrics_address: None,
+        metrics_basic_auth: None,
         routes: routes.iter().map(|route| self::route(route)).collect(),
         warnings: Vec::new(),
     }
@@ -72,6 +76,7 @@ fn route(text: &str) -> Route {
         tls_skip_verify: false,
         pass_identity_headers: false,
         jwt_issuer_format: IssuerFormat::HostOnly,
+        max_staleness: Staleness::default(),
         policy: Policy::default(),
     }
 }

@@ -20,7 +20,7 @@ mischiefs! {
     None,
     // correct, but not what most providers do
     SignsWithEs256, SignsWithoutKid, AudienceOfOneInAList, AudienceOfManyWithAzp, ClientSecretPostOnly, TokenTypeLowerCase,
-    NoUserInfoEndpoint, NoEmailVerified, NamesItself, KeysAmongOthers,
+    NoUserInfoEndpoint, NoRevocationEndpoint, NoEmailVerified, NamesItself, KeysAmongOthers,
     // signature
     AlgNone, AlgNoneInOtherCase, AlgMissing, AlgHs256WithPublicKeyPem, AlgHs256WithPublicKeyDer, AlgHs256WithModulus,
     AlgHs256WithClientSecret, AlgHs256Empty, AlgOfAnotherKey, HeaderJwk, HeaderJku, HeaderX5u, HeaderCrit, HeaderTyp,
@@ -35,7 +35,7 @@ mischiefs! {
     TokenCloses, TokenSlow, TokenEmpty,
     // discovery
     DiscoveryOtherIssuer, DiscoveryIssuerWithSlash, DiscoveryKeysPlain, DiscoveryKeysMetadata, DiscoveryKeysFile,
-    DiscoveryKeysPrivate, DiscoveryTokenPlain, DiscoveryUserInfoMetadata, DiscoveryNoToken, DiscoveryGarbage,
+    DiscoveryKeysPrivate, DiscoveryTokenPlain, DiscoveryUserInfoMetadata, DiscoveryRevocationMetadata, DiscoveryNoToken, DiscoveryGarbage,
     DiscoveryRedirects, DiscoveryDown, DiscoverySlow, DiscoveryStalls, DiscoveryGzip, DiscoveryHuge,
     // keys
     KeysOct, KeysWeak, KeysForEncryption, KeysGarbage, KeysEmpty, KeysDown, KeysRedirect, KeysMany, KeysTwice, KeysGzip,
@@ -44,4 +44,32 @@ mischiefs! {
     UserInfoHuge, UserInfoLarge,
     // authorization response (RFC 9207)
     ResponseIssOther, ResponseIssMissing,
+    // revocation endpoint (RFC 7009): signing in is not affected
+    RevocationSlow,
+}
+
+/// How the provider answers a refresh token that is presented. Refresh tokens rotate: one that is presented twice ends
+/// its whole family (RFC 9700 §4.14.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refreshing {
+    /// With the next one.
+    Rotates,
+    /// With the next one, without an ID token.
+    RotatesWithoutIdToken,
+    /// With the next one, and an ID token of somebody else.
+    OfAnotherPerson,
+    /// With the next one, and an ID token whose signature does not hold.
+    Forges,
+    /// With the next one, twice on one connection.
+    AnswersTwice,
+    /// Not at all, but the next one was made.
+    Dies,
+    /// Never; nothing was made.
+    Hangs,
+    /// With status 503; nothing was made.
+    Down,
+    /// With `invalid_client`; nothing was made.
+    DoesNotKnowUs,
+    /// With `invalid_grant`.
+    Refuses,
 }

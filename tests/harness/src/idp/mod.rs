@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 use url::Url;
 
-pub use mischief::Mischief;
+pub use mischief::{Mischief, Refreshing};
 
 /// The client id that the provider knows.
 pub const CLIENT_ID: &str = "portcullis";
@@ -36,6 +36,8 @@ pub struct Person {
     pub groups: Vec<String>,
     /// `email_verified`; `None` leaves it out.
     pub email_verified: Option<bool>,
+    /// `sid` of the ID token: the provider's name for the session at this browser.
+    pub sid: String,
 }
 
 impl Default for Person {
@@ -47,6 +49,7 @@ impl Default for Person {
             name: "Alice Example".into(),
             groups: vec!["staff".into(), "admins".into()],
             email_verified: Some(true),
+            sid: "sid-0001".into(),
         }
     }
 }
@@ -97,6 +100,20 @@ struct State {
     mischief: Mischief,
     seen: Vec<Seen>,
     codes: Vec<Code>,
+    refreshing: Refreshing,
+    access_life: u64,
+    grants: Vec<Grant>,
+    reuses: usize,
+}
+
+/// A refresh token that was given out.
+#[derive(Debug, Clone)]
+struct Grant {
+    token: String,
+    /// The sign-in it comes from.
+    family: String,
+    person: Person,
+    is_spent: bool,
 }
 
 /// An authorization code that was given out and not redeemed.
@@ -146,6 +163,10 @@ impl ScriptedIdp {
             mischief: Mischief::None,
             seen: Vec::new(),
             codes: Vec::new(),
+            refreshing: Refreshing::Rotates,
+            access_life: 300,
+            grants: Vec::new(),
+            reuses: 0,
         }));
         let (stop, stopped) = oneshot::channel();
         let state = Arc::clone(&shared);
@@ -171,7 +192,23 @@ impl ScriptedIdp {
         lock(&self.shared).mischief = mischief;
     }
 
-    /// From now on this person is at the browser.
+    /// From now on it answers refresh tokens in this way.
+    pub fn set_refreshing(&self, refreshing: Refreshing) {
+        lock(&self.shared).refreshing = refreshing;
+    }
+
+    /// From now on its access tokens live for so many seconds.
+    pub fn set_access_life(&self, seconds: u64) {
+        lock(&self.shared).access_life = seconds;
+    }
+
+    /// How often a refresh token was presented that had been spent.
+    #[must_use]
+    pub fn reuses(&self) -> usize {
+        lock(&self.shared).reuses
+    }
+
+    /// From now on this person is at the browser, and is what user info and renewed ID tokens speak of.
     pub fn set_person(&self, person: Person) {
         lock(&self.shared).person = person;
     }
@@ -185,6 +222,21 @@ impl ScriptedIdp {
     /// Forgets the requests so far.
     pub fn forget_requests(&self) {
         lock(&self.shared).seen.clear();
+    }
+
+    /// A logout token about the person at the browser (OpenID Connect Back-Channel Logout 1.0 §2.4), signed with the
+    /// provider's RSA key. `header` and `claims` change it; `null` takes a claim away.
+    #[must_use]
+    pub fn logout_token(&self, header: &serde_json::Value, claims: &serde_json::Value) -> String {
+        let state = lock(&self.shared);
+        sign::logout_token(&state.issuer, &state.person, header, claims)
+    }
+
+    /// An ID token about the person at the browser, as from a sign-in that nobody began.
+    #[must_use]
+    pub fn id_token(&self) -> String {
+        let state = lock(&self.shared);
+        sign::id_token(&state.issuer, &state.person, Some("nonce"), "access", state.mischief)
     }
 
     /// What a browser would be redirected to from this authorization URL, without a browser and without a request.

@@ -19,10 +19,10 @@ use tokio::sync::oneshot;
 use url::Url;
 use uuid::Uuid;
 
-use super::bodies::{Blanks, Closed, Stalls};
+use super::bodies::{Blanks, Closed, Stalls, Twice};
 use super::sign::{encoded, id_token, key_set, user_info};
 use super::tls::Certificate;
-use super::{CLIENT_ID, CLIENT_SECRET, Code, Mischief, Person, Seen, Shared, State, lock};
+use super::{CLIENT_ID, CLIENT_SECRET, Code, Grant, Mischief, Person, Refreshing, Seen, Shared, State, lock};
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -68,6 +68,8 @@ pub(super) fn serve(
 }
 
 async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Shared) {
+    let is_twice = lock(&shared).refreshing == Refreshing::AnswersTwice;
+    let stream = Twice::new(stream, is_twice);
     let service = service_fn(move |request| answer(Shared::clone(&shared), request));
     drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
 }
@@ -82,17 +84,28 @@ async fn answer(shared: Shared, request: Request<Incoming>) -> Result<Answer, Cl
         headers: head.headers.iter().map(|(name, value)| (name.to_string(), lossy(value.as_bytes()))).collect(),
         body: lossy(&body),
     };
-    let mischief = {
+    let (mischief, refreshing) = {
         let mut state = lock(&shared);
         state.seen.push(seen.clone());
-        state.mischief
+        (state.mischief, state.refreshing)
     };
+    if seen.path == "/token" && seen.form("grant_type").as_deref() == Some("refresh_token") {
+        return match refreshing {
+            Refreshing::Hangs => std::future::pending().await,
+            Refreshing::Dies => {
+                drop(respond(&mut lock(&shared), &seen));
+                Err(Closed)
+            }
+            _ => Ok(respond(&mut lock(&shared), &seen)),
+        };
+    }
     match (seen.path.as_str(), mischief) {
         ("/.well-known/openid-configuration", Mischief::DiscoverySlow) => std::future::pending().await,
         ("/.well-known/openid-configuration", Mischief::DiscoveryStalls) => {
             let answer = Response::builder().header(header::CONTENT_TYPE, "application/json").body(Stalls.boxed());
             answer.map_err(|_| Closed)
         }
+        ("/revoke", Mischief::RevocationSlow) => std::future::pending().await,
         ("/token", Mischief::TokenSlow) => std::future::pending().await,
         ("/token", Mischief::TokenCloses) => Err(Closed),
         ("/token", Mischief::TokenHugeInChunks) => {
@@ -127,6 +140,11 @@ fn respond(state: &mut State, seen: &Seen) -> Answer {
                 None => text(StatusCode::OK, "text/plain", "signed out".into()),
             }
         }
+        ("POST", "/revoke") => {
+            let ours = client_is_ours(seen, mischief == Mischief::ClientSecretPostOnly);
+            let status = if ours { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+            text(status, "application/json", String::new())
+        }
         (_, STOLEN | "/evil-jwks" | "/evil-x5u") => json_answer(&key_set(Mischief::None)),
         _ => text(StatusCode::NOT_FOUND, "text/plain", "nothing here".into()),
     }
@@ -141,6 +159,7 @@ fn discovery(state: &State) -> Answer {
         "userinfo_endpoint": at("/userinfo"),
         "jwks_uri": at("/jwks"),
         "end_session_endpoint": at("/end_session"),
+        "revocation_endpoint": at("/revoke"),
         "response_types_supported": ["code"],
         "subject_types_supported": ["public"],
         // a client that takes its algorithms from here is lost
@@ -158,7 +177,9 @@ fn discovery(state: &State) -> Answer {
         Mischief::DiscoveryKeysPrivate => ("jwks_uri", json!("https://10.0.0.1/jwks")),
         Mischief::DiscoveryTokenPlain => ("token_endpoint", json!(format!("http://idp.example:{port}/token"))),
         Mischief::DiscoveryUserInfoMetadata => ("userinfo_endpoint", json!("https://169.254.169.254/latest")),
+        Mischief::DiscoveryRevocationMetadata => ("revocation_endpoint", json!("https://169.254.169.254/revoke")),
         Mischief::DiscoveryNoToken => ("token_endpoint", Value::Null),
+        Mischief::NoRevocationEndpoint => ("revocation_endpoint", Value::Null),
         Mischief::NoUserInfoEndpoint => ("userinfo_endpoint", Value::Null),
         Mischief::ClientSecretPostOnly => ("token_endpoint_auth_methods_supported", json!(["client_secret_post"])),
         Mischief::NamesItself | Mischief::ResponseIssOther | Mischief::ResponseIssMissing => {
@@ -243,6 +264,9 @@ fn token(state: &mut State, seen: &Seen) -> Answer {
         Mischief::TokenEmpty => return text(StatusCode::OK, "application/json", String::new()),
         _ => {}
     }
+    if seen.form("grant_type").as_deref() == Some("refresh_token") {
+        return refresh(state, seen);
+    }
     let code = match redeemed(state, seen) {
         Ok(code) => code,
         Err(error) => return refuse(error),
@@ -253,8 +277,8 @@ fn token(state: &mut State, seen: &Seen) -> Answer {
     let mut answer = json!({
         "access_token": access,
         "token_type": "Bearer",
-        "expires_in": 300,
-        "refresh_token": format!("refresh.{}", Uuid::new_v4()),
+        "expires_in": state.access_life,
+        "refresh_token": granted(state, Uuid::new_v4().to_string(), code.person),
         "id_token": id_token,
         "scope": "openid",
     });
@@ -276,6 +300,61 @@ fn token(state: &mut State, seen: &Seen) -> Answer {
         answer.insert(name.into(), value);
         answer.retain(|_, value| !value.is_null());
     }
+    json_answer(&answer)
+}
+
+/// A new refresh token.
+fn granted(state: &mut State, family: String, person: Person) -> String {
+    let token = format!("refresh.{}", Uuid::new_v4());
+    state.grants.push(Grant { token: token.clone(), family, person, is_spent: false });
+    token
+}
+
+fn refresh(state: &mut State, seen: &Seen) -> Answer {
+    match state.refreshing {
+        Refreshing::Down => return text(StatusCode::SERVICE_UNAVAILABLE, "text/html", "<h1>soon</h1>".into()),
+        Refreshing::DoesNotKnowUs => return refuse("invalid_client"),
+        Refreshing::Refuses => return refuse("invalid_grant"),
+        _ => {}
+    }
+    if !client_is_ours(seen, false) {
+        return refuse("invalid_client");
+    }
+    let presented = seen.form("refresh_token").unwrap_or_default();
+    let Some(grant) = state.grants.iter_mut().find(|grant| grant.token == presented) else {
+        return refuse("invalid_grant");
+    };
+    let was_spent = std::mem::replace(&mut grant.is_spent, true);
+    let Grant { family, person: before, .. } = grant.clone();
+    if was_spent {
+        state.reuses += 1;
+        state.grants.retain(|grant| grant.family != family);
+        return refuse("invalid_grant");
+    }
+    // the person as they are now, if they are at the browser still
+    let now = if state.person.sub == before.sub { state.person.clone() } else { before };
+    let person = match state.refreshing {
+        Refreshing::OfAnotherPerson => Person { sub: "mallory-0666".into(), ..now.clone() },
+        _ => now.clone(),
+    };
+    let mischief = match state.refreshing {
+        Refreshing::Forges => Mischief::SignatureBroken,
+        _ => state.mischief,
+    };
+    let access = format!("access.{}.{}", encoded(&now.sub), Uuid::new_v4());
+    // a renewed ID token has no nonce (OpenID Connect Core §12.2)
+    let id_token = match state.refreshing {
+        Refreshing::RotatesWithoutIdToken => Value::Null,
+        _ => json!(id_token(&state.issuer, &person, None, &access, mischief)),
+    };
+    let mut answer = json!({
+        "access_token": access,
+        "token_type": "Bearer",
+        "expires_in": state.access_life,
+        "refresh_token": granted(state, family, now),
+        "id_token": id_token,
+    });
+    answer.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
     json_answer(&answer)
 }
 

@@ -111,6 +111,30 @@ pub(super) fn id_token(issuer: &str, person: &Person, nonce: Option<&str>, acces
     format!("{signed}.{signature}")
 }
 
+/// A logout token, correct but for the changes; `null` takes a claim away. `alg` chooses what it is signed with: `HS256`
+/// takes the public key for a secret, as who confuses the two does.
+pub(super) fn logout_token(issuer: &str, person: &Person, header: &Value, claims: &Value) -> String {
+    let now = now();
+    let header = changed(json!({"alg": "RS256", "typ": "logout+jwt", "kid": "rsa"}), header);
+    let mut payload = json!({
+        "iss": issuer, "aud": CLIENT_ID, "iat": now, "exp": now + 120, "jti": uuid::Uuid::new_v4().to_string(),
+        "sub": person.sub, "sid": person.sid,
+        "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+    });
+    payload = changed(payload, claims);
+    if let Some(payload) = payload.as_object_mut() {
+        payload.retain(|_, value| !value.is_null());
+    }
+    let by = match header.get("alg").and_then(Value::as_str) {
+        Some("HS256") => By::Hmac(public_key_pem().into_bytes()),
+        Some("ES256") => By::Ec,
+        Some("none") => By::Nothing,
+        _ => By::Rsa,
+    };
+    let signed = format!("{}.{}", encoded(header.to_string()), encoded(payload.to_string()));
+    format!("{signed}.{}", encoded(by.sign(signed.as_bytes())))
+}
+
 enum By {
     Nothing,
     Rsa,
@@ -175,7 +199,8 @@ fn payload(issuer: &str, person: &Person, nonce: Option<&str>, access: &str, mis
     let mut claims = changed(
         user_info(person),
         &json!({
-            "iss": issuer, "aud": CLIENT_ID, "exp": now + 300, "iat": now, "nonce": nonce, "at_hash": at_hash(access),
+            "iss": issuer, "aud": CLIENT_ID, "exp": now + 300, "iat": now, "nonce": nonce.unwrap_or(REMOVE),
+            "at_hash": at_hash(access), "sid": person.sid,
         }),
     );
     let change = match mischief {

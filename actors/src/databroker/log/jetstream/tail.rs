@@ -13,7 +13,8 @@ use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, pending};
 use futures_util::stream::{self, LocalBoxStream, StreamExt};
 use portcullis_config::limits::{
-    AWAY_PAUSE, HEAD_POLL, TAIL_BATCH, TAIL_CONFIRM, TAIL_FETCH, TAIL_HEARTBEAT, TAIL_INACTIVE, TAIL_STALL,
+    AWAY_PAUSE, HEAD_POLL, SERVER_PATIENCE, TAIL_BATCH, TAIL_CONFIRM, TAIL_FETCH, TAIL_HEARTBEAT, TAIL_INACTIVE,
+    TAIL_STALL,
 };
 use portcullis_events::Time;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -33,6 +34,8 @@ pub(super) fn follow(stream: Arc<Stream>, after: u64) -> LocalBoxStream<'static,
         consumer: None,
         restarts: 0,
         missing: None,
+        lacking: 0,
+        unanswered: 0,
         heads: Heads::default(),
         asked: None,
         poll_at: now,
@@ -61,6 +64,10 @@ struct Tail {
     restarts: u32,
     /// The sequence that the leader itself did not have when it was last asked for it.
     missing: Option<u64>,
+    /// How many records the leader lacked when it was last heard; other replicas may have them.
+    lacking: u64,
+    /// How often in a row the question to the leader had no good answer.
+    unanswered: u32,
     heads: Heads,
     /// The question to the leader that is under way: records go on arriving meanwhile.
     asked: Option<LocalBoxFuture<'static, Answer>>,
@@ -128,7 +135,11 @@ impl Tail {
     async fn step(&mut self) -> Result<Option<Tailed>, TailFault> {
         if self.asked.is_none() && Instant::now() >= self.poll_at {
             self.poll_at = Instant::now() + jittered(HEAD_POLL);
-            self.asked = Some(ask(Arc::clone(&self.stream), self.seen).boxed_local());
+            let elsewhere = self.unanswered >= SERVER_PATIENCE;
+            if elsewhere {
+                self.unanswered = 0;
+            }
+            self.asked = Some(ask(Arc::clone(&self.stream), self.seen, elsewhere).boxed_local());
         }
         let behind = self.known.is_some_and(|known| known > self.seen);
         if let (Some(known), None) = (self.known, &self.consumer) {
@@ -186,7 +197,7 @@ impl Tail {
         self.restarts = self.restarts.saturating_add(1);
         // the reason may be the log itself
         self.poll_at = self.poll_at.min(Instant::now() + TAIL_CONFIRM);
-        None
+        self.stream.nats().objections().lately().map(Tailed::Away)
     }
 
     /// A consumer from where we stand.
@@ -245,8 +256,15 @@ impl Tail {
     /// What the leader says of where the log stands, and whether it still is the same log.
     fn hear(&mut self, answer: Answer) -> Result<Option<Tailed>, TailFault> {
         let head = match answer.info {
-            Ok(info) => head(&info),
-            Err(StreamError::Away(why)) => return Ok(Some(Tailed::Away(why))),
+            Ok(info) => {
+                self.unanswered = 0;
+                self.count(&info);
+                head(&info)
+            }
+            Err(StreamError::Away(why)) => {
+                self.unanswered += 1;
+                return Ok(Some(Tailed::Away(why)));
+            }
             Err(StreamError::Gone(why)) => return self.suspect(TailFault::Replaced(why)),
             Err(StreamError::Differs(why)) => return self.suspect(TailFault::Broken(why)),
         };
@@ -269,6 +287,17 @@ impl Tail {
         Ok(None)
     }
 
+    /// Nothing ever leaves this log: what its leader lacks, it lost.
+    fn count(&mut self, info: &Info) {
+        let state = &info.state;
+        let span = (state.last_sequence + 1).saturating_sub(state.first_sequence);
+        let lacking = if state.messages == 0 { 0 } else { span.saturating_sub(state.messages) };
+        if lacking > 0 && lacking != self.lacking {
+            tracing::error!(lacking, "the leader of the log lacks records: one of its files is damaged");
+        }
+        self.lacking = lacking;
+    }
+
     fn suspect(&mut self, fault: TailFault) -> Result<Option<Tailed>, TailFault> {
         if self.suspicion.as_ref().is_some_and(|before| discriminant(before) == discriminant(&fault)) {
             return Err(fault);
@@ -279,7 +308,10 @@ impl Tail {
     }
 }
 
-async fn ask(stream: Arc<Stream>, seen: u64) -> Answer {
+async fn ask(stream: Arc<Stream>, seen: u64, elsewhere: bool) -> Answer {
+    if elsewhere {
+        stream.nats().go_elsewhere().await;
+    }
     let at = clock::now();
     Answer { at, seen, info: stream.info().await }
 }

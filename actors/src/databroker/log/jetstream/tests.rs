@@ -1,9 +1,12 @@
 //! The JetStream log keeps the contract on a real server, and what only a server can suffer.
 
+mod cluster;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream;
+use portcullis_config::NatsStorage;
 use portcullis_config::limits::APPEND_DEADLINE;
 use portcullis_harness::nats::NatsServer;
 use tokio::time::Instant;
@@ -18,13 +21,13 @@ struct Server {
 
 impl Server {
     async fn connect(&self) -> Nats {
-        Nats::connect(&[self.server.url()]).await.unwrap()
+        Nats::connect(&NatsStorage::at(vec![self.server.url()])).await.unwrap()
     }
 
     /// A log whose messages an administrator can delete, as if the server had lost them.
     async fn perishable() -> Self {
         let server = NatsServer::start().unwrap();
-        let nats = Nats::connect(&[server.url()]).await.unwrap();
+        let nats = Nats::connect(&NatsStorage::at(vec![server.url()])).await.unwrap();
         let config = Config { deny_delete: false, ..config(1) };
         Self { server, log: Arc::new(JetStreamLog::on(&nats, config, true)) }
     }
@@ -37,7 +40,7 @@ impl Server {
 impl Ground for Server {
     async fn fresh() -> Self {
         let server = NatsServer::start().unwrap();
-        let nats = Nats::connect(&[server.url()]).await.unwrap();
+        let nats = Nats::connect(&NatsStorage::at(vec![server.url()])).await.unwrap();
         Self { server, log: Arc::new(JetStreamLog::new(&nats, 1)) }
     }
 
@@ -189,7 +192,7 @@ async fn a_server_that_is_away_is_waited_for() {
 async fn a_process_can_start_before_its_server() {
     let mut server = NatsServer::start().unwrap();
     server.kill().unwrap();
-    let nats = Nats::connect(&[server.url()]).await.unwrap();
+    let nats = Nats::connect(&NatsStorage::at(vec![server.url()])).await.unwrap();
     let log = JetStreamLog::new(&nats, 1);
     assert!(matches!(log.check().await, Err(StreamError::Away(_))));
     assert!(log.head().await.is_err());

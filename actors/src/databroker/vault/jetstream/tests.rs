@@ -1,9 +1,12 @@
 //! The JetStream vault keeps the contract on a real server, beside other clients of its buckets.
 
+mod cluster;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use async_nats::jetstream;
+use portcullis_config::NatsStorage;
 use portcullis_harness::nats::NatsServer;
 
 use super::super::contract::{Ground, contract};
@@ -19,7 +22,7 @@ struct Server {
 impl Ground for Server {
     async fn fresh() -> Self {
         let server = NatsServer::start().unwrap();
-        let nats = Nats::connect(&[server.url()]).await.unwrap();
+        let nats = Nats::connect(&NatsStorage::at(vec![server.url()])).await.unwrap();
         Self { server, vault: Arc::new(JetStreamVault::new(&nats, 1)) }
     }
 
@@ -29,7 +32,7 @@ impl Ground for Server {
 
     async fn crash(&mut self) {
         self.server.restart().unwrap();
-        let nats = Nats::connect(&[self.server.url()]).await.unwrap();
+        let nats = Nats::connect(&NatsStorage::at(vec![self.server.url()])).await.unwrap();
         self.vault = Arc::new(JetStreamVault::new(&nats, 1));
     }
 

@@ -1,0 +1,210 @@
+//! One refresh: the intent on the log, the provider asked once, the answer sealed into the vault, the outcome on the log.
+
+use portcullis_config::limits::{AWAY_PAUSE, REFRESH_DEADLINE, REFRESH_KEPT, REFRESH_TIMEOUT};
+use portcullis_events::{EventId, SessionId, Time, token};
+use token::{FailureClass, LeftInDoubt, RefreshFailed, RefreshStarted};
+use uuid::Uuid;
+
+use super::schedule::{Due, retry_at};
+use super::{InVault, Inner, NotNow, count};
+use crate::databroker::data_keys::DataKey;
+use crate::databroker::journal::JournalError;
+use crate::databroker::tokens::Kept;
+use crate::databroker::vault::{Revision, Shelf, VaultError};
+use crate::idp::{RefreshError, Renewal};
+
+/// What became of an answer that was to be sealed into the vault.
+enum Stored {
+    /// It lies there.
+    Yes,
+    /// The session's tokens were deleted: it has ended.
+    Ended,
+    /// It does not lie there, and will not.
+    No,
+}
+
+impl Inner {
+    pub(super) async fn refresh(&self, due: &Due, generation: u32, failures: u32) {
+        let Ok(found) = self.kept(due).await else { return };
+        let found = found.filter(|found| found.kept.generation == generation);
+        let Some((found, presented)) = found.and_then(|found| found.kept.tokens.refresh.clone().map(|it| (found, it)))
+        else {
+            tracing::warn!(session = %due.session, generation, "the log and the vault differ");
+            return self.set_aside(due.session);
+        };
+        let at = self.now();
+        let attempt = EventId::new(Uuid::now_v7());
+        let intent = RefreshStarted { generation, attempt, deadline: at.plus(REFRESH_DEADLINE) };
+        if !self.claims(due.session, intent, at).await {
+            return;
+        }
+        count(&self.tools.tally.started);
+        let asked = self.now();
+        // a claim that took so long to win may be settled by another before the answer is there
+        if asked.plus(REFRESH_TIMEOUT) > intent.deadline {
+            return self.failed(due.session, intent, failures, FailureClass::NotSent).await;
+        }
+        match self.tools.provider.refresh(&presented, asked).await {
+            Ok(renewal) => self.answered(due, intent, &found, renewal, asked).await,
+            Err(error) => self.unanswered(due, intent, failures, &error).await,
+        }
+    }
+
+    /// Claims the right to present a generation. Only a definite yes is one.
+    async fn claims(&self, id: SessionId, intent: RefreshStarted, at: Time) -> bool {
+        match self.append_token(id, token::Command::Start { intent, at }).await {
+            Ok(()) => true,
+            // somebody else has it: their outcome comes by the log
+            Err(JournalError::Token(_)) => false,
+            Err(error) => {
+                tracing::warn!(session = %id, %error, "a refresh was not begun");
+                // the claim may stand on the log: if it does, it was not used
+                self.unspent.borrow_mut().insert(id, intent.attempt);
+                false
+            }
+        }
+    }
+
+    /// The answer is sealed into the vault before anything else is done with it.
+    async fn answered(&self, due: &Due, intent: RefreshStarted, found: &InVault, renewal: Renewal, asked: Time) {
+        let next = found.kept.renewed(renewal, asked);
+        match self.store(due, &found.key, &next, found.revision).await {
+            Stored::Yes => {
+                if self.complete(due.session, &next).await {
+                    count(&self.tools.tally.refreshed);
+                    self.tools.views.metrics.refreshes.refreshed.increment();
+                    self.observe(due).await;
+                }
+            }
+            Stored::Ended => tracing::info!(session = %due.session, "a session ended while its tokens were renewed"),
+            Stored::No => self.doubt(due.session, intent).await,
+        }
+    }
+
+    async fn store(&self, due: &Due, key: &DataKey, next: &Kept, mut revision: Revision) -> Stored {
+        let Ok(sealed) = next.seal(key, due.session) else { return Stored::No };
+        let until = self.now().plus(REFRESH_KEPT);
+        while self.now() < until {
+            let put = self.tools.vault.put(Shelf::Secret, &due.session.to_string(), revision, sealed.clone()).await;
+            match put {
+                Ok(_) => return Stored::Yes,
+                Err(VaultError::Refused(why)) => {
+                    tracing::error!(session = %due.session, %why, "the vault does not take renewed tokens");
+                    return Stored::No;
+                }
+                Err(VaultError::Unavailable(why)) => {
+                    tracing::warn!(session = %due.session, %why, "renewed tokens wait for the vault");
+                    tokio::time::sleep(AWAY_PAUSE).await;
+                }
+                Err(VaultError::Conflict) => {}
+            }
+            // what lies there now: this answer, stored though nobody said so, or what was there before
+            match self.tools.vault.get(Shelf::Secret, &due.session.to_string()).await {
+                Ok(None) => return Stored::Ended,
+                Ok(Some(found)) => match Kept::open(key, due.session, &found.value) {
+                    Some(kept) if kept.generation >= next.generation => return Stored::Yes,
+                    Some(_) | None => revision = found.revision,
+                },
+                Err(error) => tracing::warn!(session = %due.session, %error, "renewed tokens wait for the vault"),
+            }
+        }
+        Stored::No
+    }
+
+    /// Tells the log what lies in the vault. Where it does not answer, whoever settles the attempt will find it.
+    async fn complete(&self, id: SessionId, kept: &Kept) -> bool {
+        let completed = self.append_token(id, token::Command::Complete(kept.refreshed(self.now()))).await;
+        completed
+            .inspect_err(|error| tracing::warn!(session = %id, %error, "renewed tokens are not on the log yet"))
+            .is_ok()
+    }
+
+    async fn unanswered(&self, due: &Due, intent: RefreshStarted, failures: u32, error: &RefreshError) {
+        tracing::warn!(session = %due.session, generation = intent.generation, %error, "a refresh failed");
+        let class = match error {
+            RefreshError::NotSent(_) => FailureClass::NotSent,
+            RefreshError::Unavailable(_) => FailureClass::Unavailable,
+            RefreshError::Rejected(_) => FailureClass::Rejected,
+            RefreshError::InvalidGrant => FailureClass::InvalidGrant,
+            RefreshError::Lost(_) => return self.doubt(due.session, intent).await,
+        };
+        self.failed(due.session, intent, failures, class).await;
+        if class == FailureClass::InvalidGrant {
+            self.end(due, intent.generation).await;
+        }
+    }
+
+    async fn failed(&self, id: SessionId, intent: RefreshStarted, failures: u32, class: FailureClass) {
+        let tally = &self.tools.tally;
+        count(match class {
+            FailureClass::NotSent => &tally.not_sent,
+            FailureClass::Unavailable => &tally.unavailable,
+            FailureClass::Rejected => &tally.rejected,
+            FailureClass::InvalidGrant => &tally.invalid_grant,
+        });
+        let refreshes = &self.tools.views.metrics.refreshes;
+        match class {
+            FailureClass::InvalidGrant => refreshes.refused.increment(),
+            FailureClass::NotSent | FailureClass::Unavailable | FailureClass::Rejected => {
+                refreshes.postponed.increment()
+            }
+        }
+        let RefreshStarted { generation, attempt, .. } = intent;
+        let retry_at = retry_at(self.now(), failures, attempt.uuid());
+        let failed = RefreshFailed { generation, attempt, class, retry_at };
+        match self.append_token(id, token::Command::Fail(failed)).await {
+            Ok(()) | Err(JournalError::Token(_)) => {
+                self.unspent.borrow_mut().remove(&id);
+            }
+            Err(error) => {
+                tracing::warn!(session = %id, %error, "the failure of a refresh is not on the log");
+                if class != FailureClass::InvalidGrant {
+                    self.unspent.borrow_mut().insert(id, attempt);
+                }
+            }
+        }
+    }
+
+    async fn doubt(&self, id: SessionId, RefreshStarted { generation, attempt, .. }: RefreshStarted) {
+        match self.append_token(id, token::Command::LeaveInDoubt(LeftInDoubt { generation, attempt })).await {
+            Ok(()) => {
+                count(&self.tools.tally.left_in_doubt);
+                self.tools.views.metrics.refreshes.in_doubt.increment();
+                tracing::warn!(session = %id, generation, "a generation is left in doubt and never presented again");
+            }
+            // its outcome is there, after all
+            Err(JournalError::Token(_)) => {}
+            Err(error) => tracing::warn!(session = %id, %error, "a doubt is not on the log"),
+        }
+    }
+
+    /// An attempt without an outcome past its deadline: what it brought lies in the vault, or is lost.
+    pub(super) async fn settle(&self, due: &Due, intent: RefreshStarted, failures: u32) {
+        let is_unspent = self.unspent.borrow().get(&due.session) == Some(&intent.attempt);
+        if is_unspent {
+            return self.failed(due.session, intent, failures, FailureClass::NotSent).await;
+        }
+        if let Ok(false) = self.recover(due, intent.generation).await {
+            self.doubt(due.session, intent).await;
+        }
+    }
+
+    /// Completes from the vault what somebody left there; false if nothing is there.
+    async fn recover(&self, due: &Due, generation: u32) -> Result<bool, NotNow> {
+        let found = self.kept(due).await?;
+        let Some(found) = found.filter(|found| found.kept.generation > generation) else { return Ok(false) };
+        if self.complete(due.session, &found.kept).await {
+            count(&self.tools.tally.recovered);
+            tracing::info!(session = %due.session, generation = found.kept.generation, "renewed tokens were in the vault");
+            self.observe(due).await;
+        }
+        Ok(true)
+    }
+
+    /// The end of a session whose tokens are lost, unless they turned up in the vault.
+    pub(super) async fn end(&self, due: &Due, generation: u32) {
+        if let Ok(false) = self.recover(due, generation).await {
+            self.revoke(due.session, "the identity provider renews it no more").await;
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Tokens have one owner at a time and are never lost: the refresher at a scripted provider, and in races with itself.
+
+#![expect(clippy::unwrap_used, reason = "a step that does not work fails its test")]
+
+mod crashes;
+mod node;
+mod provider;
+mod races;
+mod rotating;

@@ -1,0 +1,265 @@
+//! A databroker of one node with a refresher, and a clock that is wound by hand.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use actix::{Actor, Addr};
+use futures_util::StreamExt;
+use portcullis_actors::clock;
+use portcullis_actors::databroker::broker::{Broker, Open, SessionStanding, StandingOf, Tools as BrokerTools};
+use portcullis_actors::databroker::data_keys::DataKeys;
+use portcullis_actors::databroker::hand_over::{HandOver, SessionTokens, SignedInIdentity};
+use portcullis_actors::databroker::journal::Journal;
+use portcullis_actors::databroker::log::Tailed;
+use portcullis_actors::databroker::refresher::schedule::Nodes;
+use portcullis_actors::databroker::refresher::{Look, Pace, Refresher, Tally, Tools};
+use portcullis_actors::databroker::replica::{Read, Replica, State};
+use portcullis_actors::databroker::revocations::Revocations;
+use portcullis_actors::databroker::store::Store;
+use portcullis_actors::databroker::vault::Shelf;
+use portcullis_actors::databroker::view::Views;
+use portcullis_actors::idp::{Identity, Renewals};
+use portcullis_actors::keyring::{Keyring, Purpose};
+use portcullis_config::{IdentityProvider, Secret};
+use portcullis_events::{Aggregate, Envelope, Event, SessionId, Time, token};
+use uuid::Uuid;
+
+pub const IDP: &str = "idp-1";
+const HOST: &str = "app.example.com";
+const SOON: Duration = Duration::from_secs(10);
+
+/// A clock that stands still until it is wound.
+#[derive(Clone)]
+pub struct Clock(Rc<Cell<Time>>);
+
+impl Clock {
+    pub fn new() -> Self {
+        Self(Rc::new(Cell::new(clock::now())))
+    }
+
+    pub fn wind(&self, seconds: u64) {
+        self.0.set(self.0.get().plus(Duration::from_secs(seconds)));
+    }
+
+    /// Sets it to what all other clocks say.
+    pub fn set(&self) {
+        self.0.set(clock::now());
+    }
+
+    pub fn now(&self) -> Time {
+        self.0.get()
+    }
+}
+
+pub struct Node {
+    pub store: Store,
+    pub views: Arc<Views>,
+    pub tally: Arc<Tally>,
+    pub clock: Clock,
+    replica: Addr<Replica>,
+    journal: Addr<Journal>,
+    broker: Addr<Broker>,
+    refresher: Addr<Refresher>,
+    provider: Rc<dyn Renewals>,
+    data_keys: Rc<DataKeys>,
+    nodes: Nodes,
+}
+
+/// Nobody listens there: tokens that are given back at a sign-out are a word into the wind.
+fn nowhere() -> IdentityProvider {
+    let issuer = "http://127.0.0.1:9".to_owned();
+    IdentityProvider {
+        url: issuer.parse().unwrap(),
+        issuer,
+        client_id: "us".into(),
+        client_secret: None,
+        scopes: vec!["openid".into()],
+        request_params: vec![],
+    }
+}
+
+fn keyring() -> Keyring {
+    Keyring::new(vec![Secret::new(vec![7; 32])]).unwrap()
+}
+
+impl Node {
+    pub async fn start(store: Store, provider: Rc<dyn Renewals>, clock: Clock) -> Self {
+        Self::among(store, provider, clock, Nodes::alone("a".into())).await
+    }
+
+    pub async fn among(store: Store, provider: Rc<dyn Renewals>, clock: Clock, nodes: Nodes) -> Self {
+        let views = Arc::new(Views::default());
+        let keyring = keyring();
+        let data_keys = Rc::new(DataKeys::new(Arc::clone(&store.vault), keyring.sealer(Purpose::DataKey).unwrap()));
+        let replica =
+            Replica::new(Arc::clone(&store.log), Rc::clone(&data_keys), Arc::clone(&views), "/test".into()).start();
+        let journal = Journal::new(Arc::clone(&store.log), replica.clone(), Arc::clone(&views), "/test".into()).start();
+        let broker = Broker::new(BrokerTools {
+            log: Arc::clone(&store.log),
+            vault: Arc::clone(&store.vault),
+            data_keys: Rc::clone(&data_keys),
+            views: Arc::clone(&views),
+            journal: journal.clone(),
+            hand_overs: keyring.sealer(Purpose::HandOver).unwrap(),
+            id_token_hints: keyring.sealer(Purpose::IdTokenHint).unwrap(),
+            revocations: Revocations::new(nowhere(), "https://authenticate.example.com".parse().unwrap()),
+        })
+        .start();
+        assert!(views.progress.reaches(1, SOON).await, "the log has no beginning");
+        while !views.progress.standing(clock::now()).is_ready() {
+            tokio::task::yield_now().await;
+        }
+        let tally = Arc::new(Tally::default());
+        let tools = Tools {
+            vault: Arc::clone(&store.vault),
+            data_keys: Rc::clone(&data_keys),
+            views: Arc::clone(&views),
+            journal: journal.clone(),
+            replica: replica.clone(),
+            provider: Rc::clone(&provider),
+            idp: IDP.into(),
+            nodes: nodes.clone(),
+            clock: wound(&clock),
+            tally: Arc::clone(&tally),
+            pace: Pace::Told,
+        };
+        let refresher = Refresher::new(tools).start();
+        Self { store, views, tally, clock, replica, journal, broker, refresher, provider, data_keys, nodes }
+    }
+
+    /// Another refresher takes the place of one that died.
+    pub fn replace_refresher(&mut self) {
+        let tools = Tools {
+            vault: Arc::clone(&self.store.vault),
+            data_keys: Rc::clone(&self.data_keys),
+            views: Arc::clone(&self.views),
+            journal: self.journal.clone(),
+            replica: self.replica.clone(),
+            provider: Rc::clone(&self.provider),
+            idp: IDP.into(),
+            nodes: self.nodes.clone(),
+            clock: wound(&self.clock),
+            tally: Arc::clone(&self.tally),
+            pace: Pace::Told,
+        };
+        self.refresher = Refresher::new(tools).start();
+    }
+
+    /// A session with these tokens, as a sign-in makes it.
+    pub async fn sign_in(&self, identity: Identity) -> SessionId {
+        let (session, now) = (SessionId::new(Uuid::new_v4()), clock::now());
+        let identity = SignedInIdentity {
+            idp: IDP.into(),
+            issuer: identity.issuer,
+            subject: identity.subject,
+            claims: identity.claims,
+            tokens: identity.tokens,
+            issued_at: now,
+            expires_at: now.plus(Duration::from_secs(14 * 3600)),
+        };
+        let valid_until = now.plus(Duration::from_secs(60));
+        let hand_over = HandOver { session, valid_until, identity: Some(identity) };
+        let hand_over = hand_over.seal(&keyring().sealer(Purpose::HandOver).unwrap(), HOST).unwrap();
+        let open = Open { hand_over, host: HOST.into(), request_id: "request-1".into() };
+        self.broker.send(open).await.unwrap().unwrap();
+        session
+    }
+
+    /// Winds the clock and lets the refresher look.
+    pub async fn after(&self, seconds: u64) {
+        self.clock.wind(seconds);
+        self.look().await;
+    }
+
+    pub async fn look(&self) {
+        self.refresher.send(Look).await.unwrap();
+    }
+
+    pub async fn tokens(&self, id: SessionId) -> token::Held {
+        held(self.known_tokens(id).await)
+    }
+
+    pub async fn known_tokens(&self, id: SessionId) -> token::State {
+        let known = self.replica.send(Read(Aggregate::token(id))).await.unwrap();
+        let state = match known.state {
+            State::Token(state) => Some(state),
+            _ => None,
+        };
+        state.unwrap()
+    }
+
+    /// What the log says of a session's tokens, of an ended one too: a replica forgets those.
+    pub async fn told(&self, id: SessionId) -> token::Held {
+        let head = self.store.log.head().await.unwrap().last;
+        let mut tail = self.store.log.tail(0);
+        let (mut state, mut seq) = (token::State::Absent, 0);
+        while seq < head {
+            let Tailed::Record(record) = tail.next().await.unwrap().unwrap() else { continue };
+            seq = record.seq;
+            let envelope = Envelope::decode(&record.body).unwrap();
+            if let Event::Token(event) = &envelope.event
+                && envelope.aggregate == Aggregate::token(id)
+            {
+                state = token::evolve(state, event);
+            }
+        }
+        held(state)
+    }
+
+    pub async fn standing(&self, id: SessionId) -> SessionStanding {
+        self.broker.send(StandingOf { session: id }).await.unwrap().unwrap()
+    }
+
+    pub async fn is_open(&self, id: SessionId) -> bool {
+        let is_open = self.views.session(id).is_some();
+        assert_eq!(matches!(self.standing(id).await, SessionStanding::Open { .. }), is_open);
+        is_open
+    }
+
+    /// The sealed tokens, to be compared: a new seal is another value.
+    pub async fn sealed(&self, id: SessionId) -> Option<Vec<u8>> {
+        self.store.vault.get(Shelf::Secret, &id.to_string()).await.unwrap().map(|sealed| sealed.value)
+    }
+
+    /// Waits until the views hold everything that is on the log.
+    pub async fn catches_up(&self) {
+        let head = self.store.log.head().await.unwrap().last;
+        assert!(self.views.progress.reaches(head, SOON).await);
+    }
+}
+
+fn wound(clock: &Clock) -> Rc<dyn Fn() -> Time> {
+    let clock = clock.clone();
+    Rc::new(move || clock.now())
+}
+
+pub fn counted(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// An identity that no provider vouched for.
+pub fn identity(subject: &str, refresh: &str, access_expires_at: Time) -> Identity {
+    let claims = serde_json::json!({"sub": subject, "email": format!("{subject}@example.com"), "groups": ["staff"]});
+    Identity {
+        issuer: "https://id.example.com".into(),
+        subject: subject.into(),
+        claims: claims.as_object().unwrap().clone(),
+        tokens: SessionTokens {
+            access: Secret::new("canary-access"),
+            refresh: Some(Secret::new(refresh)),
+            id_token: Secret::new("canary-id-token"),
+            access_expires_at: Some(access_expires_at),
+        },
+    }
+}
+
+fn held(state: token::State) -> token::Held {
+    let held = match state {
+        token::State::Held(held) => Some(held),
+        token::State::Absent => None,
+    };
+    held.unwrap()
+}

@@ -1,0 +1,139 @@
+//! One node of a simulation: its actors on a task set of their own, dropped all at once when it crashes.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, Handler, Message};
+use portcullis_actors::databroker::broker::{Broker, Tools};
+use portcullis_actors::databroker::data_keys::DataKeys;
+use portcullis_actors::databroker::journal::Journal;
+use portcullis_actors::databroker::log::Log;
+use portcullis_actors::databroker::replica::Replica;
+use portcullis_actors::databroker::revocations::Revocations;
+use portcullis_actors::databroker::vault::Vault;
+use portcullis_actors::databroker::view::Views;
+use portcullis_actors::keyring::{Keyring, Purpose};
+use portcullis_config::{IdentityProvider, Secret};
+use portcullis_events::Time;
+use tokio::task::{JoinHandle, LocalSet};
+
+use crate::log::SimLog;
+use crate::time::{self, Skewed};
+use crate::vault::SimVault;
+use crate::world::World;
+
+/// The longest that a client waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Nobody listens there: tokens that are given back at a sign-out are a word into the wind.
+fn provider() -> IdentityProvider {
+    let issuer = "http://127.0.0.1:9".to_owned();
+    IdentityProvider {
+        url: issuer.parse().unwrap(),
+        issuer,
+        client_id: "us".into(),
+        client_secret: None,
+        scopes: vec!["openid".into()],
+        request_params: vec![],
+    }
+}
+
+/// The keys of every node.
+pub fn keyring() -> Keyring {
+    Keyring::new(vec![Secret::new(vec![7; 32])]).unwrap()
+}
+
+/// A node, running or not.
+pub struct Node {
+    /// Its number.
+    pub number: usize,
+    world: Arc<World>,
+    /// How far off its clock is, in milliseconds.
+    skew: i64,
+    life: RefCell<Option<Life>>,
+    lives: Cell<u32>,
+}
+
+/// One life of a node.
+#[derive(Clone)]
+pub struct Life {
+    tasks: Rc<JoinHandle<()>>,
+    /// Its views.
+    pub views: Arc<Views>,
+    /// Its replica.
+    pub replica: Addr<Replica>,
+    broker: Addr<Broker>,
+    skew: i64,
+}
+
+impl Node {
+    /// A node that is not started yet.
+    pub fn new(number: usize, world: Arc<World>, skew: i64) -> Self {
+        Self { number, world, skew, life: RefCell::default(), lives: Cell::default() }
+    }
+
+    /// Its life, if it runs.
+    pub fn life(&self) -> Option<Life> {
+        self.life.borrow().clone()
+    }
+
+    /// Starts it, with nothing but what the log and the vault hold.
+    pub fn start(&self) {
+        let (world, node) = (Arc::clone(&self.world), self.number);
+        let log: Arc<dyn Log> = Arc::new(SimLog { world: Arc::clone(&world), node });
+        let vault: Arc<dyn Vault> = Arc::new(SimVault { world, node });
+        let keyring = keyring();
+        let views = Arc::new(Views::default());
+        let data_keys = Rc::new(DataKeys::new(Arc::clone(&vault), keyring.sealer(Purpose::DataKey).unwrap()));
+        let source = format!("/portcullis/{node}");
+
+        let tasks = LocalSet::new();
+        let entered = tasks.enter();
+        let replica = Replica::new(Arc::clone(&log), Rc::clone(&data_keys), Arc::clone(&views), source.clone()).start();
+        let journal = Journal::new(Arc::clone(&log), replica.clone(), Arc::clone(&views), source).start();
+        let broker = Broker::new(Tools {
+            log,
+            vault,
+            data_keys,
+            views: Arc::clone(&views),
+            journal,
+            hand_overs: keyring.sealer(Purpose::HandOver).unwrap(),
+            id_token_hints: keyring.sealer(Purpose::IdTokenHint).unwrap(),
+            revocations: Revocations::new(provider(), "https://authenticate.example.com".parse().unwrap()),
+        })
+        .start();
+        drop(entered);
+
+        self.lives.set(self.lives.get() + 1);
+        self.world.note(node, &format!("life {} begins", self.lives.get()));
+        let tasks = Rc::new(tokio::task::spawn_local(Skewed { future: tasks, skew: self.skew }));
+        self.life.replace(Some(Life { tasks, views, replica, broker, skew: self.skew }));
+    }
+
+    /// Every actor and every call of it is gone, wherever it waited; what the authority has not stored by now is lost.
+    pub fn crash(&self) {
+        if let Some(life) = self.life.take() {
+            life.tasks.abort();
+            self.world.note(self.number, "crash");
+        }
+    }
+}
+
+impl Life {
+    /// What its own clock says.
+    pub fn now(&self) -> Time {
+        time::off_by(self.skew)
+    }
+
+    /// Asks its broker; `None` where no answer came, because it crashed or took too long.
+    pub async fn ask<M>(&self, message: M) -> Option<M::Result>
+    where
+        M: Message + Send + 'static,
+        M::Result: Send,
+        Broker: Handler<M>,
+    {
+        tokio::time::timeout(PATIENCE, self.broker.send(message)).await.ok()?.ok()
+    }
+}

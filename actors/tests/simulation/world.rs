@@ -1,0 +1,322 @@
+//! What all nodes share: the authority's records and values, the network's moods, one source of chance, and the trace.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use portcullis_actors::databroker::log::{AppendError, Expected, Head, NewRecord, Record};
+use portcullis_actors::databroker::vault::{Revision, Sealed, Shelf, VaultError};
+use portcullis_events::{Aggregate, EventId};
+use proptest::prelude::RngExt;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use crate::mutant::Mutant;
+use crate::time;
+
+/// The longest that a call takes one way, in milliseconds.
+const WAY: u64 = 40;
+/// The longest that the network keeps a message back before it arrives all the same, in milliseconds.
+const LATE: u64 = 6_000;
+
+/// A record as the authority keeps it.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// The record.
+    pub record: Record,
+    /// Its event id.
+    pub id: EventId,
+    /// When it was stored, in milliseconds since the run began.
+    pub at: i64,
+}
+
+/// A message that the network keeps back.
+pub struct Late {
+    at: Instant,
+    node: usize,
+    record: NewRecord,
+}
+
+/// The shared ground of one run.
+pub struct World {
+    state: Mutex<State>,
+    /// One for each node: its tail's wire.
+    pub news: Vec<Notify>,
+    late: mpsc::UnboundedSender<Late>,
+    /// What is broken on purpose.
+    pub mutant: Option<Mutant>,
+}
+
+struct State {
+    chance: TestRng,
+    is_calm: bool,
+    is_cut: Vec<bool>,
+    is_deaf: Vec<bool>,
+    records: Vec<Kept>,
+    ids: HashMap<EventId, u64>,
+    tips: HashMap<Aggregate, u64>,
+    values: BTreeMap<(Shelf, String), Sealed>,
+    revision: u64,
+    trace: Vec<String>,
+}
+
+impl World {
+    /// A world of `nodes` nodes and one program; and the messages that its network keeps back.
+    pub fn new(seed: u64, nodes: usize, mutant: Option<Mutant>) -> (Arc<Self>, mpsc::UnboundedReceiver<Late>) {
+        let (late, kept_back) = mpsc::unbounded_channel();
+        let state = State {
+            chance: source(seed),
+            is_calm: false,
+            is_cut: vec![false; nodes + 1],
+            is_deaf: vec![false; nodes + 1],
+            records: Vec::new(),
+            ids: HashMap::new(),
+            tips: HashMap::new(),
+            values: BTreeMap::new(),
+            revision: 0,
+            trace: Vec::new(),
+        };
+        let news = (0..=nodes).map(|_| Notify::new()).collect();
+        (Arc::new(Self { state: Mutex::new(state), news, late, mutant }), kept_back)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Whether this is one of the mutants.
+    pub fn is(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    /// A number from 0 to `below - 1`.
+    pub fn pick(&self, below: u64) -> u64 {
+        self.state().chance.random_range(0..below)
+    }
+
+    /// One of a list.
+    pub fn one<T: Copy>(&self, of: &[T]) -> T {
+        of[usize::try_from(self.pick(u64::try_from(of.len()).unwrap())).unwrap()]
+    }
+
+    /// Whether something happens that happens so many times in a hundred. Faults end when it is calm.
+    pub fn fault(&self, percent: u64) -> bool {
+        let mut state = self.state();
+        !state.is_calm && state.chance.random_range(0..100) < percent
+    }
+
+    /// From 1 to `most` milliseconds.
+    pub fn span(&self, most: u64) -> Duration {
+        Duration::from_millis(1 + self.pick(most))
+    }
+
+    /// One way through the network.
+    pub async fn way(&self) {
+        let most = if self.fault(3) { 1_500 } else { WAY };
+        tokio::time::sleep(self.span(most)).await;
+    }
+
+    /// Whether a node reaches the authority.
+    pub fn reaches(&self, node: usize) -> bool {
+        !self.state().is_cut[node]
+    }
+
+    /// Cuts a node off, or joins it again.
+    pub fn cut(&self, node: usize, is_cut: bool) {
+        self.state().is_cut[node] = is_cut;
+        self.note(node, if is_cut { "cut off" } else { "joined" });
+        self.news[node].notify_one();
+    }
+
+    /// Whether a node's tail brings anything.
+    pub fn hears(&self, node: usize) -> bool {
+        !self.state().is_deaf[node]
+    }
+
+    /// Stalls a node's tail without a word, or lets it go on; its calls are answered all the while.
+    pub fn deafen(&self, node: usize, is_deaf: bool) {
+        self.state().is_deaf[node] = is_deaf;
+        self.note(node, if is_deaf { "tail stalls" } else { "tail goes on" });
+        self.news[node].notify_one();
+    }
+
+    /// No fault any more.
+    pub fn calm(&self) {
+        let mut state = self.state();
+        state.is_calm = true;
+        state.is_cut.fill(false);
+        state.is_deaf.fill(false);
+        drop(state);
+        self.news.iter().for_each(Notify::notify_one);
+    }
+
+    /// Writes a line of the trace. It names nothing that is made anew in each process (event ids, keyed hashes).
+    pub fn note(&self, node: usize, what: &str) {
+        let line = format!("{:>7} ms  n{node}  {what}", time::elapsed());
+        self.state().trace.push(line);
+    }
+
+    /// The trace so far.
+    pub fn trace(&self) -> Vec<String> {
+        self.state().trace.clone()
+    }
+
+    /// What the authority holds after so many records.
+    pub fn since(&self, seen: usize) -> Vec<Kept> {
+        self.state().records[seen..].to_vec()
+    }
+
+    /// Where the authority's log stands.
+    pub fn head(&self) -> Head {
+        Head { last: last(&self.state().records), first: 1 }
+    }
+
+    /// The last record of an aggregate, and its event id.
+    pub fn last(&self, aggregate: Aggregate) -> Option<Kept> {
+        let state = self.state();
+        let seq = *state.tips.get(&aggregate)?;
+        state.records.get(usize::try_from(seq).unwrap() - 1).cloned()
+    }
+
+    /// The last record of an aggregate as it was some milliseconds ago.
+    pub fn last_before(&self, aggregate: Aggregate, lag: i64) -> Option<Kept> {
+        let (subject, until) = (aggregate.subject(), time::elapsed() - lag);
+        let state = self.state();
+        let mut records = state.records.iter().rev();
+        records.find(|kept| kept.record.subject == subject && kept.at <= until).cloned()
+    }
+
+    /// The authority's append, as one step: the id first, then the expectation.
+    pub fn store(&self, node: usize, new: &NewRecord) -> Result<u64, AppendError> {
+        if let Some(seq) = self.known(new.id) {
+            self.note(node, &format!("{} stored already: {seq}", new.aggregate.kind.name()));
+            return Ok(seq);
+        }
+        self.check(node, new)?;
+        Ok(self.put_record(node, new))
+    }
+
+    fn known(&self, id: EventId) -> Option<u64> {
+        if self.is(Mutant::ForgetsIds) { None } else { self.state().ids.get(&id).copied() }
+    }
+
+    /// Whether an append's expectation holds now.
+    pub fn check(&self, node: usize, new: &NewRecord) -> Result<(), AppendError> {
+        let actual = self.state().tips.get(&new.aggregate).copied().unwrap_or(0);
+        let expected = match new.expected {
+            Expected::NoStream => 0,
+            Expected::Seq(seq) => seq,
+        };
+        if actual == expected {
+            return Ok(());
+        }
+        self.note(node, &format!("{} expected {expected}, is {actual}", new.aggregate.kind.name()));
+        Err(AppendError::Conflict { actual })
+    }
+
+    /// Stores without a question.
+    pub fn put_record(&self, node: usize, new: &NewRecord) -> u64 {
+        let mut state = self.state();
+        let seq = last(&state.records) + 1;
+        let record = Record { seq, subject: new.aggregate.subject(), body: new.body.clone() };
+        state.records.push(Kept { record, id: new.id, at: time::elapsed() });
+        state.ids.insert(new.id, seq);
+        state.tips.insert(new.aggregate, seq);
+        drop(state);
+        self.note(node, &format!("{} stored: {seq}", new.aggregate.kind.name()));
+        self.news.iter().for_each(Notify::notify_one);
+        seq
+    }
+
+    /// Remembers an id as if its event were stored (for a mutant).
+    pub fn remember(&self, id: EventId) {
+        let mut state = self.state();
+        let seq = last(&state.records);
+        state.ids.entry(id).or_insert(seq);
+    }
+
+    /// Lets a message arrive later.
+    pub fn keep_back(&self, node: usize, record: &NewRecord) {
+        let at = Instant::now() + self.span(LATE);
+        // when the run is over nobody waits for it
+        let _ = self.late.send(Late { at, node, record: record.clone() });
+    }
+
+    /// Every message that the network kept back arrives in its time, whether or not its sender still lives.
+    pub async fn deliver_late(&self, mut kept_back: mpsc::UnboundedReceiver<Late>) {
+        let mut waiting: BTreeMap<(Instant, usize), Late> = BTreeMap::new();
+        let mut count = 0;
+        loop {
+            let next = waiting.first_key_value().map(|((at, _), _)| *at);
+            let next = next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            match tokio::time::timeout_at(next, kept_back.recv()).await {
+                Ok(Some(late)) => {
+                    count += 1;
+                    waiting.insert((late.at, count), late);
+                }
+                Ok(None) => return,
+                Err(_) => {
+                    if let Some((_, late)) = waiting.pop_first() {
+                        self.note(late.node, "a message that was kept back arrives");
+                        // nobody waits for this answer
+                        let _ = self.store(late.node, &late.record);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A value of the vault.
+    pub fn value(&self, shelf: Shelf, key: &str) -> Option<Sealed> {
+        self.state().values.get(&(shelf, key.to_owned())).cloned()
+    }
+
+    /// Every value of a shelf.
+    pub fn values(&self, shelf: Shelf) -> Vec<(String, Sealed)> {
+        let state = self.state();
+        let values = state.values.iter().filter(|((on, _), _)| *on == shelf);
+        values.map(|((_, key), sealed)| (key.clone(), sealed.clone())).collect()
+    }
+
+    /// The vault's put, as one step.
+    pub fn put_value(
+        &self,
+        shelf: Shelf,
+        key: &str,
+        expected: Revision,
+        value: Vec<u8>,
+    ) -> Result<Revision, VaultError> {
+        let mut state = self.state();
+        let at = (shelf, key.to_owned());
+        if state.values.get(&at).map_or(Revision::NONE, |sealed| sealed.revision) != expected {
+            return Err(VaultError::Conflict);
+        }
+        state.revision += 1;
+        let revision = Revision(state.revision);
+        state.values.insert(at, Sealed { revision, value });
+        Ok(revision)
+    }
+
+    /// The vault's delete.
+    pub fn delete_value(&self, shelf: Shelf, key: &str) {
+        self.state().values.remove(&(shelf, key.to_owned()));
+    }
+}
+
+fn last(records: &[Kept]) -> u64 {
+    records.last().map_or(0, |kept| kept.record.seq)
+}
+
+/// A source of chance that gives the same for the same seed.
+fn source(seed: u64) -> TestRng {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..].copy_from_slice(&(!seed).to_le_bytes());
+    let mut chance = TestRng::from_seed(RngAlgorithm::XorShift, &bytes);
+    // neighbouring seeds begin alike
+    for _ in 0..32 {
+        let _ = chance.random_range(0..2_u64);
+    }
+    chance
+}
