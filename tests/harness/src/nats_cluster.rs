@@ -222,6 +222,20 @@ impl NatsCluster {
         eventually("every replica is current", ELECTION, look).await
     }
 
+    /// The servers whose replica of a stream of the unnamed account is not current, as its leader sees them.
+    ///
+    /// # Errors
+    /// No leader answers.
+    pub async fn behind(&self, stream: &str) -> Result<Vec<usize>> {
+        let info = ask(&self.client().await?, &format!("STREAM.INFO.{stream}"), &json!({})).await?;
+        let replicas = info.pointer("/cluster/replicas").and_then(Value::as_array).with_context(|| info.to_string())?;
+        let behind = replicas.iter().filter(|replica| replica.get("current") != Some(&Value::Bool(true)));
+        let names: Vec<_> = behind.filter_map(|replica| replica.get("name").and_then(Value::as_str)).collect();
+        Ok((0..SERVERS)
+            .filter(|number| self.servers.get(*number).is_some_and(|s| names.contains(&s.name.as_str())))
+            .collect())
+    }
+
     /// Which server leads a stream of the unnamed account; waits until one does.
     ///
     /// # Errors

