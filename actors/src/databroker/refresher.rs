@@ -54,6 +54,8 @@ pub struct Tally {
     pub claims_replaced: AtomicU64,
     /// Sessions that ended because their tokens were lost.
     pub ended: AtomicU64,
+    /// Sessions that something is being done for.
+    pub under_way: AtomicU64,
 }
 
 pub(super) fn count(counter: &AtomicU64) {
@@ -207,7 +209,11 @@ impl Inner {
         let is_free = is_free && !self.set_aside.borrow().contains_key(&due.session);
         let asks = matches!(due.what, What::Claims | What::Tokens(token::Owed::Refresh { .. }));
         let takes = is_free && (!asks || self.bucket.borrow_mut().take(now));
-        takes && self.at_work.borrow_mut().insert(due.session)
+        let takes = takes && self.at_work.borrow_mut().insert(due.session);
+        if takes {
+            count(&self.tools.tally.under_way);
+        }
+        takes
     }
 
     async fn perform(&self, due: Due) {
@@ -217,6 +223,7 @@ impl Inner {
             self.perform_one(&due).await;
         }
         self.at_work.borrow_mut().remove(&due.session);
+        self.tools.tally.under_way.fetch_sub(1, Ordering::Relaxed);
         self.ended.notify_waiters();
     }
 

@@ -200,6 +200,13 @@ impl Node {
         self.store.vault.get(Shelf::Secret, &id.to_string()).await.unwrap().map(|sealed| sealed.value)
     }
 
+    /// Waits until nobody works any more but those who died over it: not even the refreshers that were replaced.
+    pub async fn is_left_to_the_dead(&self, dead: impl Fn() -> usize) {
+        while counted(&self.tally.under_way) > u64::try_from(dead()).unwrap() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Waits until the views hold everything that is on the log.
     pub async fn catches_up(&self) {
         let head = self.store.log.head().await.unwrap().last;

@@ -15,7 +15,9 @@ use portcullis_harness::process::eventually;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::super::super::contract::{Ground, Tail, append_each, contract, event, fault, next, next_record, session};
+use super::super::super::contract::{
+    Ground, Tail, append_each, contract, event, fault, head_of, next, next_record, session,
+};
 use super::super::*;
 use crate::databroker::nats::shared::Account;
 
@@ -95,7 +97,7 @@ async fn write(log: JetStreamLog, writer: usize, aggregate: Aggregate, stop: &At
 
 /// Every record up to the head of the log.
 async fn replay(log: &JetStreamLog) -> Vec<Record> {
-    let head = log.head().await.unwrap();
+    let head = head_of(log).await;
     let mut tail = log.tail(0);
     let mut all = Vec::new();
     while all.len() < usize::try_from(head.last).unwrap() {
@@ -121,7 +123,7 @@ fn check_chain(all: &[Record]) {
 async fn three_leaders_killed_under_eight_writers_lose_nothing_and_double_nothing() {
     let mut cluster = NatsCluster::start().await.unwrap();
     let log = log_on(&cluster).await;
-    assert_eq!(log.head().await.unwrap().last, 0);
+    assert_eq!(head_of(&log).await.last, 0);
     let mut tail = log.tail(0);
     let stop = AtomicBool::new(false);
     let mut logs = Vec::new();
@@ -198,7 +200,7 @@ async fn longest_silence(tail: &mut Tail, stop: &AtomicBool) -> (Duration, u64) 
 async fn a_tail_has_no_gap_and_goes_on_whichever_server_falls() {
     let mut cluster = NatsCluster::start().await.unwrap();
     let log = log_on(&cluster).await;
-    log.head().await.unwrap();
+    head_of(&log).await;
     let stop = AtomicBool::new(false);
     // one tail at each server: whatever falls, one of them loses its consumer, its connection or its leader
     let mut tails = Vec::new();
@@ -221,7 +223,7 @@ async fn a_tail_has_no_gap_and_goes_on_whichever_server_falls() {
         cluster.leader(STREAM).await.unwrap();
         cluster.restart(leader).unwrap();
         cluster.current(STREAM).await.unwrap();
-        let head = log.head().await.unwrap().last;
+        let head = head_of(&log).await.last;
         let mut tail = log.tail(head.saturating_sub(1));
         until_records(&mut tail, head + 20).await;
         stop.store(true, Ordering::Release);
@@ -229,7 +231,7 @@ async fn a_tail_has_no_gap_and_goes_on_whichever_server_falls() {
     let (silences, (_, ())) = join(reading, join(keep_writing(&log, &stop), breaking)).await;
     for (silence, seen) in silences {
         assert!(seen > 20);
-        assert!(silence < ELECTION + Duration::from_secs(5), "{silence:?}");
+        assert!(silence < 2 * ELECTION, "{silence:?}");
     }
 }
 
@@ -240,7 +242,7 @@ async fn a_flipped_bit_in_one_replica_is_never_a_hole_that_nobody_sees() {
     let events = u64::try_from(EVENTS).unwrap();
     let mut cluster = NatsCluster::start().await.unwrap();
     let log = log_on(&cluster).await;
-    log.head().await.unwrap();
+    head_of(&log).await;
     join_all((1..=EVENTS).map(|number| {
         let (log, body) = (&log, "x".repeat(24 * 1024));
         async move { log.append(event(session(number), Expected::NoStream, &body)).await.unwrap() }
@@ -329,7 +331,7 @@ async fn a_server_that_lost_the_others_proves_no_freshness_and_believes_no_appen
     log_on(&cluster).await.append(event(session(1), Expected::NoStream, "x")).await.unwrap();
     let leader = cluster.leader(STREAM).await.unwrap();
     let log = at_one(&cluster, leader).await;
-    assert_eq!(log.head().await.unwrap().last, 1);
+    assert_eq!(head_of(&log).await.last, 1);
     // the one that led is alone: the others may have a new leader, and revocations on it
     cluster.isolate(leader);
     assert!(until_powerless(&log).await < QUORUM_HEARD + Duration::from_secs(2));

@@ -2,12 +2,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portcullis_harness::nats_cluster::SERVERS;
+use portcullis_harness::process::eventually;
 
 use super::super::super::contract::{Ground, contract};
 use super::super::*;
 use crate::databroker::nats::shared::Account;
+
+/// Longer than three servers take to choose leaders, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Three {
     account: Account,
@@ -28,6 +33,9 @@ impl Ground for Three {
     async fn crash(&mut self) {
         self.account.crash().await;
         self.vault = Arc::new(JetStreamVault::new(&self.account.connect().await, SERVERS));
+        // the buckets' leaders may have to be chosen first
+        let look = async || Ok(self.vault.scan(Shelf::Secret).await.is_ok().then_some(()));
+        eventually("the vault answers", PATIENCE, look).await.unwrap();
     }
 
     fn files(&self) -> &Path {
