@@ -14,6 +14,7 @@ mod metrics;
 mod node;
 mod open;
 mod pages;
+mod passed_on;
 mod reload;
 mod serve;
 mod sessions;

@@ -33,9 +33,10 @@ use crate::answer::{Answer, Format, is_navigation, redirect};
 use crate::forward::body::AnswerBody;
 use crate::forward::outgoing::{Maker, NotPassed};
 use crate::forward::{self, UpstreamFault};
+use crate::h1;
 use crate::in_force::Rules;
 use crate::listen::Facts;
-use crate::metrics::tally::Decided;
+use crate::metrics::tally::{Decided, Misread};
 use crate::pages::bridge::Own;
 use crate::pages::desk::{UNAVAILABLE, cannot_say};
 use crate::telemetry::{AccessRecord, RequestLine};
@@ -53,7 +54,8 @@ pub async fn serve(
     let upgrade = hyper::upgrade::on(&mut request);
     let version = request.version();
     let format = Format::of(request.headers());
-    let switching = version < Version::HTTP_2 && request.headers().contains_key(UPGRADE);
+    let mut upgrades = request.headers().get_all(UPGRADE).iter();
+    let switching = version < Version::HTTP_2 && upgrades.any(|value| h1::is_for_websocket(value.as_bytes()));
     let promised = request.headers().get(http::header::CONTENT_LENGTH).is_some_and(|length| length != "0");
     let (head, body) = request.into_parts();
     let method = head.method.clone();
@@ -92,12 +94,17 @@ pub async fn serve(
     exchange.run(body, upgrade).await
 }
 
-/// Writes down a head that was refused before there was a request; hyper has answered it.
-pub fn never_understood(worker: &Rc<Worker>, facts: Facts, began: Instant, too_large: bool) {
+/// Writes down a head that was refused before there was a request; the library has answered it, or reset its stream.
+pub fn never_understood(worker: &Rc<Worker>, facts: Facts, began: Instant, why: Misread) {
+    tracing::debug!(peer = %facts.peer, reason = why.name(), "a head was refused");
+    worker.log.tally().misread(why);
     let request_id = Uuid::new_v4().hyphenated().to_string().into();
     let client = facts.peer.ip().to_canonical();
     let line = RequestLine { request_id, method: None, client, request: None };
-    let status = if too_large { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+    let status = match why {
+        Misread::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        Misread::Malformed | Misread::Compression => StatusCode::BAD_REQUEST,
+    };
     AccessRecord::new(Rc::clone(&worker.log), began, line).answered(status.as_u16(), "bad_request", None);
 }
 
@@ -108,7 +115,7 @@ struct Exchange {
     format: Format,
     /// Written even if the client leaves, and this value is dropped, before there is an answer.
     record: AccessRecord,
-    /// The client asked to switch protocols: unless that happens, nothing more is read from its connection.
+    /// The client asked for a WebSocket: unless there is one, nothing more is read from its connection.
     switching: bool,
     /// What ends it from outside.
     leash: Rc<Leash>,
