@@ -30,8 +30,11 @@ const END_STREAM: u8 = 1;
 /// RFC 9113 §6.4, §6.8 and §7: how a stream, and a connection, is said to have failed.
 const RST_STREAM: u8 = 3;
 const GOAWAY: u8 = 7;
+/// RFC 9113 §6.10: more of a head.
+const CONTINUATION: u8 = 9;
 const PROTOCOL_ERROR: u32 = 1;
 const COMPRESSION_ERROR: u32 = 9;
+const ENHANCE_YOUR_CALM: u32 = 11;
 /// An answer of ours has a request id; one with fewer bytes is the library's own, and all it ever answers is 431.
 const LEAST_ANSWER: usize = 16;
 
@@ -71,10 +74,13 @@ impl<T> Gate<T> {
 struct Heads {
     waiting: VecDeque<u32>,
     last: u32,
+    /// The kind of the frame that came last.
+    kind: u8,
 }
 
 impl Heads {
     fn coming(&mut self, frame: Frame) {
+        self.kind = frame.kind;
         match frame.kind {
             HEADERS if frame.stream > self.last => {
                 self.last = frame.stream;
@@ -101,6 +107,8 @@ impl Heads {
                 self.take(frame.stream).filter(|()| is_malformed).map(|()| Misread::Malformed)
             }
             GOAWAY if frame.code == COMPRESSION_ERROR => Some(Misread::Compression),
+            // of a head that does not end, not of any other flood
+            GOAWAY if frame.code == ENHANCE_YOUR_CALM && self.kind == CONTINUATION => Some(Misread::TooLarge),
             _ => None,
         }
     }
@@ -359,7 +367,9 @@ mod tests {
             (head(1), [answer(1, 4), reset(1, PROTOCOL_ERROR)].concat(), vec![Misread::TooLarge]),
             (head(1), frame(GOAWAY, 0, 0, 8, COMPRESSION_ERROR), vec![Misread::Compression]),
             ([head(1), head(3)].concat(), reset(3, PROTOCOL_ERROR), vec![Misread::Malformed]),
-            // another stream, another code, an answer of ours, a body, trailers, a connection that ends well
+            (frame(CONTINUATION, 0, 1, 9, 0), frame(GOAWAY, 0, 0, 8, ENHANCE_YOUR_CALM), vec![Misread::TooLarge]),
+            // another flood, another stream, another code, an answer of ours, a body, trailers, a connection that ends well
+            (frame(RST_STREAM, 0, 1, 4, 8), frame(GOAWAY, 0, 0, 8, ENHANCE_YOUR_CALM), vec![]),
             (head(1), reset(3, PROTOCOL_ERROR), vec![]),
             (head(1), reset(1, 7), vec![]),
             (head(1), [answer(1, 40), reset(1, PROTOCOL_ERROR)].concat(), vec![]),
