@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use portcullis_actors::metrics::{Counted, Gauge};
-use portcullis_actors::unchecked::Unchecked;
+use portcullis_actors::trust::{self, Unchecked};
 use portcullis_config::limits::{UPSTREAM_CONNECT, UPSTREAM_HEADERS};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -63,12 +63,7 @@ impl Trust {
     /// # Errors
     /// Where rustls refuses the configuration.
     pub fn of_system() -> Result<Self, rustls::Error> {
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in rustls_native_certs::load_native_certs().certs {
-            // one bad file of the system's store is no reason to trust less of the others
-            let _ = roots.add(certificate);
-        }
-        let verified = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let verified = ClientConfig::builder().with_root_certificates(trust::system()).with_no_client_auth();
         let unchecked = Unchecked::with(verified.crypto_provider());
         let any = ClientConfig::builder().dangerous().with_custom_certificate_verifier(unchecked).with_no_client_auth();
         Ok(Self { verified: Arc::new(with_http1(verified)), any: Arc::new(with_http1(any)) })

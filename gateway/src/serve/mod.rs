@@ -71,8 +71,7 @@ pub async fn serve(
     let request = match canonical {
         Ok(request) => request,
         Err(status) => {
-            let answer = Answer::new(status, "The request is not one that can be read in one way only.");
-            let mut response = answer.render(format, &request_id);
+            let mut response = Answer::new(status, what_is_wrong(status)).render(format, &request_id);
             if version < Version::HTTP_2 {
                 // who frames one request badly frames the next one badly
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -91,6 +90,17 @@ pub async fn serve(
     let heard = worker.exchanges.heard();
     let exchange = Exchange { worker, request, request_id, format, record, switching, leash, heard };
     exchange.run(body, upgrade).await
+}
+
+/// What is said of a request that is not looked at any further.
+const fn what_is_wrong(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::URI_TOO_LONG => "The address is too long.",
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "The headers of the request are too large, or too many.",
+        StatusCode::NOT_IMPLEMENTED => "Requests with this method are not taken here.",
+        StatusCode::HTTP_VERSION_NOT_SUPPORTED => "This version of HTTP is not spoken here.",
+        _ => "The request is malformed, or could be read in more than one way.",
+    }
 }
 
 /// Writes down a head that was refused before there was a request; the library has answered it, or reset its stream.

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use url::Url;
 
-use crate::unchecked::Unchecked;
+use crate::trust::Unchecked;
 
 /// Why no connection can even be tried.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
