@@ -12,3 +12,4 @@ pub mod keyring;
 pub mod metrics;
 pub mod proxy;
 pub mod request;
+pub mod trust;

@@ -3,32 +3,31 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, Addr};
 use portcullis_actors::clock;
-use portcullis_actors::databroker::broker::{
-    Broker, BrokerError, End, Open, Opened, SessionStanding, StandingOf, Tools,
-};
-use portcullis_actors::databroker::data_keys::DataKeys;
+use portcullis_actors::databroker::broker::{Broker, BrokerError, End, Open, Opened, SessionStanding, StandingOf};
 use portcullis_actors::databroker::hand_over::{HandOver, SessionTokens, SignedInIdentity};
 use portcullis_actors::databroker::journal::{Flush, Journal};
 use portcullis_actors::databroker::log::{Expected, NewRecord};
 use portcullis_actors::databroker::logout::{LogOut, LoggedOut, Logouts, Tools as LogoutTools};
 use portcullis_actors::databroker::progress::Standing;
-use portcullis_actors::databroker::replica::Replica;
-use portcullis_actors::databroker::revocations::Revocations;
 use portcullis_actors::databroker::store::{self, Store};
 use portcullis_actors::databroker::vault::{Revision, Sealed, Shelf, Vault, VaultError};
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::keyring::{Keyring, Purpose};
-use portcullis_config::{IdentityProvider, Secret, Staleness, Storage};
+use portcullis_config::{Secret, Staleness, Storage};
 use portcullis_events::{Aggregate, Context, Envelope, Epoch, Event, EventId, Hash, SessionId, session};
 use serde_json::json;
 use uuid::Uuid;
+
+#[path = "ground/databroker.rs"]
+mod ground;
+
+use ground::keyring;
 
 const HOST: &str = "app.example.com";
 const SOON: Duration = Duration::from_secs(10);
@@ -40,23 +39,6 @@ struct Node {
     journal: Addr<Journal>,
     broker: Addr<Broker>,
     logouts: Addr<Logouts>,
-}
-
-/// A provider that nobody can ask.
-fn provider() -> IdentityProvider {
-    let issuer = "https://id.example.invalid".to_owned();
-    IdentityProvider {
-        url: issuer.parse().unwrap(),
-        issuer,
-        client_id: "us".into(),
-        client_secret: None,
-        scopes: vec!["openid".into()],
-        request_params: vec![],
-    }
-}
-
-fn keyring() -> Keyring {
-    Keyring::new(vec![Secret::new(vec![7; 32])]).unwrap()
 }
 
 impl Node {
@@ -84,27 +66,14 @@ impl Node {
     /// A node whose sessions are over when idle for a while.
     async fn idle_after(store: Store, keyring: &Keyring, timeout: Option<Duration>) -> Self {
         let views = Arc::new(Views::with_idle_timeout(timeout));
-        let data_keys = Rc::new(DataKeys::new(Arc::clone(&store.vault), keyring.sealer(Purpose::DataKey).unwrap()));
-        let replica =
-            Replica::new(Arc::clone(&store.log), Rc::clone(&data_keys), Arc::clone(&views), "/test".into()).start();
-        let journal = Journal::new(Arc::clone(&store.log), replica, Arc::clone(&views), "/test".into()).start();
+        let (log, vault) = (Arc::clone(&store.log), Arc::clone(&store.vault));
+        let (data_keys, _, journal, broker) = ground::start(log, vault, &views, keyring, "/test");
         let logouts = Logouts::new(LogoutTools {
-            log: Arc::clone(&store.log),
-            vault: Arc::clone(&store.vault),
-            data_keys: Rc::clone(&data_keys),
-            views: Arc::clone(&views),
-            journal: journal.clone(),
-        })
-        .start();
-        let broker = Broker::new(Tools {
             log: Arc::clone(&store.log),
             vault: Arc::clone(&store.vault),
             data_keys,
             views: Arc::clone(&views),
             journal: journal.clone(),
-            hand_overs: keyring.sealer(Purpose::HandOver).unwrap(),
-            id_token_hints: keyring.sealer(Purpose::IdTokenHint).unwrap(),
-            revocations: Revocations::new(provider(), "https://authenticate.example.com".parse().unwrap()),
         })
         .start();
         assert!(views.progress.reaches(1, SOON).await, "the log has no beginning");

@@ -5,25 +5,17 @@
 use actix::{Actor, Addr};
 use portcullis_actors::authenticate::provider::{Begin, EndSession, Provider, Redeem};
 use portcullis_actors::idp::{Because, ClaimFault, Endpoint, Identity, SignInError, profile};
+use portcullis_config::IdentityProvider;
 use portcullis_config::limits::{IDP_GROUPS, REDIRECT_BYTES};
-use portcullis_config::{IdentityProvider, Secret};
-use portcullis_harness::idp::{CLIENT_ID, CLIENT_SECRET, Mischief, Person, ScriptedIdp};
+use portcullis_harness::idp::{CLIENT_ID, Mischief, Person, ScriptedIdp};
 use url::Url;
+
+#[path = "ground/registration.rs"]
+mod registration;
 
 const STATE: &str = "state-of-this-sign-in";
 const NONCE: &str = "nonce-of-this-sign-in";
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
-
-fn config(idp: &ScriptedIdp) -> IdentityProvider {
-    IdentityProvider {
-        url: Url::parse(&idp.issuer()).unwrap(),
-        issuer: idp.issuer(),
-        client_id: CLIENT_ID.into(),
-        client_secret: Some(Secret::new(CLIENT_SECRET)),
-        scopes: ["openid", "profile", "email"].map(String::from).into(),
-        request_params: vec![],
-    }
-}
 
 fn provider(config: IdentityProvider) -> Addr<Provider> {
     Provider::new(config, Url::parse("https://authenticate.example/ignored?x#y").unwrap()).start()
@@ -42,7 +34,7 @@ fn redemption(back: &Url) -> Redeem {
 
 /// A whole sign-in at a provider that nobody asked before.
 async fn sign_in(idp: &ScriptedIdp) -> Result<Identity, SignInError> {
-    let provider = provider(config(idp));
+    let provider = provider(registration::at(idp));
     let back = idp.authorize(&begin(&provider).await?).unwrap();
     provider.send(redemption(&back)).await.unwrap()
 }
@@ -250,7 +242,7 @@ async fn a_person_with_more_groups_than_a_session_carries_is_refused_and_not_tol
 #[actix::test]
 async fn made_up_key_ids_do_not_make_a_storm_of_key_fetches() {
     let idp = ScriptedIdp::start();
-    let provider = provider(config(&idp));
+    let provider = provider(registration::at(&idp));
     for turn in 0..10 {
         // the honest ones in between do not open the way to another fetch
         let mischief = if turn % 2 == 0 { Mischief::None } else { Mischief::KidUnknown };
@@ -267,7 +259,7 @@ async fn made_up_key_ids_do_not_make_a_storm_of_key_fetches() {
 #[actix::test]
 async fn a_code_is_redeemed_once_and_only_with_its_verifier_and_nonce() {
     let idp = ScriptedIdp::start();
-    let provider = provider(config(&idp));
+    let provider = provider(registration::at(&idp));
     let back = idp.authorize(&begin(&provider).await.unwrap()).unwrap();
     assert!(provider.send(redemption(&back)).await.unwrap().is_ok());
     let again = provider.send(redemption(&back)).await.unwrap();
@@ -300,7 +292,7 @@ async fn the_authorization_request_carries_the_protocol_and_no_parameter_gets_at
     let more =
         [("prompt", "select_account"), ("acr_values", "a b"), ("code_challenge_method", "plain"), ("request", "x")];
     let params = evil.iter().chain(&more).map(|(name, value)| (String::from(*name), String::from(*value))).collect();
-    let provider = provider(IdentityProvider { request_params: params, ..config(&idp) });
+    let provider = provider(IdentityProvider { request_params: params, ..registration::at(&idp) });
     let url = begin(&provider).await.unwrap();
     for (name, value) in [
         ("response_type", "code"),
@@ -326,7 +318,7 @@ async fn the_authorization_request_carries_the_protocol_and_no_parameter_gets_at
 #[actix::test]
 async fn a_public_client_has_no_secret_to_send() {
     let idp = ScriptedIdp::start();
-    let provider = provider(IdentityProvider { client_secret: None, ..config(&idp) });
+    let provider = provider(IdentityProvider { client_secret: None, ..registration::at(&idp) });
     let back = idp.authorize(&begin(&provider).await.unwrap()).unwrap();
     // the scripted provider wants the secret; what matters is what it was sent
     assert!(provider.send(redemption(&back)).await.unwrap().is_err());
@@ -339,7 +331,7 @@ async fn a_public_client_has_no_secret_to_send() {
 #[actix::test]
 async fn signing_out_leads_to_the_provider_where_it_offers_that() {
     let idp = ScriptedIdp::start();
-    let provider = provider(config(&idp));
+    let provider = provider(registration::at(&idp));
     let back_to = Url::parse("https://authenticate.example/.pomerium/signed_out").unwrap();
     let end = |hint: Option<String>| EndSession { id_token_hint: hint, post_logout_redirect_uri: back_to.clone() };
     let url = provider.send(end(Some("raw.id.token".into()))).await.unwrap().unwrap();
@@ -350,7 +342,10 @@ async fn signing_out_leads_to_the_provider_where_it_offers_that() {
     let url = provider.send(end(Some("x".repeat(REDIRECT_BYTES + 1)))).await.unwrap().unwrap();
     assert!(parameter(&url, "id_token_hint").is_empty());
 
-    let gone = Provider::new(IdentityProvider { issuer: "http://127.0.0.1:1".into(), ..config(&idp) }, back_to.clone());
+    let gone = Provider::new(
+        IdentityProvider { issuer: "http://127.0.0.1:1".into(), ..registration::at(&idp) },
+        back_to.clone(),
+    );
     assert_eq!(gone.start().send(end(None)).await.unwrap(), None);
 }
 
@@ -360,7 +355,7 @@ async fn an_issuer_that_may_not_be_asked_is_not_asked() {
         ["http://idp.example", "ftp://127.0.0.1", "https://u:p@127.0.0.1:1", "http://127.0.0.1:1/?x", "no url"]
     {
         let idp = ScriptedIdp::start();
-        let provider = provider(IdentityProvider { issuer: issuer.into(), ..config(&idp) });
+        let provider = provider(IdentityProvider { issuer: issuer.into(), ..registration::at(&idp) });
         assert_eq!(begin(&provider).await, Err(Because::Address("issuer".into()).into()), "{issuer}");
     }
 }

@@ -8,23 +8,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use actix::{Actor, Addr};
 use portcullis_actors::authenticate::provider::{Provider, VerifyLogout};
 use portcullis_actors::idp::{Because, ClaimFault, Logout, SignInError};
-use portcullis_config::{IdentityProvider, Secret};
-use portcullis_harness::idp::{CLIENT_ID, CLIENT_SECRET, Mischief, ScriptedIdp};
+use portcullis_harness::idp::{CLIENT_ID, Mischief, ScriptedIdp};
 use serde_json::{Value, json};
 use url::Url;
+
+#[path = "ground/registration.rs"]
+mod registration;
 
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
 fn provider(idp: &ScriptedIdp) -> Addr<Provider> {
-    let config = IdentityProvider {
-        url: Url::parse(&idp.issuer()).unwrap(),
-        issuer: idp.issuer(),
-        client_id: CLIENT_ID.into(),
-        client_secret: Some(Secret::new(CLIENT_SECRET)),
-        scopes: vec!["openid".into()],
-        request_params: vec![],
-    };
-    Provider::new(config, Url::parse("https://authenticate.example").unwrap()).start()
+    Provider::new(registration::at(idp), Url::parse("https://authenticate.example").unwrap()).start()
 }
 
 async fn verify(provider: &Addr<Provider>, token: String) -> Result<Logout, SignInError> {

@@ -63,25 +63,41 @@ pub fn signing_key(fields: &Fields<'_>) -> Option<Secret> {
     let Given { node, text, .. } = given(fields, "signing_key")?;
     let right =
         "PEM (or PEM in base64) of a P-256 private key, as `openssl ecparam -genkey -name prime256v1 -noout` makes it";
-    let pem = if text.contains("-----BEGIN") {
-        text
-    } else {
-        let packed: Zeroizing<String> = Zeroizing::new(text.split_whitespace().collect());
-        let unpacked = BASE64.decode(packed.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        let Some(unpacked) = unpacked else {
-            return node.refuse("is neither PEM nor base64 of PEM", right);
-        };
-        Zeroizing::new(unpacked)
-    };
-    let has =
-        |kind: &str| pem.contains(&format!("-----BEGIN {kind}-----")) && pem.contains(&format!("-----END {kind}-----"));
-    if has("RSA PRIVATE KEY") {
+    let pem = unpacked(&node, text, right)?;
+    if holds(&pem, "RSA PRIVATE KEY") {
         return node.refuse("holds an RSA key", right);
     }
-    if !has("EC PRIVATE KEY") && !has("PRIVATE KEY") {
+    if !holds(&pem, "EC PRIVATE KEY") && !holds(&pem, "PRIVATE KEY") {
         return node.refuse("holds no private key", right);
     }
     Some(Secret::new(pem.as_bytes().to_vec()))
+}
+
+/// PEM, or PEM in base64, that holds one of these kinds.
+pub fn pem(node: &Node<'_>, kinds: &[&str], right: &str) -> Option<Secret> {
+    let pem = unpacked(node, Zeroizing::new(node.text()?), right)?;
+    match kinds {
+        _ if kinds.iter().any(|kind| holds(&pem, kind)) => Some(Secret::new(pem.as_bytes().to_vec())),
+        ["CERTIFICATE"] => node.refuse("holds no certificate", right),
+        _ => node.refuse("holds no private key", right),
+    }
+}
+
+/// The PEM in a text that may be base64 of it.
+fn unpacked(node: &Node<'_>, text: Zeroizing<String>, right: &str) -> Option<Zeroizing<String>> {
+    if text.contains("-----BEGIN") {
+        return Some(text);
+    }
+    let packed: Zeroizing<String> = Zeroizing::new(text.split_whitespace().collect());
+    let pem = BASE64.decode(packed.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    match pem.map(Zeroizing::new) {
+        Some(pem) => Some(pem),
+        None => node.refuse("is neither PEM nor base64 of PEM", right),
+    }
+}
+
+fn holds(pem: &str, kind: &str) -> bool {
+    pem.contains(&format!("-----BEGIN {kind}-----")) && pem.contains(&format!("-----END {kind}-----"))
 }
 
 /// A file that must be there and readable when it is used.

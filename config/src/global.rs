@@ -3,7 +3,7 @@
 use crate::keys::{self, GLOBAL};
 use crate::node::{Fields, Node};
 use crate::{
-    CertificatePair, Config, IssuerFormat, ListenAddress, LogLevel, files, headers, identity, metrics, order, routes,
+    Config, IssuerFormat, ListenAddress, LogLevel, certificates, files, headers, identity, metrics, order, routes,
     staleness, storage, urls,
 };
 
@@ -15,7 +15,7 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
     let insecure_server = flag(&top, "insecure_server", false);
     let address = listen(&top, "address", ListenAddress { host: None, port: 443 });
     warn_of_plain_http(&top, insecure_server, address.as_ref());
-    let certificates = certificates(&top, insecure_server);
+    let certificates = certificates::decode(&top, insecure_server);
     let authenticate = top.required(
         "authenticate_service_url",
         "the https URL of a host that leads here; there is no hosted authenticate service",
@@ -126,58 +126,4 @@ fn warn_of_plain_http(top: &Fields<'_>, insecure_server: bool, address: Option<&
             "end TLS here, or let only the proxy in front reach this address",
         );
     }
-}
-
-/// `certificate_file` with `certificate_key_file`, and `certificates`, in file order.
-fn certificates(top: &Fields<'_>, insecure_server: bool) -> Vec<CertificatePair> {
-    let mut pairs = Vec::new();
-    let mut given = false;
-    let ours = |name: &str| matches!(name, "certificate_file" | "certificate_key_file" | "certificates");
-    let set = top.entries().filter(|(name, _)| ours(name) && top.get(name).is_some());
-    for (name, node) in set {
-        match name {
-            "certificate_file" => {
-                given = true;
-                let key = top.get("certificate_key_file");
-                if key.is_none() {
-                    node.wrong("is given without certificate_key_file", "give both");
-                }
-                pairs.extend(pair(&node, key.as_ref()));
-            }
-            "certificate_key_file" => {
-                given = true;
-                if top.get("certificate_file").is_none() {
-                    node.wrong("is given without certificate_file", "give both");
-                }
-            }
-            "certificates" => match node.items() {
-                Some(items) => {
-                    given = given || !items.is_empty();
-                    pairs.extend(items.iter().filter_map(listed_pair));
-                }
-                None => node.wrong("is not a list", "a list of maps with `cert` and `key`"),
-            },
-            _ => {}
-        }
-    }
-    if !given && !insecure_server {
-        let right = "certificate_file and certificate_key_file, or insecure_server: true where TLS is ended in front";
-        top.missing("certificates", right);
-    }
-    pairs
-}
-
-fn listed_pair(node: &Node<'_>) -> Option<CertificatePair> {
-    let fields = node.fields()?;
-    keys::check_names(&fields, &["cert", "key"]);
-    let cert = fields.required("cert", "the path of a PEM certificate chain");
-    let key = fields.required("key", "the path of a PEM private key");
-    pair(&cert?, key.as_ref())
-}
-
-/// Both files are looked at, so that both problems are said.
-fn pair(cert: &Node<'_>, key: Option<&Node<'_>>) -> Option<CertificatePair> {
-    let cert = files::readable(cert);
-    let key = key.and_then(files::readable);
-    Some(CertificatePair { cert: cert?, key: key? })
 }

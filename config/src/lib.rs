@@ -5,6 +5,7 @@
 //! The way of a configuration: text -> `tree` (YAML with places) -> `environment` (variables over it) -> `node` (a view
 //! that knows its place and collects problems) -> `global` and `routes`, which decode key by key.
 
+mod certificates;
 mod duration;
 mod environment;
 mod files;

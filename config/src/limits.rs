@@ -32,6 +32,9 @@ pub const REQUEST_HEAD_BYTES: usize = 128 * 1024;
 pub const REQUEST_HEADERS: usize = 200;
 /// Longest request target.
 pub const TARGET_BYTES: usize = 16 * 1024;
+/// Longest target of the sign-in page: it carries a URL with its target and host, each of whose bytes may be escaped to
+/// three, beside a few parameters of our own.
+pub const SIGN_IN_TARGET_BYTES: usize = 3 * (TARGET_BYTES + 512) + 1024;
 /// How long a client may take for a request head.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long what a client still sends is read and forgotten before its connection closes.

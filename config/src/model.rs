@@ -17,8 +17,9 @@ pub struct Config {
     pub address: ListenAddress,
     /// `insecure_server`: speak plain HTTP on `address` (TLS is ended in front of us).
     pub insecure_server: bool,
-    /// `certificates` and `certificate_file`/`certificate_key_file`, in file order; may be empty only with `insecure_server`.
-    pub certificates: Vec<CertificatePair>,
+    /// `certificates`, `certificate` and `certificate_file` with their keys, in file order; may be empty only with
+    /// `insecure_server`.
+    pub certificates: Vec<Certificate>,
     /// `authenticate_service_url`: scheme, host and port of the authenticate component.
     pub authenticate_service_url: Url,
     /// `shared_secret`: 32 bytes, or absent (then made once and kept in the data directory).
@@ -88,6 +89,20 @@ impl std::fmt::Display for ListenAddress {
             None => write!(f, ":{}", self.port),
         }
     }
+}
+
+/// A certificate towards clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Certificate {
+    /// As files.
+    Files(CertificatePair),
+    /// As it stands in the configuration.
+    InPlace {
+        /// PEM chain, leaf first.
+        chain: Secret,
+        /// PEM private key.
+        key: Secret,
+    },
 }
 
 /// A certificate chain and its private key, as PEM files.

@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use crate::metrics::tally::Misread;
 use crate::serve::{never_understood, serve};
 use crate::socket;
 use crate::worker::{Blueprint, Worker};
@@ -142,8 +143,8 @@ async fn accept(stream: TcpStream, worker: Rc<Worker>, speech: Speech) {
                     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                     speak(stream, h2, Facts { peer, https: true }, worker, speech.stage).await;
                 }
-                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                Err(_) => tracing::debug!("a TLS handshake took too long"),
+                Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
             }
         }
     }
@@ -216,7 +217,9 @@ where
             .max_pending_accept_reset_streams(H2_PENDING_RESETS)
             .max_local_error_reset_streams(H2_PENDING_RESETS)
             .max_header_list_size(u32::try_from(REQUEST_HEAD_BYTES).unwrap_or(u32::MAX));
-        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(h2::Gate::new(stream)), service));
+        let refusing = Rc::clone(&worker);
+        let gate = h2::Gate::new(stream, move |why| never_understood(&refusing, facts, Instant::now(), why));
+        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(gate), service));
         tokio::select! {
             outcome = connection.as_mut() => outcome,
             () = reached(&mut stage, Stage::Draining) => {
@@ -251,8 +254,9 @@ where
     };
     if let Err(error) = outcome {
         if error.is_parse() {
-            never_understood(&worker, facts, began, error.is_parse_too_large());
+            let why = if error.is_parse_too_large() { Misread::TooLarge } else { Misread::Malformed };
+            never_understood(&worker, facts, began, why);
         }
-        tracing::debug!(%error, "a client connection ended");
+        tracing::debug!(peer = %facts.peer, %error, "a client connection ended");
     }
 }

@@ -14,6 +14,7 @@ mod metrics;
 mod node;
 mod open;
 mod pages;
+mod passed_on;
 mod reload;
 mod serve;
 mod sessions;
@@ -59,8 +60,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::from(FINE),
         Err(error) => {
             say(&error);
-            let usage =
-                error.is::<Problems>() || error.is::<NoConfiguration>() || error.is::<sessions::NoSuchSession>();
+            let usage = error.is::<Problems>()
+                || error.is::<NoConfiguration>()
+                || error.is::<tls::Unusable>()
+                || error.is::<sessions::NoSuchSession>();
             ExitCode::from(if usage { USAGE } else { FAULT })
         }
     }
@@ -113,6 +116,9 @@ fn validate(file: &ConfigFile) -> Result<()> {
     let config = load(file)?;
     for warning in &config.warnings {
         writeln!(std::io::stderr(), "{warning} (warning)")?;
+    }
+    if !config.insecure_server {
+        tls::server_config(&config.certificates)?;
     }
     show(&format!("the configuration is valid: {} routes\n", config.routes.len()))
 }

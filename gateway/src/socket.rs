@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use portcullis_config::limits::{TCP_PROBE, WRITE_STALL};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
+
+use crate::passed_on::passed_on;
 
 /// Makes a connected socket ready for use. A peer that went away without a word is found by probing.
 pub fn ready(stream: TcpStream) -> Impatient<TcpStream> {
@@ -49,23 +51,15 @@ impl<T> Impatient<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Impatient<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
+    passed_on!(poll_read);
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Impatient<T> {
+    passed_on!(is_write_vectored, poll_flush, poll_shutdown);
+
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(cx, polled)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -75,10 +69,6 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Impatient<T> {
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.written(cx, polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }
 

@@ -57,6 +57,41 @@ async fn a_good_configuration_is_valid() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_certificate_that_cannot_be_used_is_no_valid_configuration() -> Result<()> {
+    let other = tempfile::tempdir()?;
+    let other = std::fs::read_to_string(Authority::new()?.issue(other.path(), "tls", &["app.example.com"])?.key)?;
+    let file = File::new(GOOD)?;
+    let dir = file.dir.path();
+    let [cert, key] = [std::fs::read_to_string(dir.join("tls.pem"))?, std::fs::read_to_string(dir.join("tls.key"))?];
+    // the same in the configuration itself
+    let in_place = |cert: &str, key: &str| {
+        let written = |text: &str| serde_json::Value::from(text).to_string();
+        let (cert, key) = (written(cert), written(key));
+        let keys = format!("certificate: {cert}\ncertificate_key: {key}\n");
+        GOOD.replace("certificate_file: DIR/tls.pem\ncertificate_key_file: DIR/tls.key\n", &keys)
+    };
+    let outcome = File::new(&in_place(&cert, &key))?.validate(&[]).await?;
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+    let outcome = File::new(&in_place(&cert, &other))?.validate(&[]).await?;
+    assert_eq!(outcome.code, Some(64), "{outcome:?}");
+    assert_eq!(outcome.stderr.trim(), "portcullis: certificate_key: does not belong to certificate");
+    for (name, text, said) in [
+        ("tls.key", other.as_str(), "tls.key: does not belong to "),
+        ("tls.key", &cert, "tls.key: no private key in PEM"),
+        ("tls.pem", &key, "tls.pem: no certificate in PEM"),
+    ] {
+        let file = File::new(GOOD)?;
+        std::fs::write(file.dir.path().join(name), text)?;
+        for command in ["validate", "run"] {
+            let outcome = launcher().outcome(&[command, "-c", &file.path()], &[]).await?;
+            assert_eq!(outcome.code, Some(64), "{command}: {outcome:?}");
+            assert!(outcome.stderr.contains(said), "{command}: {outcome:?}");
+        }
+    }
+    Ok(())
+}
+
 /// In the form of a NATS user's credentials; nobody's.
 const CREDENTIALS: &str = "\
 -----BEGIN NATS USER JWT-----

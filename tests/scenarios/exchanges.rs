@@ -9,7 +9,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::channel::Channel;
-use portcullis_config::limits::SESSION_BUDGET;
+use portcullis_config::limits::{REQUEST_HEAD_BYTES, SESSION_BUDGET};
 use portcullis_harness::client::Visitor;
 use portcullis_harness::gateway::Gateway;
 use portcullis_harness::process::eventually;
@@ -128,6 +128,39 @@ async fn a_head_that_was_never_understood_is_written_down() -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn a_head_that_http2_itself_refuses_is_written_down_and_counted() -> Result<()> {
+    let world = World::new(BINARY).await?;
+    let mut config = world.config();
+    config.set("metrics_address", "127.0.0.1:0");
+    let gateway = world.launcher.run(&config.text()).await?;
+    let visitor = world.visitor(&gateway).await?.over_h2();
+    let large = |bytes| Request::get(PUBLIC).header("x-large", "a".repeat(bytes));
+    for (request, reason, status) in [
+        (large(REQUEST_HEAD_BYTES), "too_large", 431),
+        // it goes on for so long that nobody waits for its end
+        (large(8 * REQUEST_HEAD_BYTES), "too_large", 431),
+        (Request::get(PUBLIC).header("content-length", "5"), "malformed", 400),
+    ] {
+        let before = gateway.request_log("http-request").len();
+        if let Ok(answer) = visitor.send(request.body(Bytes::new())?).await {
+            assert_eq!(answer.status.as_u16(), status);
+        }
+        let look = async || Ok(gateway.request_log("http-request").into_iter().nth(before));
+        let line = eventually("an access line", Duration::from_secs(60), look).await?;
+        let said = (&line["response-code"], &line["response-code-details"], &line["forwarded-for"]);
+        assert_eq!(said, (&status.into(), &"bad_request".into(), &"127.0.0.1".into()), "{reason}");
+    }
+    assert!(world.upstream.requests().is_empty());
+    let counted = async || {
+        let (_, metrics) = gateway.metrics(None).await?;
+        let count =
+            |reason, n| metrics.contains(&format!("portcullis_refused_heads_total{{outcome=\"{reason}\"}} {n}\n"));
+        Ok((count("too_large", 2) && count("malformed", 1)).then_some(()))
+    };
+    eventually("counts", Duration::from_secs(60), counted).await
 }
 
 #[tokio::test]

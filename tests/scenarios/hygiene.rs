@@ -329,6 +329,22 @@ async fn what_concerns_one_connection_is_not_passed_on() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_upgrade_to_what_nobody_speaks_here_is_a_request_like_others() -> Result<()> {
+    let (world, _gateway, visitor) = world().await?;
+    let head = "POST /one HTTP/1.1\r\nHost: public.localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+                HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\nContent-Length: 4\r\n\r\nbody";
+    let both = then(head.as_bytes().to_vec(), &with("GET /two HTTP/1.1", &[]));
+    let answer = visitor.raw(PUBLIC, &both).await?;
+    assert_eq!(answer.statuses(), [200, 200]);
+    let requests = world.upstream.requests();
+    let targets: Vec<&str> = requests.iter().map(|request| request.target.as_str()).collect();
+    assert_eq!(targets, ["/one", "/two"]);
+    assert_eq!(requests[0].header("content-length"), Some("4"));
+    assert!(requests[0].all("upgrade").is_empty());
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_upstream_is_told_who_asked_and_for_what() -> Result<()> {
     let (world, _gateway, visitor) = world().await?;
     let request = Request::get(format!("{PUBLIC}/x")).header("x-request-id", "forged").body(Bytes::new())?;

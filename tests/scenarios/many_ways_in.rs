@@ -45,9 +45,11 @@ async fn a_sign_out_link_that_somebody_else_had_made_asks_before_it_ends_anythin
 async fn a_person_comes_back_to_the_exact_address_however_long_it_is() -> Result<()> {
     let world = World::new(BINARY).await?;
     let gateway = world.gateway().await?;
-    for length in [2000, 3000, 8000, 15_000] {
+    let plain = [2000, 3000, 8000, 15_000].map(|length| format!("{APP}/long?q={}", "x".repeat(length)));
+    // each byte of them is three in the address of the sign-in page
+    let escaped = ["%C3%A4".repeat(2500), "&=".repeat(8000)].map(|text| format!("{APP}/long?q={text}"));
+    for url in plain.into_iter().chain(escaped) {
         let visitor = world.visitor(&gateway).await?;
-        let url = format!("{APP}/long?q={}", "x".repeat(length));
         let answer = sign_in(&visitor, &url, "alice").await?;
         assert_eq!((answer.status, answer.url.as_str()), (StatusCode::OK, url.as_str()));
         let left = visitor.cookies().iter().filter(|cookie| cookie.name.contains("_pkce_")).count();

@@ -8,6 +8,7 @@ pub mod keepsake;
 pub mod provider;
 pub mod sign_in;
 pub mod start;
+mod steps;
 
 pub use caller::Caller;
 

@@ -10,6 +10,7 @@ use url::Url;
 use super::cookie::{SetCookie, start_prefix};
 use crate::keyring::signed_url::{SignatureError, UrlSigner};
 use crate::keyring::{KeyError, random};
+use crate::request::SIGN_IN_PATH;
 
 /// A way to the sign-in page: where to, and the cookie that remembers this browser.
 pub struct Departure {
@@ -38,7 +39,7 @@ pub fn depart(
     };
     let name = format!("{}{}", start_prefix(cookie_name), short(&start));
     let mut url = authenticate.clone();
-    url.set_path("/.pomerium/sign_in");
+    url.set_path(SIGN_IN_PATH);
     url.query_pairs_mut()
         .clear()
         .append_pair("pomerium_redirect_uri", redirect_uri)

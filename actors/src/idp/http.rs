@@ -12,6 +12,7 @@ use portcullis_config::limits::{IDP_ANSWER_BYTES, IDP_TIMEOUT, REFRESH_TIMEOUT};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::{Because, Endpoint, SignInError};
+use crate::trust;
 
 /// Why there is no answer to work with. What tells these apart matters where a request must not be sent twice.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,15 +50,15 @@ pub(super) struct Http {
 impl Http {
     /// A client that trusts the system's certificate authorities (`SSL_CERT_FILE` and `SSL_CERT_DIR` override them).
     pub(super) fn new() -> Self {
-        Self::trusting(system_roots(), IDP_TIMEOUT)
+        Self::trusting(trust::system(), IDP_TIMEOUT)
     }
 
     /// A client for what must not be sent twice: it waits longer for an answer.
     pub(super) fn patient() -> Self {
-        Self::trusting(system_roots(), REFRESH_TIMEOUT)
+        Self::trusting(trust::system(), REFRESH_TIMEOUT)
     }
 
-    fn trusting(roots: RootCertStore, timeout: Duration) -> Self {
+    fn trusting(roots: Arc<RootCertStore>, timeout: Duration) -> Self {
         // a third each, so that what never left is known not to have left before the whole time is up
         let connector = Connector::new().timeout(timeout / 3).handshake_timeout(timeout / 3);
         let connector = match tls(roots) {
@@ -147,20 +148,7 @@ impl Http {
     }
 }
 
-fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        tracing::warn!(%error, "some of the system's certificate authorities could not be read");
-    }
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        tracing::warn!("no certificate authority is trusted; identity providers can be reached on loopback only");
-    }
-    roots
-}
-
-fn tls(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
+fn tls(roots: Arc<RootCertStore>) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
@@ -214,7 +202,7 @@ mod tests {
     #[actix::test]
     async fn a_provider_that_never_answers_is_unavailable_in_time() {
         let idp = ScriptedIdp::start();
-        let http = Http::trusting(RootCertStore::empty(), Duration::from_millis(600));
+        let http = Http::trusting(Arc::new(RootCertStore::empty()), Duration::from_millis(600));
         let ask = async |endpoint, mischief, method: &str, path: &str| {
             idp.set(mischief);
             let request = http::Request::builder().method(method).uri(format!("{}{path}", idp.issuer()));
@@ -234,7 +222,7 @@ mod tests {
     #[actix::test]
     async fn what_left_and_was_not_answered_is_never_taken_for_what_did_not_leave() {
         let idp = ScriptedIdp::start();
-        let http = Http::trusting(RootCertStore::empty(), Duration::from_millis(600));
+        let http = Http::trusting(Arc::new(RootCertStore::empty()), Duration::from_millis(600));
         let post = async |url: String| {
             let request = http::Request::post(url).body(b"grant_type=authorization_code".to_vec()).unwrap();
             http.attempt(Endpoint::Token, request).await.map(drop)
@@ -267,7 +255,7 @@ mod tests {
         let keys = format!("{}/jwks", idp.issuer());
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(idp.certificate().unwrap().as_bytes()).unwrap()).unwrap();
-        let http = Http::trusting(roots, IDP_TIMEOUT);
+        let http = Http::trusting(Arc::new(roots), IDP_TIMEOUT);
         assert!(http.get(Endpoint::Keys, &keys, None).await.is_ok());
         // the certificate is for another name
         let elsewhere = keys.replace("localhost", "127.0.0.1");

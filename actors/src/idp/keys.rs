@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use super::http::Http;
-use super::id_token::{Unverified, allowed};
+use super::jws::{Unverified, allowed};
 use super::{Because, Endpoint, SignInError, json};
 
 /// A public key that signs.

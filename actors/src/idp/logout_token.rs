@@ -6,7 +6,7 @@ use portcullis_events::Time;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::id_token::{check_audience, fault, missing_or_other, name, text, time};
+use super::claims::{check_audience, fault, missing_or_other, name, text, time};
 use super::{Because, ClaimFault};
 
 /// What a logout token may say in `typ`; many providers say nothing, or `JWT`.

@@ -4,10 +4,12 @@
 //! `address` says what may be called at all, `http` bounds every answer.
 
 mod address;
+mod claims;
 mod discovery;
 mod http;
 mod id_token;
 mod json;
+mod jws;
 mod keys;
 mod logout_token;
 mod profile;

@@ -13,7 +13,8 @@ use url::Url;
 
 use super::discovery::{Discovery, Document};
 use super::http::Http;
-use super::id_token::{Expected, Of, Unverified, verified_before};
+use super::id_token::{Expected, Of};
+use super::jws::{Unverified, verified_before};
 use super::keys::Keys;
 use super::logout_token::{self, Logout};
 use super::profile::{profile, verified};

@@ -17,11 +17,14 @@ use http::header::HOST;
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Version};
-use portcullis_config::limits::{REQUEST_HEAD_BYTES, TARGET_BYTES};
+use portcullis_config::limits::{REQUEST_HEAD_BYTES, SIGN_IN_TARGET_BYTES, TARGET_BYTES};
 
 use authority::Authority;
 pub use presented::{Presented, Source};
 pub use refusal::BadRequest;
+
+/// Where a browser begins to sign in, at the authenticate host.
+pub const SIGN_IN_PATH: &str = "/.pomerium/sign_in";
 
 /// What the connection says of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,7 +191,9 @@ fn host(headers: &HeaderMap) -> Result<Option<Authority>, BadRequest> {
 }
 
 fn path_of(target: &PathAndQuery, method: &Method) -> Result<path::Canonical, BadRequest> {
-    if target.as_str().len() > TARGET_BYTES {
+    // it is never passed on: what is signed there is read by us alone
+    let most = if target.path() == SIGN_IN_PATH { SIGN_IN_TARGET_BYTES } else { TARGET_BYTES };
+    if target.as_str().len() > most {
         return Err(BadRequest::TargetTooLong);
     }
     if target.path() == "*" {

@@ -17,7 +17,7 @@ pub enum BadRequest {
     /// `*` with a method other than `OPTIONS` (RFC 9112 §3.2.4).
     #[error("the request target is for the method OPTIONS alone")]
     Asterisk,
-    /// Longer than `TARGET_BYTES`.
+    /// Longer than `TARGET_BYTES`, or than `SIGN_IN_TARGET_BYTES` at the sign-in page.
     #[error("the request target is too long")]
     TargetTooLong,
     /// `%` without two hex digits (RFC 3986 §2.1).

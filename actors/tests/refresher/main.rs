@@ -3,7 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a step that does not work fails its test")]
 
 mod crashes;
+#[path = "../ground/databroker.rs"]
+mod ground;
 mod node;
 mod provider;
 mod races;
+#[path = "../ground/registration.rs"]
+mod registration;
 mod rotating;

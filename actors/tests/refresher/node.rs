@@ -8,22 +8,23 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use portcullis_actors::clock;
-use portcullis_actors::databroker::broker::{Broker, Open, SessionStanding, StandingOf, Tools as BrokerTools};
+use portcullis_actors::databroker::broker::{Broker, Open, SessionStanding, StandingOf};
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::hand_over::{HandOver, SessionTokens, SignedInIdentity};
 use portcullis_actors::databroker::journal::Journal;
 use portcullis_actors::databroker::refresher::schedule::Nodes;
 use portcullis_actors::databroker::refresher::{Look, Pace, Refresher, Tally, Tools};
 use portcullis_actors::databroker::replica::{Read, Replica, State};
-use portcullis_actors::databroker::revocations::Revocations;
 use portcullis_actors::databroker::store::Store;
 use portcullis_actors::databroker::vault::Shelf;
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::idp::{Identity, Renewals};
-use portcullis_actors::keyring::{Keyring, Purpose};
-use portcullis_config::{IdentityProvider, Secret};
+use portcullis_actors::keyring::Purpose;
+use portcullis_config::Secret;
 use portcullis_events::{Aggregate, SessionId, Time, token};
 use uuid::Uuid;
+
+use super::ground::{self, keyring};
 
 pub const IDP: &str = "idp-1";
 const HOST: &str = "app.example.com";
@@ -66,23 +67,6 @@ pub struct Node {
     nodes: Nodes,
 }
 
-/// Nobody listens there: tokens that are given back at a sign-out are a word into the wind.
-fn nowhere() -> IdentityProvider {
-    let issuer = "http://127.0.0.1:9".to_owned();
-    IdentityProvider {
-        url: issuer.parse().unwrap(),
-        issuer,
-        client_id: "us".into(),
-        client_secret: None,
-        scopes: vec!["openid".into()],
-        request_params: vec![],
-    }
-}
-
-fn keyring() -> Keyring {
-    Keyring::new(vec![Secret::new(vec![7; 32])]).unwrap()
-}
-
 impl Node {
     pub async fn start(store: Store, provider: Rc<dyn Renewals>, clock: Clock) -> Self {
         Self::among(store, provider, clock, Nodes::alone("a".into())).await
@@ -90,22 +74,8 @@ impl Node {
 
     pub async fn among(store: Store, provider: Rc<dyn Renewals>, clock: Clock, nodes: Nodes) -> Self {
         let views = Arc::new(Views::default());
-        let keyring = keyring();
-        let data_keys = Rc::new(DataKeys::new(Arc::clone(&store.vault), keyring.sealer(Purpose::DataKey).unwrap()));
-        let replica =
-            Replica::new(Arc::clone(&store.log), Rc::clone(&data_keys), Arc::clone(&views), "/test".into()).start();
-        let journal = Journal::new(Arc::clone(&store.log), replica.clone(), Arc::clone(&views), "/test".into()).start();
-        let broker = Broker::new(BrokerTools {
-            log: Arc::clone(&store.log),
-            vault: Arc::clone(&store.vault),
-            data_keys: Rc::clone(&data_keys),
-            views: Arc::clone(&views),
-            journal: journal.clone(),
-            hand_overs: keyring.sealer(Purpose::HandOver).unwrap(),
-            id_token_hints: keyring.sealer(Purpose::IdTokenHint).unwrap(),
-            revocations: Revocations::new(nowhere(), "https://authenticate.example.com".parse().unwrap()),
-        })
-        .start();
+        let (log, vault) = (Arc::clone(&store.log), Arc::clone(&store.vault));
+        let (data_keys, replica, journal, broker) = ground::start(log, vault, &views, &keyring(), "/test");
         assert!(views.progress.reaches(1, SOON).await, "the log has no beginning");
         while !views.progress.standing(clock::now()).is_ready() {
             tokio::task::yield_now().await;

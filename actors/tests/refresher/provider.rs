@@ -6,23 +6,13 @@ use actix::Actor;
 use portcullis_actors::authenticate::provider::{Begin, Provider, Redeem};
 use portcullis_actors::databroker::store;
 use portcullis_actors::idp::{Identity, RenewalClient};
-use portcullis_config::{IdentityProvider, Secret, Storage};
+use portcullis_config::Storage;
 use portcullis_events::{SessionId, token};
-use portcullis_harness::idp::{CLIENT_ID, CLIENT_SECRET, Mischief, Person, Refreshing, ScriptedIdp};
+use portcullis_harness::idp::{Mischief, Person, Refreshing, ScriptedIdp};
 use url::Url;
 
 use super::node::{Clock, Node, counted};
-
-fn config(idp: &ScriptedIdp) -> IdentityProvider {
-    IdentityProvider {
-        url: Url::parse(&idp.issuer()).unwrap(),
-        issuer: idp.issuer(),
-        client_id: CLIENT_ID.into(),
-        client_secret: Some(Secret::new(CLIENT_SECRET)),
-        scopes: ["openid", "profile", "email"].map(String::from).into(),
-        request_params: vec![],
-    }
-}
+use super::registration;
 
 fn authenticate() -> Url {
     Url::parse("https://authenticate.example").unwrap()
@@ -30,7 +20,7 @@ fn authenticate() -> Url {
 
 async fn signed_in(idp: &ScriptedIdp) -> Identity {
     let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
-    let provider = Provider::new(config(idp), authenticate()).start();
+    let provider = Provider::new(registration::at(idp), authenticate()).start();
     let begin = Begin { state: "state".into(), nonce: "nonce".into(), verifier: verifier.into() };
     let back = idp.authorize(&provider.send(begin).await.unwrap().unwrap()).unwrap();
     let parameter = |name: &str| back.query_pairs().find(|(have, _)| have == name).map(|(_, value)| value.into_owned());
@@ -52,7 +42,7 @@ impl World {
         let idp = ScriptedIdp::start();
         let dir = tempfile::tempdir().unwrap();
         let store = store::open(&Storage::File(None), dir.path()).await.unwrap();
-        let client = Rc::new(RenewalClient::new(config(&idp), authenticate()));
+        let client = Rc::new(RenewalClient::new(registration::at(&idp), authenticate()));
         let node = Node::start(store, client, Clock::new()).await;
         let session = node.sign_in(signed_in(&idp).await).await;
         node.clock.set();
@@ -112,7 +102,7 @@ async fn user_info_is_asked_for_every_ten_minutes_with_a_refresh_token_or_withou
     idp.set_access_life(7200);
     let dir = tempfile::tempdir().unwrap();
     let store = store::open(&Storage::File(None), dir.path()).await.unwrap();
-    let client = Rc::new(RenewalClient::new(config(&idp), authenticate()));
+    let client = Rc::new(RenewalClient::new(registration::at(&idp), authenticate()));
     let node = Node::start(store, client, Clock::new()).await;
     let mut identity = signed_in(&idp).await;
     identity.tokens.refresh = None;

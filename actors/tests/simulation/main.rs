@@ -18,6 +18,8 @@
 )]
 
 mod audit;
+#[path = "../ground/databroker.rs"]
+mod ground;
 mod log;
 mod mutant;
 mod node;
@@ -110,7 +112,7 @@ fn on_own_time<P: Future<Output = ()>>(
 /// time groups are told in the same order.
 fn know_pseudonyms(world: &World) {
     let key = Uuid::nil().to_string();
-    let wrapped = node::keyring().sealer(Purpose::DataKey).unwrap().seal(&key, &[9; 32]).unwrap();
+    let wrapped = ground::keyring().sealer(Purpose::DataKey).unwrap().seal(&key, &[9; 32]).unwrap();
     world.put_value(Shelf::DataKey, &key, Revision::NONE, wrapped.into_bytes()).unwrap();
 }
 

@@ -5,20 +5,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Addr, Handler, Message};
-use portcullis_actors::databroker::broker::{Broker, Tools};
-use portcullis_actors::databroker::data_keys::DataKeys;
-use portcullis_actors::databroker::journal::Journal;
+use actix::{Addr, Handler, Message};
+use portcullis_actors::databroker::broker::Broker;
 use portcullis_actors::databroker::log::Log;
 use portcullis_actors::databroker::replica::Replica;
-use portcullis_actors::databroker::revocations::Revocations;
 use portcullis_actors::databroker::vault::Vault;
 use portcullis_actors::databroker::view::Views;
-use portcullis_actors::keyring::{Keyring, Purpose};
-use portcullis_config::{IdentityProvider, Secret};
 use portcullis_events::Time;
 use tokio::task::{JoinHandle, LocalSet};
 
+use crate::ground::{self, keyring};
 use crate::log::SimLog;
 use crate::time::{self, Skewed};
 use crate::vault::SimVault;
@@ -26,24 +22,6 @@ use crate::world::World;
 
 /// The longest that a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Nobody listens there: tokens that are given back at a sign-out are a word into the wind.
-fn provider() -> IdentityProvider {
-    let issuer = "http://127.0.0.1:9".to_owned();
-    IdentityProvider {
-        url: issuer.parse().unwrap(),
-        issuer,
-        client_id: "us".into(),
-        client_secret: None,
-        scopes: vec!["openid".into()],
-        request_params: vec![],
-    }
-}
-
-/// The keys of every node.
-pub fn keyring() -> Keyring {
-    Keyring::new(vec![Secret::new(vec![7; 32])]).unwrap()
-}
 
 /// A node, running or not.
 pub struct Node {
@@ -84,26 +62,12 @@ impl Node {
         let (world, node) = (Arc::clone(&self.world), self.number);
         let log: Arc<dyn Log> = Arc::new(SimLog { world: Arc::clone(&world), node });
         let vault: Arc<dyn Vault> = Arc::new(SimVault { world, node });
-        let keyring = keyring();
         let views = Arc::new(Views::default());
-        let data_keys = Rc::new(DataKeys::new(Arc::clone(&vault), keyring.sealer(Purpose::DataKey).unwrap()));
         let source = format!("/portcullis/{node}");
 
         let tasks = LocalSet::new();
         let entered = tasks.enter();
-        let replica = Replica::new(Arc::clone(&log), Rc::clone(&data_keys), Arc::clone(&views), source.clone()).start();
-        let journal = Journal::new(Arc::clone(&log), replica.clone(), Arc::clone(&views), source).start();
-        let broker = Broker::new(Tools {
-            log,
-            vault,
-            data_keys,
-            views: Arc::clone(&views),
-            journal,
-            hand_overs: keyring.sealer(Purpose::HandOver).unwrap(),
-            id_token_hints: keyring.sealer(Purpose::IdTokenHint).unwrap(),
-            revocations: Revocations::new(provider(), "https://authenticate.example.com".parse().unwrap()),
-        })
-        .start();
+        let (_, replica, _, broker) = ground::start(log, vault, &views, &keyring(), &source);
         drop(entered);
 
         self.lives.set(self.lives.get() + 1);

@@ -15,8 +15,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::Cluster;
+use crate::ground::keyring;
 use crate::log::SimLog;
-use crate::node::{Life, Node, keyring};
+use crate::node::{Life, Node};
 
 const HOST: &str = "app.example.com";
 /// How often somebody tries again.

@@ -4,7 +4,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use portcullis_config::{IssuerFormat, LogLevel, NatsStorage, SameSite, Secret, Staleness, Storage};
+use portcullis_config::{
+    Certificate, CertificatePair, IssuerFormat, LogLevel, NatsStorage, SameSite, Secret, Staleness, Storage,
+};
 
 use crate::{LEAST, SECRET, problems, with};
 
@@ -92,7 +94,8 @@ routes: []
     let config = portcullis_config::parse("f", &text, &|_| None).unwrap();
     assert_eq!(config.address.to_string(), "[::1]:8443");
     assert_eq!(config.certificates.len(), 2);
-    assert_eq!(config.certificates[0].cert, PathBuf::from(cert.to_string()));
+    let pair = CertificatePair { cert: PathBuf::from(cert.to_string()), key: PathBuf::from(key.to_string()) };
+    assert_eq!(config.certificates[0], Certificate::Files(pair));
     assert_eq!(config.authenticate_service_url.as_str(), "https://auth.example.com:8443/");
     let bytes: Vec<u8> = (0..32).collect();
     assert_eq!(config.shared_secret, Some(Secret::new(bytes.clone())));
@@ -229,6 +232,46 @@ fn an_idle_timeout_is_long_enough_to_be_kept_on_the_log() {
         );
     }
     assert_eq!(problems("session_idle_timeout: 30\n").len(), 1);
+}
+
+/// `text` in base64 over several lines, as `base64` writes it.
+fn packed(text: &str) -> String {
+    let packed = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
+    packed.as_bytes().chunks(20).map(|line| format!("  {}\n", String::from_utf8_lossy(line))).collect()
+}
+
+#[test]
+fn a_certificate_may_stand_in_the_configuration_itself() {
+    let chain = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for kind in ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"] {
+        let key = format!("-----BEGIN {kind}-----\nAAAA\n-----END {kind}-----\n");
+        let expected = Certificate::InPlace { chain: Secret::new(chain), key: Secret::new(key.as_str()) };
+        let text = format!("certificate: |\n{}certificate_key: |\n{}", packed(chain), packed(&key));
+        assert_eq!(with(&text).unwrap().certificates, std::slice::from_ref(&expected), "{kind}");
+        let variables = |name: &str| match name {
+            "CERTIFICATE" => Some(chain.to_owned()),
+            "CERTIFICATE_KEY" => Some(key.clone()),
+            _ => None,
+        };
+        assert_eq!(portcullis_config::parse("f", LEAST, &variables).unwrap().certificates, [expected], "{kind}");
+        let shown = format!("{:?}", with(&text).unwrap());
+        assert!(!shown.contains("AAAA"), "{shown}");
+    }
+    let key = packed("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+    for (text, said) in [
+        (format!("certificate: |\n{}", packed(chain)), "1 certificate: is given without certificate_key; give both"),
+        (format!("certificate_key: |\n{key}"), "1 certificate_key: is given without certificate; give both"),
+        (format!("certificate: '%'\ncertificate_key: |\n{key}"), "1 certificate: is neither PEM nor base64 of PEM; "),
+        (format!("certificate: |\n{key}certificate_key: |\n{key}"), "1 certificate: holds no certificate; "),
+        (
+            format!("certificate_key: |\n{}certificate: |\n{}", packed(chain), packed(chain)),
+            "1 certificate_key: holds no private key; ",
+        ),
+        ("certificate: x\ncertificate_key: x\n".to_owned(), "1 certificate: is neither PEM"),
+    ] {
+        let problems = problems(&text);
+        assert!(problems[0].starts_with(said), "{text}: {problems:?}");
+    }
 }
 
 #[test]

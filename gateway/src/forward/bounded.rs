@@ -12,6 +12,8 @@ use std::task::{Context, Poll};
 use portcullis_config::limits::UPSTREAM_HEAD_BYTES;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::passed_on::passed_on;
+
 /// How much may still come; shared by whoever waits for the answer and the stream it comes by.
 #[derive(Clone)]
 pub struct Allowance(Arc<AtomicUsize>);
@@ -70,27 +72,5 @@ impl<T: AsyncRead + Unpin> AsyncRead for Bounded<T> {
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Bounded<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
+    passed_on!(poll_write, poll_write_vectored, is_write_vectored, poll_flush, poll_shutdown);
 }

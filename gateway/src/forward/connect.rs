@@ -5,12 +5,10 @@ use std::sync::Arc;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use portcullis_actors::metrics::{Counted, Gauge};
+use portcullis_actors::trust::{self, Unchecked};
 use portcullis_config::limits::{UPSTREAM_CONNECT, UPSTREAM_HEADERS};
 use rustls::ClientConfig;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
@@ -65,17 +63,9 @@ impl Trust {
     /// # Errors
     /// Where rustls refuses the configuration.
     pub fn of_system() -> Result<Self, rustls::Error> {
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in rustls_native_certs::load_native_certs().certs {
-            // one bad file of the system's store is no reason to trust less of the others
-            let _ = roots.add(certificate);
-        }
-        let verified = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        let provider = Arc::clone(verified.crypto_provider());
-        let any = ClientConfig::builder()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-            .with_no_client_auth();
+        let verified = ClientConfig::builder().with_root_certificates(trust::system()).with_no_client_auth();
+        let unchecked = Unchecked::with(verified.crypto_provider());
+        let any = ClientConfig::builder().dangerous().with_custom_certificate_verifier(unchecked).with_no_client_auth();
         Ok(Self { verified: Arc::new(with_http1(verified)), any: Arc::new(with_http1(any)) })
     }
 }
@@ -162,45 +152,4 @@ where
         }
     });
     Ok(Connection { sender, allowance, driver: Some(driver.abort_handle()) })
-}
-
-/// For `tls_skip_verify`: the name and the chain are not looked at, the handshake's signatures are.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

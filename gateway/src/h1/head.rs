@@ -18,7 +18,7 @@ pub enum Framing {
     Length(u64),
     /// Chunks.
     Chunked,
-    /// The request asks to switch protocols.
+    /// The request asks for a WebSocket.
     Switch,
 }
 
@@ -124,7 +124,7 @@ impl Head {
             }
             self.chunked = true;
         } else if name.eq_ignore_ascii_case(b"upgrade") {
-            self.switch = true;
+            self.switch |= is_for_websocket(value);
         }
         Some(())
     }
@@ -142,6 +142,15 @@ impl Head {
             (None, false) => Some(Framing::None),
         }
     }
+}
+
+/// Whether a value of `Upgrade` asks for a WebSocket, among whatever else. Any other protocol is not spoken here, and the
+/// request is one like others (RFC 9110 §7.8).
+pub fn is_for_websocket(value: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').any(|protocol| {
+        let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(b"websocket")
+    })
 }
 
 /// RFC 9110 §5.6.2

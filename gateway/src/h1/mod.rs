@@ -18,7 +18,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use chunk::Chunks;
+pub use head::is_for_websocket;
 use head::{Framing, Head, Violation};
+
+use crate::passed_on::passed_on;
 
 /// What is read instead of a head that was refused: NUL is allowed nowhere in one.
 const POISON: &[u8] = b"\0\r\n\r\n";
@@ -34,8 +37,8 @@ enum State {
     Head(Head),
     Length(u64),
     Chunked(Chunks),
-    /// After a request to switch protocols: whatever follows is not ours to frame. Unless the switch happens the
-    /// connection closes after the answer.
+    /// After a request for a WebSocket: whatever follows is not ours to frame. Unless the switch happens the connection
+    /// closes after the answer.
     Switching,
     Poisoned,
     Broken,
@@ -143,13 +146,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gate<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
+    passed_on!(poll_write, poll_write_vectored, is_write_vectored, poll_flush);
 
     /// RFC 9112 §9.6: who closes while the client still sends makes the system throw away an answer that is on its way.
     /// So what comes is read and forgotten, until the client has closed as well or for a while.
@@ -171,18 +168,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<T> {
             }
         }
         Poll::Ready(Ok(()))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }
 

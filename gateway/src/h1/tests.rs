@@ -59,6 +59,11 @@ async fn requests_that_read_in_one_way_pass_byte_for_byte() {
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n1;x=\"y\"\r\na\r\n0\r\nT: v\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n\u{0}anything\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c, WebSocket/13\r\n\r\n\u{0}anything\n",
+        // a protocol that nobody speaks here changes nothing
+        "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: TLS/1.2, h2c\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: xwebsocket\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
         "GET / HTTP/1.0\r\nHost: a\r\n\r\n",
     ] {
@@ -109,6 +114,9 @@ async fn requests_that_read_in_two_ways_do_not_pass() {
         format!("{head}Transfer-Encoding:\u{b}chunked\r\n\r\n0\r\n\r\n"),
         "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
         format!("{head}Upgrade: websocket\r\nContent-Length: 3\r\n\r\nabc"),
+        format!("{head}Upgrade: h2c, websocket\r\nContent-Length: 3\r\n\r\nabc"),
+        // after a protocol that nobody speaks here, framing goes on
+        format!("{head}Upgrade: h2c\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
         // chunks
         format!("{head}Transfer-Encoding: chunked\r\n\r\nx\r\na\r\n0\r\n\r\n"),
         format!("{head}Transfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n"),

@@ -122,6 +122,9 @@ impl Measures {
         let mut decisions: Vec<_> = counts.decisions.iter().map(|(decided, count)| (decided.name(), *count)).collect();
         decisions.sort_unstable();
         page.outcomes("portcullis_decisions", "Requests to routes, by what was decided.", decisions.into_iter())?;
+        let mut misread: Vec<_> = counts.misread.iter().map(|(why, count)| (why.name(), *count)).collect();
+        misread.sort_unstable();
+        page.outcomes("portcullis_refused_heads", "Heads that became no requests.", misread.into_iter())?;
         page.durations(
             "portcullis_request_duration_seconds",
             "From the first byte of a request to the last one of its answer; no tunnels.",

@@ -37,6 +37,28 @@ impl Decided {
     }
 }
 
+/// Why a head became no request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Misread {
+    /// It is larger than any head may be.
+    TooLarge,
+    /// It is not HTTP, or could be read in more than one way.
+    Malformed,
+    /// It cannot be decompressed, or goes so far beyond any bound that nobody wants to (HTTP/2).
+    Compression,
+}
+
+impl Misread {
+    /// The name in metrics and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::Malformed => "malformed",
+            Self::Compression => "compression",
+        }
+    }
+}
+
 /// Requests to one route.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct RouteCounts {
@@ -57,6 +79,8 @@ pub struct Counts {
     pub beyond: Classes,
     /// Decisions.
     pub decisions: HashMap<Decided, u64>,
+    /// Heads that became no requests.
+    pub misread: HashMap<Misread, u64>,
     /// From the first byte of a request to the last one of its answer; not those that became tunnels.
     pub durations: Measured,
 }
@@ -100,6 +124,9 @@ impl Counts {
         add(&mut self.elsewhere, std::mem::take(&mut other.elsewhere));
         for (decided, count) in other.decisions.drain() {
             *self.decisions.entry(decided).or_default() += count;
+        }
+        for (why, count) in other.misread.drain() {
+            *self.misread.entry(why).or_default() += count;
         }
         self.durations.add(&std::mem::take(&mut other.durations));
     }
@@ -148,6 +175,11 @@ impl Tally {
         *self.counts.borrow_mut().decisions.entry(decided).or_default() += 1;
     }
 
+    /// A head became no request.
+    pub fn misread(&self, why: Misread) {
+        *self.counts.borrow_mut().misread.entry(why).or_default() += 1;
+    }
+
     /// Hands over what was counted.
     pub fn flush(&self) {
         self.totals.counts().take(&mut self.counts.borrow_mut());
@@ -182,17 +214,20 @@ mod tests {
         one.answered(Some(&app), 0, Duration::from_millis(1));
         one.answered(None, 404, Duration::from_millis(1));
         one.decided(Decided::Allowed);
+        one.misread(Misread::TooLarge);
         one.flush();
         one.flush();
         other.answered(Some(&app), 204, Duration::from_millis(1));
         other.answered(Some(&app), 101, Duration::from_secs(3600));
         other.decided(Decided::Allowed);
+        other.misread(Misread::TooLarge);
         drop(other);
         let counts = totals.counts();
         let expected = RouteCounts { name: Some("app.example.com".into()), classes: [1, 1, 2, 0, 0, 0] };
         assert_eq!(counts.routes.get(&app.id), Some(&expected));
         assert_eq!(counts.elsewhere, [0, 0, 0, 0, 1, 0]);
         assert_eq!(counts.decisions.get(&Decided::Allowed), Some(&2));
+        assert_eq!(counts.misread.get(&Misread::TooLarge), Some(&2));
         assert_eq!(counts.durations.count(), 4, "a tunnel is no request that took an hour");
     }
 

@@ -73,6 +73,24 @@ pub struct Person {
     pub expires_at: String,
 }
 
+impl Person {
+    /// When the session began, as it is read.
+    fn issued(&self) -> String {
+        spoken(&self.issued_at)
+    }
+
+    /// When it ends, as it is read.
+    fn expires(&self) -> String {
+        spoken(&self.expires_at)
+    }
+}
+
+/// A time of RFC 3339 in UTC, for people: `2026-11-24 15:35 UTC`.
+fn spoken(time: &str) -> String {
+    let to_the_minute = time.ends_with('Z').then(|| time.get(..16)?.split_once('T')).flatten();
+    to_the_minute.map_or_else(|| time.to_owned(), |(day, hour)| format!("{day} {hour} UTC"))
+}
+
 /// Asks before a session is ended.
 #[derive(Template)]
 #[template(path = "sign_out.html")]
@@ -137,6 +155,14 @@ fn hash(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_written_for_people() {
+        assert_eq!(spoken("2026-11-24T15:35:54.699Z"), "2026-11-24 15:35 UTC");
+        for other in ["", "2026-11-24T15:35:54+01:00", "soon", "2026-11-24", "ääääääääääääZ"] {
+            assert_eq!(spoken(other), other);
+        }
+    }
 
     #[test]
     fn nothing_a_page_shows_can_become_markup() {

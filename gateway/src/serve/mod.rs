@@ -3,15 +3,15 @@
 mod admission;
 mod answers;
 mod decision;
+mod own;
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_ENCODING, UPGRADE};
+use bytes::Bytes;
+use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
-use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use portcullis_actors::authenticate::identify::CannotSay;
@@ -22,7 +22,7 @@ use portcullis_actors::proxy::leash::Leash;
 use portcullis_actors::proxy::routes::{Located, NotLocated};
 use portcullis_actors::request::{Canonical, Peer, Presented, Source};
 use portcullis_config::Route;
-use portcullis_config::limits::{BUDGET_WAIT, OWN_BODY_BYTES, OWN_BODY_TIMEOUT};
+use portcullis_config::limits::BUDGET_WAIT;
 use portcullis_events::Time;
 use uuid::Uuid;
 
@@ -33,10 +33,10 @@ use crate::answer::{Answer, Format, is_navigation, redirect};
 use crate::forward::body::AnswerBody;
 use crate::forward::outgoing::{Maker, NotPassed};
 use crate::forward::{self, UpstreamFault};
+use crate::h1;
 use crate::in_force::Rules;
 use crate::listen::Facts;
-use crate::metrics::tally::Decided;
-use crate::pages::bridge::Own;
+use crate::metrics::tally::{Decided, Misread};
 use crate::pages::desk::{UNAVAILABLE, cannot_say};
 use crate::telemetry::{AccessRecord, RequestLine};
 use crate::worker::Worker;
@@ -53,7 +53,8 @@ pub async fn serve(
     let upgrade = hyper::upgrade::on(&mut request);
     let version = request.version();
     let format = Format::of(request.headers());
-    let switching = version < Version::HTTP_2 && request.headers().contains_key(UPGRADE);
+    let mut upgrades = request.headers().get_all(UPGRADE).iter();
+    let switching = version < Version::HTTP_2 && upgrades.any(|value| h1::is_for_websocket(value.as_bytes()));
     let promised = request.headers().get(http::header::CONTENT_LENGTH).is_some_and(|length| length != "0");
     let (head, body) = request.into_parts();
     let method = head.method.clone();
@@ -70,8 +71,7 @@ pub async fn serve(
     let request = match canonical {
         Ok(request) => request,
         Err(status) => {
-            let answer = Answer::new(status, "The request is not one that can be read in one way only.");
-            let mut response = answer.render(format, &request_id);
+            let mut response = Answer::new(status, what_is_wrong(status)).render(format, &request_id);
             if version < Version::HTTP_2 {
                 // who frames one request badly frames the next one badly
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -92,12 +92,28 @@ pub async fn serve(
     exchange.run(body, upgrade).await
 }
 
-/// Writes down a head that was refused before there was a request; hyper has answered it.
-pub fn never_understood(worker: &Rc<Worker>, facts: Facts, began: Instant, too_large: bool) {
+/// What is said of a request that is not looked at any further.
+const fn what_is_wrong(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::URI_TOO_LONG => "The address is too long.",
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "The headers of the request are too large, or too many.",
+        StatusCode::NOT_IMPLEMENTED => "Requests with this method are not taken here.",
+        StatusCode::HTTP_VERSION_NOT_SUPPORTED => "This version of HTTP is not spoken here.",
+        _ => "The request is malformed, or could be read in more than one way.",
+    }
+}
+
+/// Writes down a head that was refused before there was a request; the library has answered it, or reset its stream.
+pub fn never_understood(worker: &Rc<Worker>, facts: Facts, began: Instant, why: Misread) {
+    tracing::debug!(peer = %facts.peer, reason = why.name(), "a head was refused");
+    worker.log.tally().misread(why);
     let request_id = Uuid::new_v4().hyphenated().to_string().into();
     let client = facts.peer.ip().to_canonical();
     let line = RequestLine { request_id, method: None, client, request: None };
-    let status = if too_large { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+    let status = match why {
+        Misread::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        Misread::Malformed | Misread::Compression => StatusCode::BAD_REQUEST,
+    };
     AccessRecord::new(Rc::clone(&worker.log), began, line).answered(status.as_u16(), "bad_request", None);
 }
 
@@ -108,7 +124,7 @@ struct Exchange {
     format: Format,
     /// Written even if the client leaves, and this value is dropped, before there is an answer.
     record: AccessRecord,
-    /// The client asked to switch protocols: unless that happens, nothing more is read from its connection.
+    /// The client asked for a WebSocket: unless there is one, nothing more is read from its connection.
     switching: bool,
     /// What ends it from outside.
     leash: Rc<Leash>,
@@ -132,45 +148,6 @@ impl Exchange {
                 self.refuse(answer, "ambiguous_path", None)
             }
         }
-    }
-
-    /// One of our own pages.
-    async fn own(self, at_authenticate: bool, body: Incoming) -> Response<AnswerBody> {
-        if self.request.headers().contains_key(CONTENT_ENCODING) {
-            let answer = Answer::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Encoded bodies are not accepted here.");
-            return self.refuse(answer, "own", None);
-        }
-        let body = match tokio::time::timeout(OWN_BODY_TIMEOUT, collect(body)).await {
-            Ok(Some(body)) => body,
-            Ok(None) => {
-                return self.refuse(Answer::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is too long."), "own", None);
-            }
-            Err(_) => {
-                let answer = Answer::new(StatusCode::REQUEST_TIMEOUT, "The body took too long to come.");
-                return self.refuse(answer, "own", None);
-            }
-        };
-        let own = Own { request: Rc::clone(&self.request), request_id: Rc::clone(&self.request_id), at_authenticate };
-        let response = self.worker.pages.answer(own, body).await;
-        let response = match response.status() {
-            StatusCode::NOT_FOUND if response.body().is_empty() => {
-                self.rendered(Answer::new(StatusCode::NOT_FOUND, "There is nothing at this address."), &response)
-            }
-            StatusCode::METHOD_NOT_ALLOWED if response.body().is_empty() => self
-                .rendered(Answer::new(StatusCode::METHOD_NOT_ALLOWED, "This address takes other methods."), &response),
-            status if status.is_server_error() && response.body().is_empty() => self.rendered(UNAVAILABLE, &response),
-            _ => response,
-        };
-        self.finish(own_headers(response), "own", None)
-    }
-
-    /// Our own rendering of a status that actix gave, with its headers (`Allow`).
-    fn rendered(&self, answer: Answer, given: &Response<Bytes>) -> Response<Bytes> {
-        let mut response = answer.render(self.format, &self.request_id);
-        if let Some(allow) = given.headers().get(http::header::ALLOW) {
-            response.headers_mut().insert(http::header::ALLOW, allow.clone());
-        }
-        response
     }
 
     /// A request to a route: who, whether, and on.
@@ -322,18 +299,4 @@ impl Exchange {
             }
         }
     }
-}
-
-/// A request's whole body; `None` where it is too long or breaks off.
-async fn collect(mut body: Incoming) -> Option<Bytes> {
-    let mut collected = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.ok()?.into_data() {
-            if collected.len() + data.len() > OWN_BODY_BYTES {
-                return None;
-            }
-            collected.extend_from_slice(&data);
-        }
-    }
-    Some(collected.freeze())
 }

@@ -2,16 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use async_nats::rustls::pki_types::pem::PemObject;
 use async_nats::{ConnectOptions, ServerAddr};
 use portcullis_config::{NatsLogin, NatsStorage, NatsTls, Secret};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use url::Url;
+
+use crate::trust::Unchecked;
 
 /// Why no connection can even be tried.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,8 +76,8 @@ fn tls(mut options: ConnectOptions, wanted: &NatsTls) -> Result<ConnectOptions, 
         options = options.add_root_certificates(ca.clone());
     }
     let builder = ClientConfig::builder();
-    let algorithms = builder.crypto_provider().signature_verification_algorithms;
-    let unchecked = builder.dangerous().with_custom_certificate_verifier(Arc::new(Unchecked { algorithms }));
+    let verifier = Unchecked::with(builder.crypto_provider());
+    let unchecked = builder.dangerous().with_custom_certificate_verifier(verifier);
     let config = match &wanted.client {
         None => unchecked.with_no_client_auth(),
         Some(pair) => {
@@ -104,45 +103,4 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
 
 fn bad(key: &'static str, path: &Path, why: &impl ToString) -> BadOption {
     BadOption::Tls { key, path: path.to_owned(), why: why.to_string() }
-}
-
-/// Takes any certificate whose key signs (`databroker_storage_tls_skip_verify`).
-#[derive(Debug)]
-struct Unchecked {
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ServerCertVerifier for Unchecked {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
 }

@@ -3,10 +3,15 @@
 use std::net::IpAddr;
 
 use http::{StatusCode, Version};
-use portcullis_config::limits::{REQUEST_HEAD_BYTES, REQUEST_HEADERS, TARGET_BYTES};
+use portcullis_config::Secret;
+use portcullis_config::limits::{REQUEST_HEAD_BYTES, REQUEST_HEADERS, SIGN_IN_TARGET_BYTES, TARGET_BYTES};
+use portcullis_events::Time;
+use url::Url;
 
-use super::super::{BadRequest, Canonical, Peer};
+use super::super::{BadRequest, Canonical, Peer, SIGN_IN_PATH};
 use super::{Head, Lines, PEER};
+use crate::authenticate::start;
+use crate::keyring::{Keyring, Purpose};
 
 #[test]
 fn a_host_has_one_spelling() {
@@ -148,6 +153,33 @@ fn a_target_is_a_path_or_is_refused() {
     assert!(Head::to(&long).refusal().is_none());
     let longer = format!("{long}?");
     assert_eq!(Head::to(&longer).refusal().map(BadRequest::status), Some(StatusCode::URI_TOO_LONG));
+}
+
+#[test]
+fn every_target_that_is_taken_can_be_signed_in_to() {
+    let now = Time::from_secs(1_000_000);
+    let signer = Keyring::new(vec![Secret::new(vec![1; 32])]).unwrap().signer(Purpose::SignedUrl).unwrap();
+    let name = format!("{}.test", ["a".repeat(60), "b".repeat(60), "c".repeat(60), "d".repeat(60)].join("."));
+    let authenticate = Url::parse(&format!("https://{name}:65535")).unwrap();
+    let (longest, longer) = ("&".repeat(TARGET_BYTES - 2), "&".repeat(SIGN_IN_TARGET_BYTES));
+    let away = |query: &str| {
+        let from = format!("https://{name}:65535/?{query}");
+        start::depart(&authenticate, &from, "_pomerium", None, &signer, now).unwrap().url
+    };
+    assert!(Head::to(&format!("/?{longest}")).refusal().is_none());
+    let url = away(&longest);
+    assert!(url.as_str().len() > 3 * TARGET_BYTES);
+    let too_long = Some(StatusCode::URI_TOO_LONG);
+    let target = &url[url::Position::BeforePath..];
+    assert!(Head::to(target).refusal().is_none());
+    for target in [
+        format!("{SIGN_IN_PATH}?{longer}"),
+        target.replace("/sign_in?", "/sign_in/?"),
+        target.replace("/sign_in?", "/%73ign_in?"),
+        target.replace("/.pomerium/sign_in?", "/?"),
+    ] {
+        assert_eq!(Head::to(&target).refusal().map(BadRequest::status), too_long);
+    }
 }
 
 #[test]
