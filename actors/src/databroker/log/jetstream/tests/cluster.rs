@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
@@ -182,10 +182,11 @@ async fn keep_writing(log: &JetStreamLog, stop: &AtomicBool) -> u128 {
     number
 }
 
-/// A tail that must move on: how long it stood still at most, while something happened to the servers.
-async fn longest_silence(tail: &mut Tail, stop: &AtomicBool) -> (Duration, u64) {
+/// A tail that must move on until it has read what was last written, once that is known: how long it stood still at
+/// most, while something happened to the servers.
+async fn longest_silence(tail: &mut Tail, end: &AtomicU64) -> Duration {
     let (mut longest, mut last, mut seen) = (Duration::ZERO, Instant::now(), 0);
-    while !stop.load(Ordering::Acquire) {
+    while seen < end.load(Ordering::Acquire) {
         if let Tailed::Record(record) = next(tail).await.unwrap() {
             assert_eq!(record.seq, seen + 1, "a gap");
             seen = record.seq;
@@ -193,7 +194,7 @@ async fn longest_silence(tail: &mut Tail, stop: &AtomicBool) -> (Duration, u64) 
             last = Instant::now();
         }
     }
-    (longest, seen)
+    longest
 }
 
 #[actix::test]
@@ -201,14 +202,14 @@ async fn a_tail_has_no_gap_and_goes_on_whichever_server_falls() {
     let mut cluster = NatsCluster::start().await.unwrap();
     let log = log_on(&cluster).await;
     head_of(&log).await;
-    let stop = AtomicBool::new(false);
+    let (stop, end) = (AtomicBool::new(false), AtomicU64::new(u64::MAX));
     // one tail at each server: whatever falls, one of them loses its consumer, its connection or its leader
     let mut tails = Vec::new();
     for number in 0..SERVERS {
         let nats = Nats::connect(&NatsStorage::at(vec![cluster.url(number)])).await.unwrap();
         tails.push(JetStreamLog::new(&nats, SERVERS).tail(0));
     }
-    let reading = join_all(tails.iter_mut().map(|tail| longest_silence(tail, &stop)));
+    let reading = join_all(tails.iter_mut().map(|tail| longest_silence(tail, &end)));
     let breaking = async {
         let follower = (cluster.leader(STREAM).await.unwrap() + 1) % SERVERS;
         cluster.stop(follower).unwrap();
@@ -228,9 +229,13 @@ async fn a_tail_has_no_gap_and_goes_on_whichever_server_falls() {
         until_records(&mut tail, head + 20).await;
         stop.store(true, Ordering::Release);
     };
-    let (silences, (_, ())) = join(reading, join(keep_writing(&log, &stop), breaking)).await;
-    for (silence, seen) in silences {
-        assert!(seen > 20);
+    let writing = async {
+        let (written, ()) = join(keep_writing(&log, &stop), breaking).await;
+        assert!(written > 20);
+        end.store(head_of(&log).await.last, Ordering::Release);
+    };
+    let (silences, ()) = join(reading, writing).await;
+    for silence in silences {
         assert!(silence < 2 * ELECTION, "{silence:?}");
     }
 }
