@@ -174,18 +174,17 @@ fn hand_over(session: SessionId, groups: &[&str]) -> String {
 
 /// An empty `sid` is none.
 fn hand_over_of(subject: &str, sid: &str, session: SessionId, groups: &[&str]) -> String {
-    let mut claims = json!({
-        "sub": subject, "email": "alice@example.com", "name": "Alice", "groups": groups,
+    let claims = json!({
+        "sub": subject, "email": "alice@example.com", "name": "Alice", "groups": groups, "sid": sid,
     });
-    if !sid.is_empty() {
-        claims["sid"] = json!(sid);
-    }
+    let mut claims = claims.as_object().unwrap().clone();
+    claims.retain(|_, value| value != "");
     let now = clock::now();
     let identity = SignedInIdentity {
         idp: "idp-1".into(),
         issuer: "https://id.example.com".into(),
         subject: subject.into(),
-        claims: claims.as_object().unwrap().clone(),
+        claims,
         tokens: SessionTokens {
             access: Secret::new("canary-access-token"),
             refresh: Some(Secret::new("canary-refresh-token")),

@@ -136,11 +136,13 @@ async fn claims_that_are_more_than_a_session_can_carry_end_it_and_do_not_keep_th
         world.node.after(240).await;
         assert!(!world.node.is_open(world.session).await, "{large:?}");
     }
-    // a provider that has trouble says nothing of anybody
-    let world = World::new().await;
-    world.idp.set(Mischief::UserInfoDown);
-    world.node.after(240).await;
-    assert!(world.node.is_open(world.session).await);
+    // a provider that has trouble says nothing of anybody, whatever page it shows
+    for trouble in [Mischief::UserInfoDown, Mischief::UserInfoHugePage] {
+        let world = World::new().await;
+        world.idp.set(trouble);
+        world.node.after(240).await;
+        assert!(world.node.is_open(world.session).await, "{trouble:?}");
+    }
 }
 
 #[actix_rt::test]
