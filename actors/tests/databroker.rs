@@ -20,7 +20,9 @@ use portcullis_actors::databroker::vault::{Revision, Sealed, Shelf, Vault, Vault
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_config::{Secret, Staleness, Storage};
-use portcullis_events::{Aggregate, Context, Envelope, Epoch, Event, EventId, Hash, SessionId, session};
+use portcullis_events::{
+    Aggregate, Context, Envelope, Epoch, Event, EventId, Hash, Sealed as Profile, SessionId, session,
+};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -139,16 +141,19 @@ fn hand_over(session: SessionId, groups: &[&str]) -> String {
     hand_over_of("sub-of-alice", "sid-1", session, groups)
 }
 
+/// An empty `sid` is none.
 fn hand_over_of(subject: &str, sid: &str, session: SessionId, groups: &[&str]) -> String {
     let claims = json!({
         "sub": subject, "email": "alice@example.com", "name": "Alice", "groups": groups, "sid": sid,
     });
+    let mut claims = claims.as_object().unwrap().clone();
+    claims.retain(|_, value| value != "");
     let now = clock::now();
     let identity = SignedInIdentity {
         idp: "idp-1".into(),
         issuer: "https://id.example.com".into(),
         subject: subject.into(),
-        claims: claims.as_object().unwrap().clone(),
+        claims,
         tokens: SessionTokens {
             access: Secret::new("canary-access-token"),
             refresh: Some(Secret::new("canary-refresh-token")),
@@ -434,6 +439,21 @@ async fn a_session_whose_data_key_was_forgotten_is_over_and_the_person_signs_in_
 }
 
 #[actix_rt::test]
+async fn a_session_whose_new_claims_do_not_open_is_shut_at_once_and_not_known_by_its_old_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let id = session();
+    node.open(&hand_over(id, &["admins"]), HOST).await.unwrap();
+    let mut changes = node.views.changes();
+    let replaced = session::ClaimsReplaced { profile: Profile::new("sealed with another key".into()) };
+    let seq = node.append(id, Event::Session(session::Event::ClaimsReplaced(replaced))).await;
+    assert!(node.views.progress.reaches(seq, SOON).await);
+    assert!(node.views.session(id).is_none(), "it goes on with claims that were replaced");
+    assert_eq!(changes.try_recv().unwrap().session, id, "what is open is not told");
+    assert_eq!(node.standing(id).await, SessionStanding::Shut);
+}
+
+#[actix_rt::test]
 async fn many_sign_ins_at_once_are_each_acknowledged_and_each_on_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path()).await;
@@ -505,6 +525,20 @@ async fn a_logout_of_a_session_ends_that_one_and_only_if_it_is_the_persons() {
     assert_eq!(node.log_out(None, Some("sid-1"), "token-4").await, Ok(LoggedOut { sessions: 1 }));
     assert_eq!(node.log_out(Some("alice"), Some("sid-2"), "token-5").await, Ok(LoggedOut { sessions: 1 }));
     assert!(node.views.session(first).is_none() && node.views.session(second).is_none());
+}
+
+#[actix_rt::test]
+async fn a_logout_of_a_person_and_a_session_ends_theirs_of_which_the_provider_never_said_which_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let (nameless, named, other) = (session(), session(), session());
+    node.open(&hand_over_of("alice", "", nameless, &[]), HOST).await.unwrap();
+    node.open(&hand_over_of("alice", "sid-2", named, &[]), HOST).await.unwrap();
+    node.open(&hand_over_of("bob", "", other, &[]), HOST).await.unwrap();
+    assert_eq!(node.log_out(None, Some("sid-1"), "token-1").await, Ok(LoggedOut { sessions: 0 }));
+    assert_eq!(node.log_out(Some("alice"), Some("sid-1"), "token-2").await, Ok(LoggedOut { sessions: 1 }));
+    assert!(node.views.session(nameless).is_none(), "it may be the one that ended");
+    assert!(node.views.session(named).is_some() && node.views.session(other).is_some());
 }
 
 #[actix_rt::test]

@@ -163,7 +163,9 @@ fn outcome(mischief: Mischief) -> Outcome {
 
         Mischief::UserInfoOther | Mischief::UserInfoNoSub => Refused(Because::OtherSubject),
         Mischief::UserInfoRefuses => Refused(Because::Status { endpoint: Endpoint::UserInfo, status: 403 }),
-        Mischief::UserInfoJwt | Mischief::UserInfoArray => Refused(Because::Garbage(Endpoint::UserInfo)),
+        Mischief::UserInfoJwt | Mischief::UserInfoArray | Mischief::UserInfoHugePage => {
+            Refused(Because::Garbage(Endpoint::UserInfo))
+        }
         Mischief::UserInfoRedirects => Refused(Because::Redirect(Endpoint::UserInfo)),
         Mischief::UserInfoHuge => Refused(Because::TooLarge(Endpoint::UserInfo)),
         Mischief::UserInfoLarge => Refused(Because::TooMuch),

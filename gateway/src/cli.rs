@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand};
 use portcullis_config::limits::REASON_CHARS;
 use portcullis_events::SessionId;
 
+use crate::sessions::print::is_printable;
+
 /// Everything went well.
 pub const FINE: u8 = 0;
 /// Bad usage or configuration (`EX_USAGE` of sysexits).
@@ -145,7 +147,8 @@ fn session_id(text: &str) -> Result<SessionId, String> {
 fn reason(text: &str) -> Result<String, String> {
     match text.chars().count() {
         0 => Err("a reason is not empty".to_owned()),
-        1..=REASON_CHARS => Ok(text.to_owned()),
+        1..=REASON_CHARS if text.chars().all(is_printable) => Ok(text.to_owned()),
+        1..=REASON_CHARS => Err("a reason is a line of text that can be printed".to_owned()),
         _ => Err(format!("a reason has at most {REASON_CHARS} characters")),
     }
 }
@@ -206,6 +209,14 @@ mod tests {
         for bad in ["p sessions revoke".into(), format!("p sessions revoke {id} --user a"), "p sessions show 7".into()]
         {
             assert!(read(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_a_line_that_can_be_printed() {
+        assert_eq!(reason("Åsa's laptop was \"lost\" 字").as_deref(), Ok("Åsa's laptop was \"lost\" 字"));
+        for bad in ["", "a\nb", "a\u{1b}[2J", "a\u{9b}2J", "a\u{202e}b", &"x".repeat(REASON_CHARS + 1)] {
+            assert!(reason(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -25,10 +25,12 @@ pub async fn print(log: &dyn Log, from: u64, follow: bool, mut out: impl Write) 
                 if !follow && record.seq > head.last {
                     return Ok(());
                 }
-                let Some(body) = record.body.strip_suffix(b"}") else {
-                    bail!("sequence {}: not a JSON object", record.seq);
+                // none of ours has such a character in it: whoever wrote one would write lines or to the terminal
+                let text = std::str::from_utf8(&record.body).ok().filter(|text| !text.contains(char::is_control));
+                let Some(body) = text.and_then(|text| text.strip_suffix('}')) else {
+                    bail!("sequence {}: not a JSON object in one line", record.seq);
                 };
-                let mut line = body.to_vec();
+                let mut line = body.as_bytes().to_vec();
                 line.extend_from_slice(format!(",\"sequence\":\"{}\"}}\n", record.seq).as_bytes());
                 if let Err(error) = out.write_all(&line).and_then(|()| out.flush()) {
                     return if error.kind() == std::io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error.into()) };
@@ -54,9 +56,13 @@ mod tests {
     use super::*;
 
     async fn append(log: &FileLog) {
+        append_raw(log, b"{\"a\":1}").await;
+    }
+
+    async fn append_raw(log: &FileLog, body: &[u8]) {
         let aggregate = Aggregate::session(SessionId::new(Uuid::new_v4()));
         let (expected, id) = (Expected::NoStream, EventId::new(Uuid::now_v7()));
-        log.append(NewRecord { aggregate, expected, id, body: b"{\"a\":1}".to_vec() }).await.unwrap();
+        log.append(NewRecord { aggregate, expected, id, body: body.to_vec() }).await.unwrap();
     }
 
     /// Says when the reader has what it waits for: a write into it fails from then on.
@@ -72,6 +78,21 @@ mod tests {
 
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[actix_rt::test]
+    async fn a_record_is_one_line_and_one_that_would_write_more_than_itself_is_named_instead() {
+        let forged = ["{\"a\":\n{\"forged\":1}\n}", "{\"a\":\"\u{1b}[2J\"}", "{\"a\":\"\u{9b}2J\"}", "{\"a\":1\r}"];
+        for body in forged.iter().map(|text| text.as_bytes()).chain([&b"{\"a\":\"\xff\"}"[..]]) {
+            let dir = tempfile::tempdir().unwrap();
+            let log = FileLog::open(dir.path()).unwrap();
+            append(&log).await;
+            append_raw(&log, body).await;
+            let mut out = Vec::new();
+            let error = print(&log, 1, false, &mut out).await.unwrap_err().to_string();
+            assert!(error.contains("sequence 2"), "{error}");
+            assert_eq!(out, b"{\"a\":1,\"sequence\":\"1\"}\n");
         }
     }
 

@@ -130,6 +130,11 @@ impl ConfigFile {
     async fn read_again(&mut self, reload: &Reload) {
         let before = Look::at(&self.path);
         let path = self.path.clone();
+        // from a pipe nothing may come for ever, and the process would not even stop
+        if std::fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
+            self.watch.was_read(before, before);
+            return reload.refuse("it is no regular file");
+        }
         // a large file takes a while, and signals come in on this thread
         let read = tokio::task::spawn_blocking(move || Self::load(&path)).await;
         if !self.watch.was_read(before, Look::at(&self.path)) {

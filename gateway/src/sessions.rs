@@ -2,7 +2,7 @@
 //!
 //! Beside running gateways: a replica of its own, and the same compare-and-append that they use. Never shows a token.
 
-mod print;
+pub mod print;
 
 use std::path::Path;
 use std::rc::Rc;

@@ -233,3 +233,25 @@ async fn what_waits_for_a_restart_is_named_and_the_routes_change_all_the_same() 
     assert_eq!(visitor.get("http://sign-in.localhost/.pomerium/").await?.status, StatusCode::NOT_FOUND);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_pipe_in_the_place_of_the_file_is_refused_and_nobody_waits_for_it() -> Result<()> {
+    let upstream = Upstream::start()?;
+    let launcher = Gateway::binary(BINARY);
+    let mut gateway = launcher.run(&revision(1, &upstream.url())).await?;
+    let before = ready(&gateway, "revision").await?;
+    let pipe = gateway.home().join("pipe");
+    ensure!(std::process::Command::new("mkfifo").arg(&pipe).status()?.success());
+    std::fs::rename(&pipe, gateway.config_file())?;
+    gateway.hang_up()?;
+    let refused = async || Ok((ready(&gateway, "last-reload").await? == "refused").then_some(()));
+    eventually("the pipe is refused", SOON, refused).await?;
+    assert_eq!(ready(&gateway, "revision").await?, before);
+    gateway.replace_config(&revision(2, &upstream.url()))?;
+    gateway.hang_up()?;
+    let taken = async || Ok((ready(&gateway, "revision").await? != before).then_some(()));
+    eventually("the next file is in force", SOON, taken).await?;
+    gateway.interrupt()?;
+    assert_eq!(gateway.wait_exit(SOON).await?.code(), Some(0));
+    Ok(())
+}

@@ -9,7 +9,7 @@ use portcullis_harness::gateway::Gateway;
 use portcullis_harness::nats::NatsServer;
 use portcullis_harness::process::eventually;
 use portcullis_harness::sign_in::sign_in;
-use portcullis_harness::world::{ADMIN, APP, PUBLIC, World};
+use portcullis_harness::world::{ADMIN, APP, AUTHENTICATE, PUBLIC, World};
 use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
@@ -125,7 +125,13 @@ async fn a_new_bound_is_in_force_with_the_next_configuration() -> Result<()> {
     // what goes by the default goes by the new one, our own pages too
     assert_eq!(get(&alice, ADMIN).await?.status, StatusCode::UNAUTHORIZED, "no handle for this host yet");
     assert_eq!(get(&alice, APP).await?.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(get(&alice, &format!("{APP}/.pomerium/user")).await?.status, StatusCode::SERVICE_UNAVAILABLE);
+    for page in [format!("{APP}/.pomerium/user"), format!("{APP}/.pomerium/"), format!("{AUTHENTICATE}/.pomerium/")] {
+        let answer = get(&alice, &page).await?;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{page}: {}", answer.text());
+    }
+    // who is nobody there needs no log
+    let nobody = world.visitor(&node).await?;
+    assert_eq!(get(&nobody, &format!("{AUTHENTICATE}/.pomerium/")).await?.status, StatusCode::OK);
     let (_, health) = node.health("/readyz").await?;
     assert!(matches!(health["staleness"], Value::Number(_)), "{health}");
     Ok(())

@@ -5,6 +5,7 @@ use portcullis_config::limits::READ_YOUR_WRITES;
 use portcullis_events::Time;
 
 use super::Caller;
+use crate::databroker::progress::Progress;
 use crate::databroker::view::Views;
 use crate::keyring::Sealer;
 use crate::keyring::handle::Handle;
@@ -21,6 +22,18 @@ pub enum CannotSay {
     /// The session was opened on another node, and its event has not arrived here.
     #[error("the session's event has not arrived")]
     Behind,
+}
+
+/// Whether a session in the views may be believed, and shown.
+///
+/// # Errors
+/// [`CannotSay`].
+pub fn vouched(progress: &Progress, now: Time, bound: Staleness) -> Result<(), CannotSay> {
+    if progress.vouches(now, bound) {
+        return Ok(());
+    }
+    let follows = progress.stopped().is_none() && progress.staleness(now).is_some();
+    Err(if follows { CannotSay::Stale } else { CannotSay::Unread })
 }
 
 /// What handles are opened with, and for whom.
@@ -47,11 +60,7 @@ impl Identifier<'_> {
         bound: Staleness,
     ) -> Result<Option<Caller>, CannotSay> {
         let Some(handle) = Handle::open(self.handles, audience, handle, now) else { return Ok(None) };
-        let progress = &self.views.progress;
-        if !progress.vouches(now, bound) {
-            let follows = progress.stopped().is_none() && progress.staleness(now).is_some();
-            return Err(if follows { CannotSay::Stale } else { CannotSay::Unread });
-        }
+        vouched(&self.views.progress, now, bound)?;
         if self.views.progress.epoch() != Some(handle.epoch) {
             return Ok(None);
         }

@@ -155,9 +155,11 @@ impl Tools {
     }
 }
 
-/// Whoever is named must be the right one, each by each.
+/// Whoever is named must be the right one, each by each. A provider that names its session in logout tokens alone may
+/// mean any of the person's that it never named.
 fn is_meant(view: &SessionView, idp: &str, person: Option<PersonId>, sid: Option<&str>) -> bool {
+    let known = view.claims.get("sid").and_then(Value::as_str);
     view.idp == idp
         && person.is_none_or(|person| view.person == person)
-        && sid.is_none_or(|sid| view.claims.get("sid").and_then(Value::as_str) == Some(sid))
+        && sid.is_none_or(|sid| known.map_or(person.is_some(), |known| known == sid))
 }

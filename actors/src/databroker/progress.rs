@@ -9,6 +9,9 @@ use portcullis_config::Staleness;
 use portcullis_config::limits::{CLOCK_SET_BACK, HEAD_STALE};
 use portcullis_events::{Epoch, Time};
 use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::clock;
 
 /// What a node may say of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +77,9 @@ pub struct Progress {
     head: AtomicU64,
     /// When the authority knew nothing that is not in the views.
     current_at: AtomicI64,
+    /// The same by a clock that nobody sets, in milliseconds since `began`.
+    current_since: AtomicU64,
+    began: Instant,
     caught_up: AtomicBool,
     epoch: ArcSwapOption<Epoch>,
     away: ArcSwapOption<String>,
@@ -87,6 +93,8 @@ impl Default for Progress {
             reached: watch::Sender::new(0),
             head: AtomicU64::new(0),
             current_at: AtomicI64::new(i64::MIN),
+            current_since: AtomicU64::new(0),
+            began: Instant::now(),
             caught_up: AtomicBool::new(false),
             epoch: ArcSwapOption::empty(),
             away: ArcSwapOption::empty(),
@@ -157,12 +165,18 @@ impl Progress {
     }
 
     /// How long ago the authority knew nothing that is not in the views; `None` before that was so for the first time.
-    /// Where the clock was set back since, nobody can tell: for ever, until the authority is heard again.
+    /// Where the clock was set back to before that, nobody can tell: for ever, until the authority is heard again.
     #[must_use]
     pub fn staleness(&self, now: Time) -> Option<Duration> {
+        self.staleness_by(now, self.began.elapsed())
+    }
+
+    /// The longer of the ages by two clocks: one that may be set, and one that may stand still while the machine sleeps.
+    fn staleness_by(&self, now: Time, steady: Duration) -> Option<Duration> {
         let current_at = Time::from_millis(self.current_at.load(Ordering::Acquire));
+        let since = Duration::from_millis(self.current_since.load(Ordering::Acquire));
         let age = if current_at.since(now) > CLOCK_SET_BACK { Duration::MAX } else { now.since(current_at) };
-        self.caught_up.load(Ordering::Acquire).then_some(age)
+        self.caught_up.load(Ordering::Acquire).then_some(age.max(steady.saturating_sub(since)))
     }
 
     /// How many records the log's authority is known to have that are not in the views.
@@ -203,6 +217,8 @@ impl Progress {
         self.head.store(head, Ordering::Release);
         if caught_up {
             self.away.store(None);
+            let since = self.began.elapsed().saturating_sub(clock::now().since(at));
+            self.current_since.fetch_max(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), Ordering::AcqRel);
             // a head may be said again, after a later one, when it is reached; one from long before is by another clock
             let before = Time::from_millis(self.current_at.load(Ordering::Acquire));
             if before < at || before.since(at) > HEAD_STALE {
@@ -299,6 +315,23 @@ mod tests {
         // a head that was reached late is no step of the clock
         progress.heard(7, Time::from_secs(700), true);
         assert_eq!(progress.staleness(Time::from_secs(702)), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_within_a_bound_does_not_begin_it_anew() {
+        let progress = Progress::default();
+        progress.heard(7, Time::from_secs(1000), true);
+        // 290 s later, by a clock that nobody sets, the wall's is set back to when the authority was last heard
+        let steady = Duration::from_secs(290);
+        assert_eq!(progress.staleness_by(Time::from_secs(1000), steady), Some(steady));
+        // a steady clock may stand still while the machine sleeps: what the wall's says counts as well
+        assert_eq!(progress.staleness_by(Time::from_secs(1500), steady), Some(Duration::from_secs(500)));
+        // heard again just now, at a time that the clock that was set back has not reached yet
+        progress.heard(7, clock::now(), true);
+        let heard = progress.began.elapsed();
+        progress.current_at.store(0, Ordering::Release);
+        assert!(progress.staleness_by(Time::from_millis(0), heard + steady).is_some_and(|age| age >= steady));
+        assert!(progress.staleness_by(Time::from_millis(0), heard).is_some_and(|age| age < steady));
     }
 
     #[actix_rt::test]

@@ -264,7 +264,11 @@ impl Inner {
         let profile = key.and_then(|key| Profile::open(&key, id, &signed_in.profile));
         match profile {
             Some(profile) => self.views.open(profile.view(id, signed_in, seq), open.last_seen),
-            None => tracing::warn!(session = %id, seq, "the profile of a session does not open: it stays shut"),
+            // nor does it go on as who it was before: a node that starts now would not know it at all
+            None => {
+                tracing::warn!(session = %id, seq, "the profile of a session does not open: it is shut");
+                self.views.end(id);
+            }
         }
     }
 

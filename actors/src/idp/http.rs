@@ -143,7 +143,14 @@ impl Http {
         if let Some(kind) = incoming.headers().get(header::CONTENT_TYPE) {
             answer = answer.header(http::header::CONTENT_TYPE, kind.as_bytes());
         }
-        let body = incoming.body().limit(IDP_ANSWER_BYTES).await.map_err(|error| not_read(endpoint, &error))?;
+        let is_json = answer.headers_ref().is_some_and(|headers| kind_in(headers) == "application/json");
+        let body = incoming.body().limit(IDP_ANSWER_BYTES).await.map_err(|error| match error {
+            // a page that stands in for an answer says nothing, however long it is
+            PayloadError::Overflow if !is_json || !status.is_success() => {
+                Missed::Lost(Because::Garbage(endpoint).into())
+            }
+            error => not_read(endpoint, &error),
+        })?;
         answer.body(body.to_vec()).map_err(|_| Missed::Lost(Because::Garbage(endpoint).into()))
     }
 }
@@ -162,7 +169,11 @@ fn coded(headers: &header::HeaderMap) -> bool {
 
 /// The media type without its parameters, in lower case; empty where there is none.
 pub(super) fn media_type(answer: &HttpResponse) -> String {
-    let kind = answer.headers().get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind_in(answer.headers())
+}
+
+fn kind_in(headers: &http::HeaderMap) -> String {
+    let kind = headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 

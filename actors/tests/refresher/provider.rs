@@ -7,6 +7,7 @@ use portcullis_actors::authenticate::provider::{Begin, Provider, Redeem};
 use portcullis_actors::databroker::store;
 use portcullis_actors::idp::{Identity, RenewalClient};
 use portcullis_config::Storage;
+use portcullis_config::limits::IDP_GROUPS;
 use portcullis_events::{SessionId, token};
 use portcullis_harness::idp::{Mischief, Person, Refreshing, ScriptedIdp};
 use url::Url;
@@ -94,6 +95,44 @@ async fn claims_are_replaced_whole_so_that_one_that_went_away_is_gone() {
     world.node.after(240).await;
     assert!(world.node.views.session(world.session).unwrap().groups.is_empty());
     assert_eq!(counted(&world.node.tally.claims_replaced), 2);
+}
+
+#[actix_rt::test]
+async fn a_session_that_is_renewed_keeps_the_name_that_its_provider_ends_it_by() {
+    let world = World::new().await;
+    let sid = |world: &World| world.node.views.session(world.session).unwrap().claims.get("sid").cloned();
+    let before = sid(&world);
+    assert!(before.is_some());
+    // OpenID Connect Core §12.2 asks for no sid in a renewed ID token
+    for name in ["Alice Other", "Alice Third"] {
+        world.idp.set_person(Person { sid: String::new(), name: name.into(), ..Person::default() });
+        world.node.after(240).await;
+        assert_eq!(world.node.views.session(world.session).unwrap().name.as_deref(), Some(name));
+        assert_eq!(sid(&world), before, "a logout of this session would not find it");
+    }
+}
+
+#[actix_rt::test]
+async fn claims_that_are_more_than_a_session_can_carry_end_it_and_do_not_keep_the_old_ones() {
+    for large in [Some(Mischief::UserInfoLarge), Some(Mischief::UserInfoHuge), None] {
+        let world = World::new().await;
+        match large {
+            Some(mischief) => world.idp.set(mischief),
+            None => {
+                let groups = (0..=IDP_GROUPS).map(|n| format!("g{n}")).collect();
+                world.idp.set_person(Person { groups, ..Person::default() });
+            }
+        }
+        world.node.after(240).await;
+        assert!(!world.node.is_open(world.session).await, "{large:?}");
+    }
+    // a provider that has trouble says nothing of anybody, whatever page it shows
+    for trouble in [Mischief::UserInfoDown, Mischief::UserInfoHugePage] {
+        let world = World::new().await;
+        world.idp.set(trouble);
+        world.node.after(240).await;
+        assert!(world.node.is_open(world.session).await, "{trouble:?}");
+    }
 }
 
 #[actix_rt::test]

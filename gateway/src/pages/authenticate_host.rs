@@ -14,7 +14,7 @@ use portcullis_events::Time;
 use url::form_urlencoded;
 
 use super::bridge::{Own, Reply};
-use super::desk::{Desk, UNAVAILABLE};
+use super::desk::{Desk, UNAVAILABLE, cannot_say};
 use super::route_host::{end, person};
 use super::templates::{HandOverForm, SignOut, SignedOut, User, page};
 use super::well_known::desk;
@@ -28,10 +28,11 @@ pub async fn home() -> Reply {
 /// `/.pomerium/`: what we know of the person, by this host's own cookie.
 pub async fn user_page(request: HttpRequest, own: ReqData<Own>) -> Option<Reply> {
     let desk = desk(&request)?;
-    let now = clock::now();
-    let session = desk.authenticate_session(&own.request, now);
-    let view = session.and_then(|session| desk.blueprint.views.session(session));
-    let person = view.filter(|view| view.is_open(now)).map(|view| person(&view));
+    let view = match desk.authenticate_view(&own.request, clock::now()) {
+        Ok(view) => view,
+        Err(reason) => return Some(own.reply(cannot_say(reason))),
+    };
+    let person = view.map(|view| person(&view));
     let user = User { host: own.request.host(), person, sign_in: None, sign_out: "get" };
     Some(Reply(page(StatusCode::OK, &user)))
 }

@@ -1,12 +1,14 @@
 //! What the pages and the request path of one worker share: keys, and who is calling.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::StatusCode;
 use portcullis_actors::authenticate::cookie::start_prefix;
-use portcullis_actors::authenticate::identify::{CannotSay, Identifier};
+use portcullis_actors::authenticate::identify::{CannotSay, Identifier, vouched};
 use portcullis_actors::authenticate::start::{self, Departure};
 use portcullis_actors::authenticate::{Caller, cookie};
+use portcullis_actors::databroker::view::SessionView;
 use portcullis_actors::keyring::signed_url::UrlSigner;
 use portcullis_actors::keyring::{KeyError, Sealer};
 use portcullis_actors::request::{Canonical, Presented, cookies};
@@ -102,6 +104,18 @@ impl Desk {
             Some(presented) => self.identify(request, &presented, now, bound).await,
             None => Ok(None),
         }
+    }
+
+    /// The session that the authenticate host's own cookie names, if it is open. That cookie is older than the session:
+    /// it names no position on the log.
+    ///
+    /// # Errors
+    /// [`CannotSay`].
+    pub fn authenticate_view(&self, request: &Canonical, now: Time) -> Result<Option<Arc<SessionView>>, CannotSay> {
+        let Some(session) = self.authenticate_session(request, now) else { return Ok(None) };
+        let Blueprint { views, in_force, idp, .. } = &self.blueprint;
+        vouched(&views.progress, now, in_force.now().config.max_staleness)?;
+        Ok(views.session(session).filter(|view| view.is_open(now) && *view.idp == **idp))
     }
 
     /// The way to the sign-in page and back to `redirect_uri`.

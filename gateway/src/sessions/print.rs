@@ -113,8 +113,20 @@ fn object(session: &SessionView) -> Value {
     })
 }
 
+/// It may be a terminal that reads it: what cannot be printed stands there as its escape (RFC 8259 §7).
 fn lines(value: &Value) -> Result<String> {
-    Ok(format!("{}\n", serde_json::to_string_pretty(value)?))
+    let mut text = String::new();
+    for c in serde_json::to_string_pretty(value)?.chars() {
+        if c == '\n' || is_printable(c) {
+            text.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(text, "\\u{unit:04x}");
+            }
+        }
+    }
+    text.push('\n');
+    Ok(text)
 }
 
 /// Control and formatting characters as escapes: they could write what is not there.
@@ -129,6 +141,11 @@ fn printable(text: &str) -> String {
     shown
 }
 
+/// Whether a character writes itself and nothing else.
+pub fn is_printable(c: char) -> bool {
+    matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +154,15 @@ mod tests {
     fn a_name_writes_nothing_into_a_terminal_but_itself() {
         assert_eq!(printable("O'Neill \"Åsa\" 字"), "O'Neill \"Åsa\" 字");
         assert_eq!(printable("a\u{1b}[2J\n\u{202e}b"), "a\\u{1b}[2J\\n\\u{202e}b");
+    }
+
+    #[test]
+    fn json_is_for_programs_and_writes_nothing_into_a_terminal_either() {
+        let name = "O'Neill \"\\Åsa\u{301}\" 字\u{7f}\u{9b}2J\u{202e}\u{e0041}\n";
+        let text = lines(&json!({ "name": name })).unwrap();
+        assert!(text.contains("O'Neill \\\"\\\\Åsa"), "{text}");
+        assert!(!text.contains(['\u{7f}', '\u{9b}', '\u{202e}', '\u{e0041}']), "{text:?}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json!({ "name": name }));
     }
 
     #[test]

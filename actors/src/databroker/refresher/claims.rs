@@ -13,7 +13,7 @@ use crate::databroker::profile::{Profile, observed_groups};
 use crate::databroker::tokens::Kept;
 use crate::databroker::vault::{Revision, Shelf, VaultError};
 use crate::databroker::view::SessionView;
-use crate::idp::{Because, Evidence, Observed, SignInError};
+use crate::idp::{Because, Endpoint, Evidence, Observed, SignInError};
 use crate::keyring::KeyError;
 
 /// Claims that are of a token, not of a person: they change with every token.
@@ -48,6 +48,9 @@ impl Inner {
         };
         match &observed.claims {
             Ok(claims) => self.replace(due, &key, claims).await,
+            Err(SignInError::Refused(because)) if is_too_much(because) => {
+                return self.revoke(due.session, "the identity provider says more than a session can carry").await;
+            }
             Err(error) => self.unknown(due.session, error),
         }
         self.promote(due, &key, kept, revision, &observed).await;
@@ -60,10 +63,11 @@ impl Inner {
 
     async fn replace(&self, due: &Due, key: &DataKey, claims: &Map<String, Value>) {
         let Some(view) = self.tools.views.session(due.session) else { return };
-        if of_the_person(&view.claims) == of_the_person(claims) {
+        let claims = of_the_same_session(claims.clone(), &view.claims);
+        if of_the_person(&view.claims) == of_the_person(&claims) {
             return;
         }
-        match self.replace_all(&view, key, claims).await {
+        match self.replace_all(&view, key, &claims).await {
             Ok(()) => {
                 count(&self.tools.tally.claims_replaced);
                 tracing::info!(session = %due.session, "the claims of a session were replaced");
@@ -104,6 +108,21 @@ impl Inner {
             Err(error) => tracing::warn!(session = %due.session, %error, "a renewed ID token is checked again later"),
         }
     }
+}
+
+/// Nobody could sign in with these. If they left everything as it was, whoever can make them grow would keep for good
+/// what is taken away meanwhile.
+const fn is_too_much(because: &Because) -> bool {
+    matches!(because, Because::TooMuch | Because::TooManyGroups | Because::TooLarge(Endpoint::UserInfo))
+}
+
+/// A renewed ID token need not say which of the provider's sessions it is of (OpenID Connect Core §12.2), and is of the
+/// same as the one before: by that name the provider ends it.
+fn of_the_same_session(mut claims: Map<String, Value>, before: &Map<String, Value>) -> Map<String, Value> {
+    if let (false, Some(sid)) = (claims.contains_key("sid"), before.get("sid")) {
+        claims.insert("sid".into(), sid.clone());
+    }
+    claims
 }
 
 fn of_the_person(claims: &Map<String, Value>) -> BTreeMap<&str, &Value> {

@@ -41,7 +41,7 @@ mischiefs! {
     KeysOct, KeysWeak, KeysForEncryption, KeysGarbage, KeysEmpty, KeysDown, KeysRedirect, KeysMany, KeysTwice, KeysGzip,
     // user info
     UserInfoOther, UserInfoNoSub, UserInfoDown, UserInfoRefuses, UserInfoJwt, UserInfoArray, UserInfoRedirects,
-    UserInfoHuge, UserInfoLarge,
+    UserInfoHuge, UserInfoHugePage, UserInfoLarge,
     // authorization response (RFC 9207)
     ResponseIssOther, ResponseIssMissing,
     // revocation endpoint (RFC 7009): signing in is not affected

@@ -36,7 +36,7 @@ pub struct Person {
     pub groups: Vec<String>,
     /// `email_verified`; `None` leaves it out.
     pub email_verified: Option<bool>,
-    /// `sid` of the ID token: the provider's name for the session at this browser.
+    /// `sid` of the ID token: the provider's name for the session at this browser; empty leaves it out.
     pub sid: String,
 }
 

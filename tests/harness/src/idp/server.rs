@@ -406,6 +406,7 @@ fn info(state: &State, seen: &Seen) -> Answer {
         Mischief::UserInfoJwt => return text(StatusCode::OK, "application/jwt", "e30.e30.".into()),
         Mischief::UserInfoArray => return text(StatusCode::OK, "application/json", json!([claims]).to_string()),
         Mischief::UserInfoRedirects => return redirect(StatusCode::FOUND, STOLEN),
+        Mischief::UserInfoHugePage => return text(StatusCode::OK, "text/html", " ".repeat(HUGE)),
         Mischief::UserInfoHuge => return text(StatusCode::OK, "application/json", " ".repeat(HUGE)),
         _ => {}
     }

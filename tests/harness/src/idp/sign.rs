@@ -200,7 +200,8 @@ fn payload(issuer: &str, person: &Person, nonce: Option<&str>, access: &str, mis
         user_info(person),
         &json!({
             "iss": issuer, "aud": CLIENT_ID, "exp": now + 300, "iat": now, "nonce": nonce.unwrap_or(REMOVE),
-            "at_hash": at_hash(access), "sid": person.sid,
+            "at_hash": at_hash(access),
+            "sid": if person.sid.is_empty() { REMOVE } else { person.sid.as_str() },
         }),
     );
     let change = match mischief {
