@@ -143,6 +143,14 @@ pub const REFRESH_LEAD: Duration = Duration::from_secs(60);
 pub const REFRESH_LOOK: Duration = Duration::from_secs(5);
 /// Sessions that one look takes up at most.
 pub const REFRESH_BATCH: usize = 1000;
+/// Sessions that are looked at for what is owed to them before something else gets its turn.
+pub const REFRESH_STEP: usize = 500;
+/// How often a node makes itself known to the others, and after how long a silence it is gone: some beats may be lost.
+pub const NODE_BEAT: Duration = Duration::from_secs(2);
+/// See [`NODE_BEAT`].
+pub const NODE_GONE: Duration = Duration::from_secs(7);
+/// Most other nodes that a node knows of.
+pub const NODES: usize = 1000;
 /// Refreshes and questions for user info under way at one time.
 pub const REFRESH_IN_FLIGHT: usize = 64;
 /// Calls to one identity provider a second on behalf of sessions, and how many of them may come at once.
@@ -190,6 +198,10 @@ pub const HEAD_POLL: Duration = Duration::from_millis(500);
 pub const HEAD_STALE: Duration = Duration::from_secs(10);
 /// How far the clock may go back between two looks at it before what it said earlier means nothing.
 pub const CLOCK_SET_BACK: Duration = Duration::from_secs(1);
+/// The least time between two such questions: more are asked when that proves more.
+pub const HEAD_POLL_LEAST: Duration = Duration::from_millis(100);
+/// Replicas of a stream give their leader a sign of life so often, and it takes its time to arrive.
+pub const QUORUM_BEAT: Duration = Duration::from_millis(1050);
 /// A leader that has not heard from more than half of its stream's replicas for this long proves nothing: another one
 /// may have been elected. (Servers give each other a sign of life every second.)
 pub const QUORUM_HEARD: Duration = Duration::from_secs(3);
@@ -241,6 +253,9 @@ pub const SEEN_LOOK: (Duration, Duration) = (Duration::from_millis(250), Duratio
 pub const SEEN_IN_FLIGHT: usize = 64;
 /// The same for `max_staleness: strict`, and the least that may be asked for.
 pub const STRICT_STALENESS: Duration = Duration::from_secs(2);
+/// How long a request waits for the log's authority where its last sign of life has just become too old: with the
+/// replicas' own pace in a stream at rest, and some of its messages late.
+pub const FRESHENS: Duration = Duration::from_millis(500);
 /// How often ended sessions are swept from the views.
 pub const SWEEP: Duration = Duration::from_secs(60);
 /// Changed and ended sessions that a slow listener may lag behind before it must look at all of its connections.

@@ -23,7 +23,7 @@ use portcullis_actors::databroker::broker::{Broker, End, Open, StandingOf, Tools
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::journal::{Flush, Journal};
 use portcullis_actors::databroker::logout::{LogOut, Logouts, Tools as LogoutTools};
-use portcullis_actors::databroker::refresher::schedule::Nodes;
+use portcullis_actors::databroker::neighbours::Neighbours;
 use portcullis_actors::databroker::refresher::{Pace, Refresher, Rest, Tools as RefresherTools};
 use portcullis_actors::databroker::replica::Replica;
 use portcullis_actors::databroker::revocations::Revocations;
@@ -59,6 +59,7 @@ pub struct Node {
     connections: Connections,
     journal: Addr<Journal>,
     refresher: Addr<Refresher>,
+    neighbours: Arc<Neighbours>,
     gateway: ServerHandle,
     health: ServerHandle,
     metrics: Option<ServerHandle>,
@@ -147,7 +148,7 @@ impl Node {
         let gateway = listen::start(listener, speech, blueprint, workers)?;
         vitals.listening.store(true, Ordering::Release);
         tracing::info!("listening on {scheme}://{address}");
-        let (journal, refresher) = (databroker.journal, databroker.refresher);
+        let (journal, refresher, neighbours) = (databroker.journal, databroker.refresher, databroker.neighbours);
         Ok(Self {
             vitals,
             stage,
@@ -155,6 +156,7 @@ impl Node {
             connections,
             journal,
             refresher,
+            neighbours,
             gateway,
             health,
             metrics,
@@ -177,6 +179,8 @@ impl Node {
     /// Stops in order: not ready, drained, journal flushed, then the actors, the last started first.
     pub async fn stop(mut self) {
         self.vitals.draining.store(true, Ordering::Release);
+        // what falls due from now on is another node's at once
+        self.neighbours.leave();
         let resting = self.refresher.send(Rest);
         // no new connections; those that are open end after the request they are at
         self.gateway.pause().await;
@@ -277,13 +281,14 @@ struct Databroker {
     log_out: Port<LogOut>,
     journal: Addr<Journal>,
     refresher: Addr<Refresher>,
+    neighbours: Arc<Neighbours>,
 }
 
 async fn start_databroker(
     arbiters: &mut Vec<Arbiter>,
     fall: &mpsc::Sender<&'static str>,
     config: &Arc<Config>,
-    Store { log, vault }: Store,
+    Store { log, vault, meeting }: Store,
     views: &Arc<Views>,
     keys: &Keys,
 ) -> Result<Databroker> {
@@ -292,7 +297,10 @@ async fn start_databroker(
     let id_token_hints = keys.shared.sealer(Purpose::IdTokenHint)?;
     let (config, views) = (Arc::clone(config), Arc::clone(views));
     let (idp, authenticate_url) = (config.idp.clone(), config.authenticate_service_url.clone());
-    let source = format!("/portcullis/{}", uuid::Uuid::new_v4());
+    let name = uuid::Uuid::new_v4().to_string();
+    let source = format!("/portcullis/{name}");
+    let neighbours = Neighbours::of(name);
+    let others = Arc::clone(&neighbours);
     let (made, making) = oneshot::channel();
     arbiter(arbiters, fall, "databroker").spawn(async move {
         let data_keys = Rc::new(DataKeys::new(Arc::clone(&vault), wrapping));
@@ -306,6 +314,10 @@ async fn start_databroker(
             views: Arc::clone(&views),
             journal: journal.clone(),
         });
+        if let Some(meeting) = meeting {
+            let takes_part = Arc::clone(&views);
+            actix_rt::spawn(Arc::clone(&others).meet(meeting, move || takes_part.progress.is_whole()));
+        }
         let refresher = Refresher::new(RefresherTools {
             vault: Arc::clone(&vault),
             data_keys: Rc::clone(&data_keys),
@@ -314,7 +326,7 @@ async fn start_databroker(
             replica,
             idp: provider_id(&idp),
             provider: Rc::new(RenewalClient::new(idp.clone(), authenticate_url.clone())),
-            nodes: Nodes::alone(source),
+            nodes: others,
             clock: Rc::new(clock::now),
             tally: Arc::default(),
             pace: Pace::Own,
@@ -338,6 +350,7 @@ async fn start_databroker(
             log_out: Port::new(logouts.start(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
             journal,
             refresher,
+            neighbours,
         });
     });
     making.await.map_err(|_| anyhow!("databroker did not start"))

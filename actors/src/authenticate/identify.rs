@@ -38,7 +38,8 @@ impl Identifier<'_> {
     /// log or provider, or whose session has ended. `bound` is how old the views may be (`max_staleness`).
     ///
     /// # Errors
-    /// [`CannotSay`]. Waits for the handle's log position where the session is not known yet, and for nothing else.
+    /// [`CannotSay`]. Waits for the handle's log position where the session is not known yet, for a moment for a sign of the
+    /// log's authority where the last one has just become too old, and for nothing else.
     pub async fn identify(
         &self,
         audience: &str,
@@ -48,7 +49,7 @@ impl Identifier<'_> {
     ) -> Result<Option<Caller>, CannotSay> {
         let Some(handle) = Handle::open(self.handles, audience, handle, now) else { return Ok(None) };
         let progress = &self.views.progress;
-        if !progress.vouches(now, bound) {
+        if !progress.vouches(now, bound) && !progress.freshens(now, bound).await {
             let follows = progress.stopped().is_none() && progress.staleness(now).is_some();
             return Err(if follows { CannotSay::Stale } else { CannotSay::Unread });
         }

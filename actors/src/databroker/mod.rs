@@ -9,6 +9,7 @@ pub mod journal;
 pub mod log;
 pub mod logout;
 mod nats;
+pub mod neighbours;
 mod profile;
 pub mod progress;
 pub mod refresher;

@@ -3,6 +3,7 @@
 //! Asks   · the replica (what is owed), the journal (intents and outcomes), the vault, and the provider.
 //! If it dies · what was under way is settled past its deadline, from the vault or as left in doubt, on any node.
 
+pub(super) mod agenda;
 mod claims;
 mod renewal;
 pub mod schedule;
@@ -19,9 +20,10 @@ use portcullis_config::limits::{REFRESH_APPENDS, REFRESH_IN_FLIGHT, REFRESH_LOOK
 use portcullis_events::{Aggregate, Context as Cause, EventId, SessionId, Time, session, token};
 use tokio::sync::{Notify, Semaphore};
 
-use self::schedule::{Bucket, Due, Nodes, What, WhatIsOwed};
+use self::schedule::{Bucket, Due, What, WhatIsOwed};
 use super::data_keys::{DataKey, DataKeys};
 use super::journal::{Append, Command, Journal, JournalError};
+use super::neighbours::Neighbours;
 use super::replica::Replica;
 use super::tokens::Kept;
 use super::vault::{Revision, Shelf, Vault};
@@ -88,7 +90,7 @@ pub struct Tools {
     /// Its id: sessions of another provider are let alone.
     pub idp: String,
     /// The nodes that may refresh.
-    pub nodes: Nodes,
+    pub nodes: Arc<Neighbours>,
     /// The time.
     pub clock: Rc<dyn Fn() -> Time>,
     /// What it comes to.
@@ -197,7 +199,7 @@ impl Inner {
         }
         self.set_aside.borrow_mut().retain(|_, until| *until > now);
         let looked = self.looked.replace(now);
-        let (idp, nodes) = (self.tools.idp.clone(), self.tools.nodes.clone());
+        let (idp, nodes) = (self.tools.idp.clone(), self.tools.nodes.now());
         let owed = WhatIsOwed { idp, nodes, began: self.began, looked, now };
         let Ok(owed) = self.tools.replica.send(owed).await else { return };
         join_all(owed.into_iter().filter(|due| self.takes(due, now)).map(|due| self.perform(due))).await;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResponse, WrapFuture};
+use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResponse, ResponseFuture, WrapFuture};
 use futures_util::StreamExt;
 use portcullis_config::limits::{AWAY_PAUSE, SWEEP};
 use portcullis_events::session::{self, Open};
@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::data_keys::{DataKeyError, DataKeys};
 use super::log::{AppendError, Expected, Log, NewRecord, Record, Tailed};
 use super::profile::Profile;
+use super::refresher::agenda::{self, Agenda};
 use super::refresher::schedule::{Due, WhatIsOwed};
 use super::view::Views;
 use crate::clock;
@@ -67,13 +68,23 @@ struct Inner {
     views: Arc<Views>,
     source: String,
     fold: RefCell<Fold>,
+    agenda: RefCell<Agenda>,
 }
 
 impl Replica {
     /// A replica that begins to follow the log when it is started.
     #[must_use]
     pub fn new(log: Arc<dyn Log>, data_keys: Rc<DataKeys>, views: Arc<Views>, source: String) -> Self {
-        Self { inner: Rc::new(Inner { log, data_keys, views, source, fold: RefCell::default() }) }
+        Self {
+            inner: Rc::new(Inner {
+                log,
+                data_keys,
+                views,
+                source,
+                fold: RefCell::default(),
+                agenda: RefCell::default(),
+            }),
+        }
     }
 }
 
@@ -104,10 +115,11 @@ impl Handler<Read> for Replica {
 }
 
 impl Handler<WhatIsOwed> for Replica {
-    type Result = Vec<Due>;
+    type Result = ResponseFuture<Vec<Due>>;
 
-    fn handle(&mut self, look: WhatIsOwed, _: &mut Self::Context) -> Vec<Due> {
-        look.due(&self.inner.fold.borrow())
+    fn handle(&mut self, look: WhatIsOwed, _: &mut Self::Context) -> Self::Result {
+        let inner = Rc::clone(&self.inner);
+        Box::pin(async move { agenda::gather(&look, &inner.agenda, &inner.fold).await })
     }
 }
 
@@ -186,6 +198,9 @@ impl Inner {
         let envelope = applied.map_err(|error| format!("sequence {}: {error}", record.seq))?;
         if let Event::Log(log::Event::Created(created)) = &envelope.event {
             self.views.progress.set_epoch(created.epoch);
+        }
+        if let AggregateKind::Session | AggregateKind::Token = envelope.aggregate.kind {
+            self.agenda.borrow_mut().touch(SessionId::new(envelope.aggregate.id));
         }
         // while catching up nothing is projected: most sessions of a long log have ended by its end
         if self.is_caught_up() {

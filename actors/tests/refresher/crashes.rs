@@ -23,9 +23,9 @@ struct World {
 async fn world(fates: &[Fate]) -> World {
     let dir = tempfile::tempdir().unwrap();
     let store = store::open(&Storage::File(None), dir.path()).await.unwrap();
-    let vault = Mortal::new(store.vault);
+    let vault = Mortal::new(Arc::clone(&store.vault));
     let provider = Rotating::with(fates);
-    let store = Store { log: store.log, vault: vault.clone() };
+    let store = Store { vault: vault.clone(), ..store };
     let clock = Clock::new();
     let seen = Rc::new(Seen { provider: Rc::clone(&provider), vault: Arc::clone(&vault) });
     let node = Node::start(store, seen, clock.clone()).await;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a step that does not work fails its test")]
 
 mod crashes;
+mod neighbours;
 mod node;
 mod provider;
 mod races;

@@ -12,7 +12,7 @@ use portcullis_actors::databroker::broker::{Broker, Open, SessionStanding, Stand
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::hand_over::{HandOver, SessionTokens, SignedInIdentity};
 use portcullis_actors::databroker::journal::Journal;
-use portcullis_actors::databroker::refresher::schedule::Nodes;
+use portcullis_actors::databroker::neighbours::Neighbours;
 use portcullis_actors::databroker::refresher::{Look, Pace, Refresher, Tally, Tools};
 use portcullis_actors::databroker::replica::{Read, Replica, State};
 use portcullis_actors::databroker::revocations::Revocations;
@@ -63,7 +63,7 @@ pub struct Node {
     refresher: Addr<Refresher>,
     provider: Rc<dyn Renewals>,
     data_keys: Rc<DataKeys>,
-    nodes: Nodes,
+    nodes: Arc<Neighbours>,
 }
 
 /// Nobody listens there: tokens that are given back at a sign-out are a word into the wind.
@@ -85,10 +85,10 @@ fn keyring() -> Keyring {
 
 impl Node {
     pub async fn start(store: Store, provider: Rc<dyn Renewals>, clock: Clock) -> Self {
-        Self::among(store, provider, clock, Nodes::alone("a".into())).await
+        Self::among(store, provider, clock, Neighbours::of("a".into())).await
     }
 
-    pub async fn among(store: Store, provider: Rc<dyn Renewals>, clock: Clock, nodes: Nodes) -> Self {
+    pub async fn among(store: Store, provider: Rc<dyn Renewals>, clock: Clock, nodes: Arc<Neighbours>) -> Self {
         let views = Arc::new(Views::default());
         let keyring = keyring();
         let data_keys = Rc::new(DataKeys::new(Arc::clone(&store.vault), keyring.sealer(Purpose::DataKey).unwrap()));
@@ -119,7 +119,7 @@ impl Node {
             replica: replica.clone(),
             provider: Rc::clone(&provider),
             idp: IDP.into(),
-            nodes: nodes.clone(),
+            nodes: Arc::clone(&nodes),
             clock: wound(&clock),
             tally: Arc::clone(&tally),
             pace: Pace::Told,
@@ -138,7 +138,7 @@ impl Node {
             replica: self.replica.clone(),
             provider: Rc::clone(&self.provider),
             idp: IDP.into(),
-            nodes: self.nodes.clone(),
+            nodes: Arc::clone(&self.nodes),
             clock: wound(&self.clock),
             tally: Arc::clone(&self.tally),
             pace: Pace::Told,

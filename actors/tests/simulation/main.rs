@@ -1,5 +1,5 @@
-//! The circle of an event under thousands of faulty schedules: journal, replica, broker and vault of two or three nodes
-//! over a log that loses, delays, repeats and cuts. One seed makes one schedule.
+//! The circle of an event under thousands of faulty schedules: journal, replica, broker, refresher and vault of two or
+//! three nodes over a log that loses, delays, repeats and cuts. One seed makes one schedule.
 //!
 //! Everything of a run lives on one thread with a paused clock, and every chance comes from the seed: the same seed
 //! gives the same trace (event ids and keyed hashes, made anew each time, are not in it).
@@ -22,6 +22,7 @@ mod log;
 mod mutant;
 mod node;
 mod people;
+mod provider;
 mod time;
 mod vault;
 mod world;
@@ -131,12 +132,20 @@ impl Cluster {
         }
         self.world.calm();
         tokio::time::sleep(HEALING).await;
+        self.rest().await;
         for (number, node) in (100..).zip(&self.nodes) {
             self.sign_in_at(node, &Wanted::new(self, number)).await;
         }
         tokio::time::sleep(SETTLING).await;
         watch.abort();
         self.audit.settle(&self.nodes).await;
+    }
+
+    /// Nobody refreshes any more, so that the log comes to an end.
+    async fn rest(&self) {
+        for life in self.nodes.iter().filter_map(Node::life) {
+            life.rest().await;
+        }
     }
 
     /// Checks every node that runs.
@@ -243,6 +252,7 @@ fn while_one_node_lags<P: Future<Output = ()>>(play: impl FnOnce(Rc<Cluster>, Wa
             cluster.world.deafen(1, false);
         };
         futures_util::future::join(play(Rc::clone(&cluster), wanted), hears).await;
+        cluster.rest().await;
         tokio::time::sleep(SETTLING).await;
         cluster.audit.settle(&cluster.nodes).await;
     });
@@ -318,6 +328,11 @@ fn a_tail_that_hides_holes_is_caught() {
 #[test]
 fn a_tail_that_dates_its_heads_late_is_caught() {
     is_caught(Mutant::DatesHeadsLate, 1);
+}
+
+#[test]
+fn an_intent_that_is_not_on_the_log_is_caught() {
+    is_caught(Mutant::LosesIntents, 0);
 }
 
 #[test]

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, Handler, Message};
+use portcullis_actors::clock;
 use portcullis_actors::databroker::broker::{Broker, Tools};
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::journal::Journal;
 use portcullis_actors::databroker::log::Log;
+use portcullis_actors::databroker::neighbours::Neighbours;
+use portcullis_actors::databroker::refresher::{Pace, Refresher, Rest, Tools as RefresherTools};
 use portcullis_actors::databroker::replica::Replica;
 use portcullis_actors::databroker::revocations::Revocations;
 use portcullis_actors::databroker::vault::Vault;
@@ -20,6 +23,8 @@ use portcullis_events::Time;
 use tokio::task::{JoinHandle, LocalSet};
 
 use crate::log::SimLog;
+use crate::people::IDP;
+use crate::provider::SimProvider;
 use crate::time::{self, Skewed};
 use crate::vault::SimVault;
 use crate::world::World;
@@ -65,6 +70,7 @@ pub struct Life {
     /// Its replica.
     pub replica: Addr<Replica>,
     broker: Addr<Broker>,
+    refresher: Addr<Refresher>,
     skew: i64,
 }
 
@@ -93,6 +99,21 @@ impl Node {
         let entered = tasks.enter();
         let replica = Replica::new(Arc::clone(&log), Rc::clone(&data_keys), Arc::clone(&views), source.clone()).start();
         let journal = Journal::new(Arc::clone(&log), replica.clone(), Arc::clone(&views), source).start();
+        let refresher = Refresher::new(RefresherTools {
+            vault: Arc::clone(&vault),
+            data_keys: Rc::clone(&data_keys),
+            views: Arc::clone(&views),
+            journal: journal.clone(),
+            replica: replica.clone(),
+            provider: Rc::new(SimProvider { world: Arc::clone(&self.world), node }),
+            idp: IDP.into(),
+            // nobody hears of anybody: all of them are after everything
+            nodes: Neighbours::of(node.to_string()),
+            clock: Rc::new(clock::now),
+            tally: Arc::default(),
+            pace: Pace::Own,
+        })
+        .start();
         let broker = Broker::new(Tools {
             log,
             vault,
@@ -109,7 +130,7 @@ impl Node {
         self.lives.set(self.lives.get() + 1);
         self.world.note(node, &format!("life {} begins", self.lives.get()));
         let tasks = Rc::new(tokio::task::spawn_local(Skewed { future: tasks, skew: self.skew }));
-        self.life.replace(Some(Life { tasks, views, replica, broker, skew: self.skew }));
+        self.life.replace(Some(Life { tasks, views, replica, broker, refresher, skew: self.skew }));
     }
 
     /// Every actor and every call of it is gone, wherever it waited; what the authority has not stored by now is lost.
@@ -125,6 +146,12 @@ impl Life {
     /// What its own clock says.
     pub fn now(&self) -> Time {
         time::off_by(self.skew)
+    }
+
+    /// Waits until it is through with every refresh; it begins no other one.
+    pub async fn rest(&self) {
+        // one that hangs is found out by what the nodes hold then
+        let _ = tokio::time::timeout(PATIENCE, self.refresher.send(Rest)).await;
     }
 
     /// Asks its broker; `None` where no answer came, because it crashed or took too long.

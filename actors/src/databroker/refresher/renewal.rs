@@ -150,7 +150,7 @@ impl Inner {
             }
         }
         let RefreshStarted { generation, attempt, .. } = intent;
-        let retry_at = retry_at(self.now(), failures, attempt.uuid());
+        let retry_at = retry_at(self.now(), failures, id);
         let failed = RefreshFailed { generation, attempt, class, retry_at };
         match self.append_token(id, token::Command::Fail(failed)).await {
             Ok(()) | Err(JournalError::Token(_)) => {
