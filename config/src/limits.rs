@@ -238,6 +238,21 @@ pub const TAIL_STALL: Duration = Duration::from_secs(1);
 pub const TAIL_CONFIRM: Duration = Duration::from_millis(300);
 /// Largest value in the vault.
 pub const VALUE_BYTES: usize = 256 * 1024;
+/// How often it is looked whether the vault is there and as it must be.
+pub const VAULT_LOOK: Duration = Duration::from_secs(5);
+/// How long after the start of a node the vault is swept first, and how often then.
+pub const VAULT_SWEEP_FIRST: Duration = Duration::from_secs(60);
+/// See [`VAULT_SWEEP_FIRST`].
+pub const VAULT_SWEEP: Duration = Duration::from_secs(15 * 60);
+/// Values that one sweep forgets at most.
+pub const VAULT_SWEPT: usize = 1000;
+/// Sessions that a sweep asks for at once.
+pub const VAULT_STEP: usize = 500;
+/// How long tokens lie in the vault without a session, unchanged, before nobody is coming for them: longer than
+/// [`HAND_OVER_DEADLINE`] by far; and how long those of a session stay that has ended by itself.
+pub const VAULT_ORPHANED: Duration = Duration::from_secs(10 * 60);
+/// Revoked sessions whose tokens wait to be given back; those of others stay for the sweep.
+pub const REVOCATIONS_WAITING: usize = 4096;
 /// How long reading a whole shelf of the vault may take.
 pub const SCAN_DEADLINE: Duration = Duration::from_secs(60);
 

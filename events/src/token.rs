@@ -226,7 +226,8 @@ pub fn decide(state: &State, command: &Command) -> Result<Option<Event>, Refusal
         };
     };
     match command {
-        Command::Store(stored) if held.stored.generation == stored.generation => Ok(None),
+        // the same sign-in told again, however late
+        Command::Store(stored) if held.stored.generation >= stored.generation => Ok(None),
         Command::Store(_) => Err(Refusal::NotFirst),
         Command::Start { intent, at } => start(held, intent, *at),
         Command::Complete(refreshed) => complete(held, refreshed),

@@ -20,6 +20,7 @@ use portcullis_actors::authorize::decision_log::{DecisionLog, LineSink};
 use portcullis_actors::clock;
 use portcullis_actors::databroker::attendance::Attendance;
 use portcullis_actors::databroker::broker::{Broker, End, Open, StandingOf, Tools as BrokerTools};
+use portcullis_actors::databroker::caretaker::{Caretaker, Tools as CaretakerTools};
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::journal::{Flush, Journal};
 use portcullis_actors::databroker::logout::{LogOut, Logouts, Tools as LogoutTools};
@@ -309,11 +310,20 @@ async fn start_databroker(
         Attendance::new(Arc::clone(&views), journal.clone()).start();
         let logouts = Logouts::new(LogoutTools {
             log: Arc::clone(&log),
-            vault: Arc::clone(&vault),
             data_keys: Rc::clone(&data_keys),
             views: Arc::clone(&views),
             journal: journal.clone(),
         });
+        Caretaker::new(CaretakerTools {
+            log: Arc::clone(&log),
+            vault: Arc::clone(&vault),
+            data_keys: Rc::clone(&data_keys),
+            views: Arc::clone(&views),
+            replica: replica.clone(),
+            nodes: Arc::clone(&others),
+            revocations: Revocations::new(idp.clone(), authenticate_url.clone()),
+        })
+        .start();
         if let Some(meeting) = meeting {
             let takes_part = Arc::clone(&views);
             actix_rt::spawn(Arc::clone(&others).meet(meeting, move || takes_part.progress.is_whole()));

@@ -3,6 +3,7 @@
 pub mod activity;
 pub mod attendance;
 pub mod broker;
+pub mod caretaker;
 pub mod data_keys;
 pub mod hand_over;
 pub mod journal;

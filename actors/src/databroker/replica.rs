@@ -18,6 +18,7 @@ use portcullis_events::{
 };
 use uuid::Uuid;
 
+use super::caretaker::{Standings, WhatBecame};
 use super::data_keys::{DataKeyError, DataKeys};
 use super::log::{AppendError, Expected, Log, NewRecord, Record, Tailed};
 use super::profile::Profile;
@@ -111,6 +112,14 @@ impl Handler<Read> for Replica {
             AggregateKind::Logout => State::Logout(fold.logout(LogoutId::new(aggregate.id))),
         };
         Known { epoch: fold.epoch(), tip: fold.tip(aggregate), state }
+    }
+}
+
+impl Handler<WhatBecame> for Replica {
+    type Result = Standings;
+
+    fn handle(&mut self, ask: WhatBecame, _: &mut Self::Context) -> Standings {
+        ask.answer(&self.inner.fold.borrow())
     }
 }
 
@@ -260,7 +269,13 @@ impl Inner {
             session::State::Open(open) if open.is_over(clock::now(), self.idle_timeout()) => {}
             session::State::Open(open) => self.open(id, &open, seq).await,
             session::State::Ended | session::State::Absent => {
-                self.views.end(id);
+                match event {
+                    session::Event::Revoked(_) => self.views.revoke(id),
+                    session::Event::SignedIn(_)
+                    | session::Event::SignedOut(_)
+                    | session::Event::Seen(_)
+                    | session::Event::ClaimsReplaced(_) => self.views.end(id),
+                }
                 self.views.metrics.revocation_time.observe(clock::now().since(envelope.time));
             }
         }

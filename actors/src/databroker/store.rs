@@ -66,7 +66,7 @@ pub async fn open(storage: &Storage, data_dir: &Path) -> Result<Store, StoreErro
             let replicas = servers.replicas;
             let (log, vault) = (JetStreamLog::new(&nats, replicas), JetStreamVault::new(&nats, replicas));
             forgive_absence(log.check().await)?;
-            forgive_absence(vault.check().await)?;
+            forgive_absence(vault.fits().await)?;
             Ok(Store { log: Arc::new(log), vault: Arc::new(vault), meeting: Some(Meeting::on(nats)) })
         }
     }
@@ -104,7 +104,7 @@ pub async fn open_beside(storage: &Storage, data_dir: &Path) -> Result<Store, St
             let nats = Nats::connect(servers).await?;
             let (log, vault) = (JetStreamLog::new_for_reading(&nats), JetStreamVault::new_beside(&nats));
             forgive_absence(log.check().await)?;
-            forgive_absence(vault.check().await)?;
+            forgive_absence(vault.fits().await)?;
             // what is beside the nodes is none of them
             Ok(Store { log: Arc::new(log), vault: Arc::new(vault), meeting: None })
         }

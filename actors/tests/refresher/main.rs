@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a step that does not work fails its test")]
 
+mod caretaker;
 mod crashes;
 mod neighbours;
 mod node;

@@ -57,12 +57,12 @@ pub struct Node {
     pub views: Arc<Views>,
     pub tally: Arc<Tally>,
     pub clock: Clock,
-    replica: Addr<Replica>,
-    journal: Addr<Journal>,
+    pub replica: Addr<Replica>,
+    pub journal: Addr<Journal>,
     broker: Addr<Broker>,
     refresher: Addr<Refresher>,
     provider: Rc<dyn Renewals>,
-    data_keys: Rc<DataKeys>,
+    pub data_keys: Rc<DataKeys>,
     nodes: Arc<Neighbours>,
 }
 

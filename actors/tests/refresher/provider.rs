@@ -13,7 +13,7 @@ use url::Url;
 
 use super::node::{Clock, Node, counted};
 
-fn config(idp: &ScriptedIdp) -> IdentityProvider {
+pub fn config(idp: &ScriptedIdp) -> IdentityProvider {
     IdentityProvider {
         url: Url::parse(&idp.issuer()).unwrap(),
         issuer: idp.issuer(),
@@ -24,7 +24,7 @@ fn config(idp: &ScriptedIdp) -> IdentityProvider {
     }
 }
 
-fn authenticate() -> Url {
+pub fn authenticate() -> Url {
     Url::parse("https://authenticate.example").unwrap()
 }
 

@@ -138,7 +138,8 @@ impl Audit {
     fn read(&self) {
         let seen = self.book.borrow().read.len();
         for kept in self.world.since(seen) {
-            if let Some(what) = self.book.borrow_mut().enter(kept) {
+            let wrong = self.book.borrow_mut().enter(kept);
+            if let Some(what) = wrong {
                 self.broken(what);
             }
         }

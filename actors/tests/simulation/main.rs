@@ -275,7 +275,8 @@ fn a_second_host_at_a_node_that_lags_is_answered_when_the_node_knows_the_session
     });
 }
 
-/// Some schedule breaks a promise. The named seed did when this was written; a schedule shifts with every change of the
+/// Some schedule breaks a promise, and the output says which: `<mutant>: seed <seed>: <what broke>`. The compare-and-append
+/// is broken in seeds 0 and 2 (two mutants), the intent in 3, the contiguity check in 0 (two mutants). The named seed did when this was written; a schedule shifts with every change of the
 /// actors, so that the others are tried as well.
 fn is_caught(mutant: Mutant, named: u64) {
     if let Some(seed) = asked_for("SEED") {
@@ -332,7 +333,7 @@ fn a_tail_that_dates_its_heads_late_is_caught() {
 
 #[test]
 fn an_intent_that_is_not_on_the_log_is_caught() {
-    is_caught(Mutant::LosesIntents, 0);
+    is_caught(Mutant::LosesIntents, 3);
 }
 
 #[test]

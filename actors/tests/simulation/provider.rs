@@ -11,7 +11,7 @@ use portcullis_events::{SessionId, Time};
 use crate::world::World;
 
 /// How long access tokens live: several generations come and go within a run.
-pub const LIFE: Duration = Duration::from_secs(12);
+pub const LIFE: Duration = Duration::from_secs(8);
 
 /// The provider as one node reaches it.
 pub struct SimProvider {
@@ -44,7 +44,7 @@ impl Renewals for SimProvider {
             return Err(RefreshError::Unavailable(unavailable()));
         }
         let next = world.present(self.node, token.expose_str().unwrap());
-        let late = if world.fault(10) { 8_000 } else { 200 };
+        let late = if world.fault(25) { 8_000 } else { 200 };
         tokio::time::sleep(world.span(late)).await;
         if world.fault(6) {
             world.note(self.node, "the provider's answer is lost");
