@@ -165,6 +165,8 @@ pub const REFRESH_DEADLINE: Duration = Duration::from_secs(60);
 pub const REFRESH_KEPT: Duration = Duration::from_secs(10 * 60);
 /// Least and longest pause before a refresh that failed is tried again.
 pub const REFRESH_PAUSE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5 * 60));
+/// The longest wait that a provider may ask for before a refresh that it did not take is tried again.
+pub const RETRY_AFTER_MOST: Duration = Duration::from_secs(15 * 60);
 /// Times that what became of a refresh is offered to a log that does not answer.
 pub const REFRESH_APPENDS: usize = 3;
 /// How much longer than the first of them another node waits before it does what is owed.

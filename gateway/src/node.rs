@@ -25,6 +25,7 @@ use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::journal::{Flush, Journal};
 use portcullis_actors::databroker::logout::{LogOut, Logouts, Tools as LogoutTools};
 use portcullis_actors::databroker::neighbours::Neighbours;
+use portcullis_actors::databroker::refresher::spool::Spool;
 use portcullis_actors::databroker::refresher::{Pace, Refresher, Rest, Tools as RefresherTools};
 use portcullis_actors::databroker::replica::Replica;
 use portcullis_actors::databroker::revocations::Revocations;
@@ -38,7 +39,7 @@ use portcullis_config::limits::{
     ASKS_IN_FLIGHT, CLOSE, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_SIGN_IN, IDP_TIMEOUT, LAST_LINES,
     LOGOUT_DEADLINE, SIGN_IN_DEADLINE,
 };
-use portcullis_config::{Config, Secret};
+use portcullis_config::{Config, Secret, Storage};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::forward::Trust;
@@ -100,7 +101,7 @@ impl Node {
         let (fall, fallen) = mpsc::channel(8);
         let mut arbiters = Vec::new();
         let lines = start_decision_log(&mut arbiters, &fall);
-        let databroker = start_databroker(&mut arbiters, &fall, &config, store, &views, &keys).await?;
+        let databroker = start_databroker(&mut arbiters, &fall, &config, store, &views, &keys, data_dir).await?;
         let authenticate = start_authenticate(&mut arbiters, &fall, &config, &keys, &databroker).await?;
         let connections = Connections::default();
         let authorizer = start_authorize(&mut arbiters, &fall, &in_force, &connections);
@@ -292,6 +293,7 @@ async fn start_databroker(
     Store { log, vault, meeting }: Store,
     views: &Arc<Views>,
     keys: &Keys,
+    data_dir: &Path,
 ) -> Result<Databroker> {
     let wrapping = keys.shared.sealer(Purpose::DataKey)?;
     let hand_overs = keys.shared.sealer(Purpose::HandOver)?;
@@ -302,6 +304,8 @@ async fn start_databroker(
     let source = format!("/portcullis/{name}");
     let neighbours = Neighbours::of(name);
     let others = Arc::clone(&neighbours);
+    // a vault in a file lies on the same disk
+    let spool = matches!(config.storage, Storage::Nats(_)).then(|| Spool::at(data_dir.join("answers")));
     let (made, making) = oneshot::channel();
     arbiter(arbiters, fall, "databroker").spawn(async move {
         let data_keys = Rc::new(DataKeys::new(Arc::clone(&vault), wrapping));
@@ -340,6 +344,7 @@ async fn start_databroker(
             clock: Rc::new(clock::now),
             tally: Arc::default(),
             pace: Pace::Own,
+            spool,
         })
         .start();
         let broker = Broker::new(BrokerTools {

@@ -14,7 +14,7 @@ use portcullis_actors::clock;
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::journal::{Append, Command, Journal, JournalError};
 use portcullis_actors::databroker::replica::{Read, Replica, State};
-use portcullis_actors::databroker::store::{self, Store};
+use portcullis_actors::databroker::store;
 use portcullis_actors::databroker::view::{SessionView, Views};
 use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_config::Config;

@@ -7,6 +7,8 @@ pub(super) mod agenda;
 mod claims;
 mod renewal;
 pub mod schedule;
+pub mod spool;
+mod waiting;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -21,6 +23,7 @@ use portcullis_events::{Aggregate, Context as Cause, EventId, SessionId, Time, s
 use tokio::sync::{Notify, Semaphore};
 
 use self::schedule::{Bucket, Due, What, WhatIsOwed};
+use self::spool::Spool;
 use super::data_keys::{DataKey, DataKeys};
 use super::journal::{Append, Command, Journal, JournalError};
 use super::neighbours::Neighbours;
@@ -97,6 +100,8 @@ pub struct Tools {
     pub tally: Arc<Tally>,
     /// Who says when to look.
     pub pace: Pace,
+    /// Where answers wait while the vault is away; `None` where it lies on the same disk.
+    pub spool: Option<Spool>,
 }
 
 /// Renews the tokens of sessions, and what is known of their people.
@@ -198,6 +203,7 @@ impl Inner {
             return;
         }
         self.set_aside.borrow_mut().retain(|_, until| *until > now);
+        self.deliver_waiting().await;
         let looked = self.looked.replace(now);
         let (idp, nodes) = (self.tools.idp.clone(), self.tools.nodes.now());
         let owed = WhatIsOwed { idp, nodes, began: self.began, looked, now };
@@ -224,9 +230,7 @@ impl Inner {
         if !self.is_resting.get() {
             self.perform_one(&due).await;
         }
-        self.at_work.borrow_mut().remove(&due.session);
-        self.tools.tally.under_way.fetch_sub(1, Ordering::Relaxed);
-        self.ended.notify_waiters();
+        self.leave_off(due.session);
     }
 
     async fn perform_one(&self, due: &Due) {

@@ -13,6 +13,7 @@ use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::hand_over::{HandOver, SessionTokens, SignedInIdentity};
 use portcullis_actors::databroker::journal::Journal;
 use portcullis_actors::databroker::neighbours::Neighbours;
+use portcullis_actors::databroker::refresher::spool::Spool;
 use portcullis_actors::databroker::refresher::{Look, Pace, Refresher, Tally, Tools};
 use portcullis_actors::databroker::replica::{Read, Replica, State};
 use portcullis_actors::databroker::revocations::Revocations;
@@ -64,6 +65,8 @@ pub struct Node {
     provider: Rc<dyn Renewals>,
     pub data_keys: Rc<DataKeys>,
     nodes: Arc<Neighbours>,
+    /// Of the refreshers that take another's place.
+    pub spool: Option<Spool>,
 }
 
 /// Nobody listens there: tokens that are given back at a sign-out are a word into the wind.
@@ -123,9 +126,23 @@ impl Node {
             clock: wound(&clock),
             tally: Arc::clone(&tally),
             pace: Pace::Told,
+            spool: None,
         };
         let refresher = Refresher::new(tools).start();
-        Self { store, views, tally, clock, replica, journal, broker, refresher, provider, data_keys, nodes }
+        Self {
+            store,
+            views,
+            tally,
+            clock,
+            replica,
+            journal,
+            broker,
+            refresher,
+            provider,
+            data_keys,
+            nodes,
+            spool: None,
+        }
     }
 
     /// Another refresher takes the place of one that died.
@@ -142,6 +159,7 @@ impl Node {
             clock: wound(&self.clock),
             tally: Arc::clone(&self.tally),
             pace: Pace::Told,
+            spool: self.spool.clone(),
         };
         self.refresher = Refresher::new(tools).start();
     }

@@ -112,6 +112,7 @@ impl Node {
             clock: Rc::new(clock::now),
             tally: Arc::default(),
             pace: Pace::Own,
+            spool: None,
         })
         .start();
         let broker = Broker::new(Tools {

@@ -41,7 +41,7 @@ impl Renewals for SimProvider {
         }
         if world.fault(5) {
             world.note(self.node, "the provider has trouble");
-            return Err(RefreshError::Unavailable(unavailable()));
+            return Err(RefreshError::Unavailable(unavailable(), None));
         }
         let next = world.present(self.node, token.expose_str().unwrap());
         let late = if world.fault(25) { 8_000 } else { 200 };
