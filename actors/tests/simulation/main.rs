@@ -276,7 +276,7 @@ fn a_second_host_at_a_node_that_lags_is_answered_when_the_node_knows_the_session
 }
 
 /// Some schedule breaks a promise, and the output says which: `<mutant>: seed <seed>: <what broke>`. The compare-and-append
-/// is broken in seeds 0 and 2 (two mutants), the intent in 3, the contiguity check in 0 (two mutants). The named seed did when this was written; a schedule shifts with every change of the
+/// is broken in seeds 0 and 2 (two mutants), the intent in 2, the contiguity check in 0 (two mutants). The named seed did when this was written; a schedule shifts with every change of the
 /// actors, so that the others are tried as well.
 fn is_caught(mutant: Mutant, named: u64) {
     if let Some(seed) = asked_for("SEED") {
@@ -303,7 +303,7 @@ fn an_append_that_does_not_compare_is_caught() {
 
 #[test]
 fn a_log_that_forgets_ids_is_caught() {
-    is_caught(Mutant::ForgetsIds, 47);
+    is_caught(Mutant::ForgetsIds, 69);
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn a_log_that_remembers_what_it_lost_is_caught() {
 
 #[test]
 fn an_authority_that_lags_is_caught() {
-    is_caught(Mutant::LagsBehind, 2);
+    is_caught(Mutant::LagsBehind, 0);
 }
 
 #[test]
@@ -328,12 +328,12 @@ fn a_tail_that_hides_holes_is_caught() {
 
 #[test]
 fn a_tail_that_dates_its_heads_late_is_caught() {
-    is_caught(Mutant::DatesHeadsLate, 1);
+    is_caught(Mutant::DatesHeadsLate, 3);
 }
 
 #[test]
 fn an_intent_that_is_not_on_the_log_is_caught() {
-    is_caught(Mutant::LosesIntents, 3);
+    is_caught(Mutant::LosesIntents, 2);
 }
 
 #[test]
