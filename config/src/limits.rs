@@ -146,6 +146,14 @@ pub const REFRESH_LEAD: Duration = Duration::from_secs(60);
 pub const REFRESH_LOOK: Duration = Duration::from_secs(5);
 /// Sessions that one look takes up at most.
 pub const REFRESH_BATCH: usize = 1000;
+/// Sessions that are looked at for what is owed to them before something else gets its turn.
+pub const REFRESH_STEP: usize = 500;
+/// How often a node makes itself known to the others, and after how long a silence it is gone: some beats may be lost.
+pub const NODE_BEAT: Duration = Duration::from_secs(2);
+/// See [`NODE_BEAT`].
+pub const NODE_GONE: Duration = Duration::from_secs(7);
+/// Most other nodes that a node knows of.
+pub const NODES: usize = 1000;
 /// Refreshes and questions for user info under way at one time.
 pub const REFRESH_IN_FLIGHT: usize = 64;
 /// Calls to one identity provider a second on behalf of sessions, and how many of them may come at once.
@@ -160,6 +168,8 @@ pub const REFRESH_DEADLINE: Duration = Duration::from_secs(60);
 pub const REFRESH_KEPT: Duration = Duration::from_secs(10 * 60);
 /// Least and longest pause before a refresh that failed is tried again.
 pub const REFRESH_PAUSE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5 * 60));
+/// The longest wait that a provider may ask for before a refresh that it did not take is tried again.
+pub const RETRY_AFTER_MOST: Duration = Duration::from_secs(15 * 60);
 /// Times that what became of a refresh is offered to a log that does not answer.
 pub const REFRESH_APPENDS: usize = 3;
 /// How much longer than the first of them another node waits before it does what is owed.
@@ -193,6 +203,10 @@ pub const HEAD_POLL: Duration = Duration::from_millis(500);
 pub const HEAD_STALE: Duration = Duration::from_secs(10);
 /// How far the clock may go back between two looks at it before what it said earlier means nothing.
 pub const CLOCK_SET_BACK: Duration = Duration::from_secs(1);
+/// The least time between two such questions: more are asked when that proves more.
+pub const HEAD_POLL_LEAST: Duration = Duration::from_millis(100);
+/// Replicas of a stream give their leader a sign of life so often, and it takes its time to arrive.
+pub const QUORUM_BEAT: Duration = Duration::from_millis(1050);
 /// A leader that has not heard from more than half of its stream's replicas for this long proves nothing: another one
 /// may have been elected. (Servers give each other a sign of life every second.)
 pub const QUORUM_HEARD: Duration = Duration::from_secs(3);
@@ -229,6 +243,21 @@ pub const TAIL_STALL: Duration = Duration::from_secs(1);
 pub const TAIL_CONFIRM: Duration = Duration::from_millis(300);
 /// Largest value in the vault.
 pub const VALUE_BYTES: usize = 256 * 1024;
+/// How often it is looked whether the vault is there and as it must be.
+pub const VAULT_LOOK: Duration = Duration::from_secs(5);
+/// How long after the start of a node the vault is swept first, and how often then.
+pub const VAULT_SWEEP_FIRST: Duration = Duration::from_secs(60);
+/// See [`VAULT_SWEEP_FIRST`].
+pub const VAULT_SWEEP: Duration = Duration::from_secs(15 * 60);
+/// Values that one sweep forgets at most.
+pub const VAULT_SWEPT: usize = 1000;
+/// Sessions that a sweep asks for at once.
+pub const VAULT_STEP: usize = 500;
+/// How long tokens lie in the vault without a session, unchanged, before nobody is coming for them: longer than
+/// [`HAND_OVER_DEADLINE`] by far; and how long those of a session stay that has ended by itself.
+pub const VAULT_ORPHANED: Duration = Duration::from_secs(10 * 60);
+/// Revoked sessions whose tokens wait to be given back; those of others stay for the sweep.
+pub const REVOCATIONS_WAITING: usize = 4096;
 /// How long reading a whole shelf of the vault may take.
 pub const SCAN_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -244,6 +273,9 @@ pub const SEEN_LOOK: (Duration, Duration) = (Duration::from_millis(250), Duratio
 pub const SEEN_IN_FLIGHT: usize = 64;
 /// The same for `max_staleness: strict`, and the least that may be asked for.
 pub const STRICT_STALENESS: Duration = Duration::from_secs(2);
+/// How long a request waits for the log's authority where its last sign of life has just become too old: with the
+/// replicas' own pace in a stream at rest, and some of its messages late.
+pub const FRESHENS: Duration = Duration::from_millis(500);
 /// How often ended sessions are swept from the views.
 pub const SWEEP: Duration = Duration::from_secs(60);
 /// Changed and ended sessions that a slow listener may lag behind before it must look at all of its connections.

@@ -226,7 +226,8 @@ pub fn decide(state: &State, command: &Command) -> Result<Option<Event>, Refusal
         };
     };
     match command {
-        Command::Store(stored) if held.stored.generation == stored.generation => Ok(None),
+        // the same sign-in told again, however late
+        Command::Store(stored) if held.stored.generation >= stored.generation => Ok(None),
         Command::Store(_) => Err(Refusal::NotFirst),
         Command::Start { intent, at } => start(held, intent, *at),
         Command::Complete(refreshed) => complete(held, refreshed),
@@ -324,27 +325,35 @@ impl Held {
         }
     }
 
-    /// What is owed at `now`. A refresh is due `lead` before the access token ends, and with a quarter of its life left
-    /// if that is later; `signed_in_at` is when the session began.
+    /// When something is owed, if nothing happens before; a time long past where it is owed already. A refresh is due
+    /// `lead` before the access token ends, and with a quarter of its life left if that is later; `signed_in_at` is when
+    /// the session began.
     #[must_use]
-    pub fn owed(&self, signed_in_at: Time, lead: Duration, now: Time) -> Option<Owed> {
-        let Stored { generation, access_expires_at, refreshable } = self.stored;
+    pub fn due(&self, signed_in_at: Time, lead: Duration) -> Option<Time> {
+        let Stored { access_expires_at, refreshable, .. } = self.stored;
         match self.renewal {
             Renewal::Idle(retry_at) => {
                 let ends = access_expires_at.filter(|_| refreshable)?;
                 let life = ends.since(self.refreshed_at.unwrap_or(signed_in_at));
-                let due = ends.minus(lead.min(life / 4)).max(retry_at.unwrap_or(Time::from_millis(i64::MIN)));
-                (due <= now).then_some(Owed::Refresh { generation, failures: self.failures, due })
+                Some(ends.minus(lead.min(life / 4)).max(retry_at.unwrap_or(Time::from_millis(i64::MIN))))
             }
-            Renewal::Started(intent) => {
-                (intent.deadline <= now).then_some(Owed::Settle { intent, failures: self.failures })
-            }
-            Renewal::InDoubt(_) => {
-                let due = access_expires_at?;
-                (due <= now).then_some(Owed::End { generation, due })
-            }
-            Renewal::Over => Some(Owed::End { generation, due: now }),
+            Renewal::Started(intent) => Some(intent.deadline),
+            Renewal::InDoubt(_) => access_expires_at,
+            Renewal::Over => Some(Time::from_millis(i64::MIN)),
         }
+    }
+
+    /// What is owed at `now`, as [`Self::due`] has it.
+    #[must_use]
+    pub fn owed(&self, signed_in_at: Time, lead: Duration, now: Time) -> Option<Owed> {
+        let due = self.due(signed_in_at, lead).filter(|due| *due <= now)?;
+        let (generation, failures) = (self.stored.generation, self.failures);
+        Some(match self.renewal {
+            Renewal::Idle(_) => Owed::Refresh { generation, failures, due },
+            Renewal::Started(intent) => Owed::Settle { intent, failures },
+            Renewal::InDoubt(_) => Owed::End { generation, due },
+            Renewal::Over => Owed::End { generation, due: now },
+        })
     }
 }
 

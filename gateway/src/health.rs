@@ -47,9 +47,16 @@ impl Vitals {
         let progress = &self.views.progress;
         let why =
             if self.draining.load(Ordering::Acquire) { "draining".to_owned() } else { self.standing().to_string() };
+        // nobody can sign in without it, and whoever has is served: no reason to take the node out
+        let vault = self.views.vault_trouble();
         HttpResponse::build(status).insert_header((CACHE_CONTROL, "no-store")).json(json!({
-            "status": if good { "ok" } else { "unavailable" },
+            "status": match (good, &vault) {
+                (false, _) => "unavailable",
+                (true, Some(_)) => "degraded",
+                (true, None) => "ok",
+            },
             "why": why,
+            "vault": vault.as_deref().map_or("ok", String::as_str),
             "applied": progress.applied(),
             "head": progress.head(),
             "lag": progress.lag(),

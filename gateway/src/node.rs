@@ -20,10 +20,12 @@ use portcullis_actors::authorize::decision_log::{DecisionLog, LineSink};
 use portcullis_actors::clock;
 use portcullis_actors::databroker::attendance::Attendance;
 use portcullis_actors::databroker::broker::{Broker, End, Open, StandingOf, Tools as BrokerTools};
+use portcullis_actors::databroker::caretaker::{Caretaker, Tools as CaretakerTools};
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::journal::{Flush, Journal};
 use portcullis_actors::databroker::logout::{LogOut, Logouts, Tools as LogoutTools};
-use portcullis_actors::databroker::refresher::schedule::Nodes;
+use portcullis_actors::databroker::neighbours::Neighbours;
+use portcullis_actors::databroker::refresher::spool::Spool;
 use portcullis_actors::databroker::refresher::{Pace, Refresher, Rest, Tools as RefresherTools};
 use portcullis_actors::databroker::replica::Replica;
 use portcullis_actors::databroker::revocations::Revocations;
@@ -37,7 +39,7 @@ use portcullis_config::limits::{
     ASKS_IN_FLIGHT, CLOSE, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_SIGN_IN, IDP_TIMEOUT, LAST_LINES,
     LOGOUT_DEADLINE, SIGN_IN_DEADLINE,
 };
-use portcullis_config::{Config, Secret};
+use portcullis_config::{Config, Secret, Storage};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::forward::Trust;
@@ -59,6 +61,7 @@ pub struct Node {
     connections: Connections,
     journal: Addr<Journal>,
     refresher: Addr<Refresher>,
+    neighbours: Arc<Neighbours>,
     gateway: ServerHandle,
     health: ServerHandle,
     metrics: Option<ServerHandle>,
@@ -98,7 +101,7 @@ impl Node {
         let (fall, fallen) = mpsc::channel(8);
         let mut arbiters = Vec::new();
         let lines = start_decision_log(&mut arbiters, &fall);
-        let databroker = start_databroker(&mut arbiters, &fall, &config, store, &views, &keys).await?;
+        let databroker = start_databroker(&mut arbiters, &fall, &config, store, &views, &keys, data_dir).await?;
         let authenticate = start_authenticate(&mut arbiters, &fall, &config, &keys, &databroker).await?;
         let connections = Connections::default();
         let authorizer = start_authorize(&mut arbiters, &fall, &in_force, &connections);
@@ -147,7 +150,7 @@ impl Node {
         let gateway = listen::start(listener, speech, blueprint, workers)?;
         vitals.listening.store(true, Ordering::Release);
         tracing::info!("listening on {scheme}://{address}");
-        let (journal, refresher) = (databroker.journal, databroker.refresher);
+        let (journal, refresher, neighbours) = (databroker.journal, databroker.refresher, databroker.neighbours);
         Ok(Self {
             vitals,
             stage,
@@ -155,6 +158,7 @@ impl Node {
             connections,
             journal,
             refresher,
+            neighbours,
             gateway,
             health,
             metrics,
@@ -177,6 +181,8 @@ impl Node {
     /// Stops in order: not ready, drained, journal flushed, then the actors, the last started first.
     pub async fn stop(mut self) {
         self.vitals.draining.store(true, Ordering::Release);
+        // what falls due from now on is another node's at once
+        self.neighbours.leave();
         let resting = self.refresher.send(Rest);
         // no new connections; those that are open end after the request they are at
         self.gateway.pause().await;
@@ -277,22 +283,29 @@ struct Databroker {
     log_out: Port<LogOut>,
     journal: Addr<Journal>,
     refresher: Addr<Refresher>,
+    neighbours: Arc<Neighbours>,
 }
 
 async fn start_databroker(
     arbiters: &mut Vec<Arbiter>,
     fall: &mpsc::Sender<&'static str>,
     config: &Arc<Config>,
-    Store { log, vault }: Store,
+    Store { log, vault, meeting }: Store,
     views: &Arc<Views>,
     keys: &Keys,
+    data_dir: &Path,
 ) -> Result<Databroker> {
     let wrapping = keys.shared.sealer(Purpose::DataKey)?;
     let hand_overs = keys.shared.sealer(Purpose::HandOver)?;
     let id_token_hints = keys.shared.sealer(Purpose::IdTokenHint)?;
     let (config, views) = (Arc::clone(config), Arc::clone(views));
     let (idp, authenticate_url) = (config.idp.clone(), config.authenticate_service_url.clone());
-    let source = format!("/portcullis/{}", uuid::Uuid::new_v4());
+    let name = uuid::Uuid::new_v4().to_string();
+    let source = format!("/portcullis/{name}");
+    let neighbours = Neighbours::of(name);
+    let others = Arc::clone(&neighbours);
+    // a vault in a file lies on the same disk
+    let spool = matches!(config.storage, Storage::Nats(_)).then(|| Spool::at(data_dir.join("answers")));
     let (made, making) = oneshot::channel();
     arbiter(arbiters, fall, "databroker").spawn(async move {
         let data_keys = Rc::new(DataKeys::new(Arc::clone(&vault), wrapping));
@@ -301,11 +314,24 @@ async fn start_databroker(
         Attendance::new(Arc::clone(&views), journal.clone()).start();
         let logouts = Logouts::new(LogoutTools {
             log: Arc::clone(&log),
-            vault: Arc::clone(&vault),
             data_keys: Rc::clone(&data_keys),
             views: Arc::clone(&views),
             journal: journal.clone(),
         });
+        Caretaker::new(CaretakerTools {
+            log: Arc::clone(&log),
+            vault: Arc::clone(&vault),
+            data_keys: Rc::clone(&data_keys),
+            views: Arc::clone(&views),
+            replica: replica.clone(),
+            nodes: Arc::clone(&others),
+            revocations: Revocations::new(idp.clone(), authenticate_url.clone()),
+        })
+        .start();
+        if let Some(meeting) = meeting {
+            let takes_part = Arc::clone(&views);
+            actix_rt::spawn(Arc::clone(&others).meet(meeting, move || takes_part.progress.is_whole()));
+        }
         let refresher = Refresher::new(RefresherTools {
             vault: Arc::clone(&vault),
             data_keys: Rc::clone(&data_keys),
@@ -314,10 +340,11 @@ async fn start_databroker(
             replica,
             idp: provider_id(&idp),
             provider: Rc::new(RenewalClient::new(idp.clone(), authenticate_url.clone())),
-            nodes: Nodes::alone(source),
+            nodes: others,
             clock: Rc::new(clock::now),
             tally: Arc::default(),
             pace: Pace::Own,
+            spool,
         })
         .start();
         let broker = Broker::new(BrokerTools {
@@ -338,6 +365,7 @@ async fn start_databroker(
             log_out: Port::new(logouts.start(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
             journal,
             refresher,
+            neighbours,
         });
     });
     making.await.map_err(|_| anyhow!("databroker did not start"))

@@ -14,8 +14,7 @@ use portcullis_actors::clock;
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::journal::{Append, Command, Journal, JournalError};
 use portcullis_actors::databroker::replica::{Read, Replica, State};
-use portcullis_actors::databroker::store::{self, Store};
-use portcullis_actors::databroker::vault::Shelf;
+use portcullis_actors::databroker::store;
 use portcullis_actors::databroker::view::{SessionView, Views};
 use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_config::Config;
@@ -70,7 +69,6 @@ struct Reading {
     views: Arc<Views>,
     replica: Addr<Replica>,
     journal: Addr<Journal>,
-    store: Store,
 }
 
 impl Reading {
@@ -92,7 +90,7 @@ impl Reading {
         if !views.progress.becomes_current(SESSIONS_DEADLINE).await {
             return Err(anyhow!("{}", views.progress.standing(clock::now()))).context("the log cannot be read");
         }
-        Ok(Self { views, replica, journal, store })
+        Ok(Self { views, replica, journal })
     }
 
     /// The open sessions that are as `wanted`, the oldest first.
@@ -130,10 +128,7 @@ impl Reading {
             Err(JournalError::Session(session::Refusal::Absent)) => return Err(NoSuchSession(id).into()),
             Err(error) => return Err(error.into()),
         }
-        // nobody asks for them any more: what ended the session is the event
-        if let Err(error) = self.store.vault.delete(Shelf::Secret, &id.to_string()).await {
-            tracing::warn!(%error, session = %id, "the tokens of an ended session may stay in the vault");
-        }
+        // its tokens are given back by a node, now or when one runs again
         Ok(before != session::State::Ended)
     }
 

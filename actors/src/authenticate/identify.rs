@@ -51,7 +51,8 @@ impl Identifier<'_> {
     /// log or provider, or whose session has ended. `bound` is how old the views may be (`max_staleness`).
     ///
     /// # Errors
-    /// [`CannotSay`]. Waits for the handle's log position where the session is not known yet, and for nothing else.
+    /// [`CannotSay`]. Waits for the handle's log position where the session is not known yet, for a moment for a sign of the
+    /// log's authority where the last one has just become too old, and for nothing else.
     pub async fn identify(
         &self,
         audience: &str,
@@ -60,7 +61,12 @@ impl Identifier<'_> {
         bound: Staleness,
     ) -> Result<Option<Caller>, CannotSay> {
         let Some(handle) = Handle::open(self.handles, audience, handle, now) else { return Ok(None) };
-        vouched(&self.views.progress, now, bound)?;
+        let progress = &self.views.progress;
+        if let Err(why) = vouched(progress, now, bound)
+            && !progress.freshens(now, bound).await
+        {
+            return Err(why);
+        }
         if self.views.progress.epoch() != Some(handle.epoch) {
             return Ok(None);
         }

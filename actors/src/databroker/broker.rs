@@ -214,6 +214,10 @@ impl Inner {
         let hand_over = HandOver::open(&self.tools.hand_overs, &open.host, &open.hand_over, clock::now())
             .ok_or_else(|| BrokerError::Refused("the hand-over is not ours, or too old".into()))?;
         match &hand_over.identity {
+            // the same once more: what was said at the sign-in may not hold any longer
+            Some(_) if self.tools.views.session(hand_over.session).is_some() => {
+                self.open_again(hand_over.session).await
+            }
             Some(identity) => self.open_new(hand_over.session, identity, &open.request_id).await,
             None => self.open_again(hand_over.session).await,
         }

@@ -122,8 +122,10 @@ impl DataKeys {
     /// [`DataKeyError`].
     pub async fn get_or_make(&self, person: PersonId) -> Result<Rc<DataKey>, DataKeyError> {
         loop {
-            if let Some(key) = self.get(person).await? {
-                return Ok(key);
+            // what is sealed from now on must not be sealed with a key that was forgotten meanwhile
+            match self.vault.get(Shelf::DataKey, &person.to_string()).await? {
+                Some(wrapped) => return self.remember(person, &wrapped.value),
+                None => self.forget(person),
             }
             let wrapped = self.wrapping.seal(&person.to_string(), &random::<32>()?)?.into_bytes();
             match self.vault.put(Shelf::DataKey, &person.to_string(), Revision::NONE, wrapped.clone()).await {
@@ -140,7 +142,9 @@ impl DataKeys {
     /// # Errors
     /// [`DataKeyError`].
     pub async fn pseudonyms(&self) -> Result<Pseudonyms, DataKeyError> {
-        self.get_or_make(PSEUDONYMS).await?;
+        if self.get(PSEUDONYMS).await?.is_none() {
+            self.get_or_make(PSEUDONYMS).await?;
+        }
         let wrapped = self.vault.get(Shelf::DataKey, &PSEUDONYMS.to_string()).await?;
         let key = wrapped.and_then(|wrapped| self.unwrap(PSEUDONYMS, &wrapped.value)).ok_or(DataKeyError::Wrapping)?;
         Ok(Pseudonyms(hmac::Key::new(hmac::HMAC_SHA256, &key)))
@@ -160,6 +164,17 @@ impl DataKeys {
             }
         }
         Ok(())
+    }
+
+    /// The people whose keys were needed lately.
+    #[must_use]
+    pub fn known_people(&self) -> Vec<PersonId> {
+        self.known.borrow().keys().copied().collect()
+    }
+
+    /// Forgets a person's key, which the vault has forgotten.
+    pub fn forget(&self, person: PersonId) {
+        self.known.borrow_mut().remove(&person);
     }
 
     fn remember(&self, person: PersonId, wrapped: &[u8]) -> Result<Rc<DataKey>, DataKeyError> {

@@ -1,6 +1,6 @@
 //! Owns   · nothing: which logouts were received stands on the log.
 //! Answers · [`LogOut`]: a logout of a provider, verified by authenticate.
-//! Asks   · the log (where it ends), the journal and the vault.
+//! Asks   · the log (where it ends), and the journal.
 //! If it dies · a half-done logout is finished by the same message sent again: what has ended stays so.
 
 use std::rc::Rc;
@@ -17,7 +17,6 @@ use super::broker::BrokerError;
 use super::data_keys::DataKeys;
 use super::journal::{Append, Command, Journal, JournalError};
 use super::log::Log;
-use super::vault::{Shelf, Vault};
 use super::view::{SessionView, Views};
 use crate::ask::Ask;
 
@@ -54,8 +53,6 @@ impl Ask for LogOut {
 pub struct Tools {
     /// The log.
     pub log: Arc<dyn Log>,
-    /// The vault.
-    pub vault: Arc<dyn Vault>,
     /// The data keys in it.
     pub data_keys: Rc<DataKeys>,
     /// The views of this node.
@@ -141,11 +138,8 @@ impl Tools {
     async fn end(&self, id: SessionId, cause: &Cause) -> Result<(), BrokerError> {
         let reason = "logged out at the identity provider".to_owned();
         let command = Command::Session(session::Command::Revoke { reason });
-        self.append(Aggregate::session(id), command, cause).await?;
-        if let Err(error) = self.vault.delete(Shelf::Secret, &id.to_string()).await {
-            tracing::warn!(%error, session = %id, "the tokens of an ended session stay in the vault");
-        }
-        Ok(())
+        // its tokens are the caretaker's
+        Ok(self.append(Aggregate::session(id), command, cause).await?)
     }
 
     async fn append(&self, aggregate: Aggregate, command: Command, cause: &Cause) -> Result<(), JournalError> {

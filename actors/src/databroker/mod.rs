@@ -3,12 +3,14 @@
 pub mod activity;
 pub mod attendance;
 pub mod broker;
+pub mod caretaker;
 pub mod data_keys;
 pub mod hand_over;
 pub mod journal;
 pub mod log;
 pub mod logout;
 mod nats;
+pub mod neighbours;
 mod profile;
 pub mod progress;
 pub mod refresher;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use portcullis_config::Staleness;
-use portcullis_config::limits::{CLOCK_SET_BACK, HEAD_STALE};
+use portcullis_config::limits::{CLOCK_SET_BACK, FRESHENS, HEAD_STALE};
 use portcullis_events::{Epoch, Time};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -164,6 +164,24 @@ impl Progress {
         self.stopped.load().is_none() && self.staleness(now).is_some_and(|age| bound.allows(age))
     }
 
+    /// Waits for the sign of life of the authority that makes the views fresh enough for `bound` again, where the last one
+    /// became too old only just now: replicas of a stream may be silent for all of the strictest bound when nothing is
+    /// wrong. False at once where it has been silent for longer.
+    pub async fn freshens(&self, now: Time, bound: Staleness) -> bool {
+        let began = Instant::now();
+        let is_fresh = |within: Staleness| self.vouches(now.plus(began.elapsed()), within);
+        let Staleness::Within(most) = bound else { return is_fresh(bound) };
+        let late = Staleness::Within(most.saturating_add(FRESHENS));
+        if !is_fresh(late) {
+            return false;
+        }
+        let mut reached = self.reached.subscribe();
+        let settled = reached.wait_for(|_| is_fresh(bound) || !is_fresh(late));
+        // whether it came or not, is read from when the authority was heard
+        let _ = tokio::time::timeout(FRESHENS, settled).await;
+        is_fresh(bound)
+    }
+
     /// How long ago the authority knew nothing that is not in the views; `None` before that was so for the first time.
     /// Where the clock was set back to before that, nobody can tell: for ever, until the authority is heard again.
     #[must_use]
@@ -194,6 +212,12 @@ impl Progress {
         self.caught_up() && self.stopped.load().is_none()
     }
 
+    /// Whether the log was read to its end once and can be followed since.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.caught_up() && self.stopped.load().is_none()
+    }
+
     pub(super) fn caught_up(&self) -> bool {
         self.caught_up.load(Ordering::Acquire)
     }
@@ -221,10 +245,11 @@ impl Progress {
             self.current_since.fetch_max(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), Ordering::AcqRel);
             // a head may be said again, after a later one, when it is reached; one from long before is by another clock
             let before = Time::from_millis(self.current_at.load(Ordering::Acquire));
-            if before < at || before.since(at) > HEAD_STALE {
+            let is_news = before < at || before.since(at) > HEAD_STALE;
+            if is_news {
                 self.current_at.store(at.millis(), Ordering::Release);
             }
-            if !self.caught_up.swap(true, Ordering::AcqRel) {
+            if !self.caught_up.swap(true, Ordering::AcqRel) || is_news {
                 // whoever waits for it looks again
                 self.reached.send_modify(|_| {});
             }
@@ -332,6 +357,22 @@ mod tests {
         progress.current_at.store(0, Ordering::Release);
         assert!(progress.staleness_by(Time::from_millis(0), heard + steady).is_some_and(|age| age >= steady));
         assert!(progress.staleness_by(Time::from_millis(0), heard).is_some_and(|age| age < steady));
+    }
+
+    #[actix_rt::test]
+    async fn a_strict_bound_waits_a_moment_for_the_next_sign_of_life_and_not_for_a_log_that_is_away() {
+        let progress = Progress::default();
+        progress.heard(7, Time::from_secs(100), true);
+        let just_now = Time::from_millis(102_001);
+        assert!(!progress.vouches(just_now, Staleness::STRICT));
+        let heard = async { progress.heard(7, Time::from_millis(101_900), true) };
+        let (fresh, ()) = futures_util::future::join(progress.freshens(just_now, Staleness::STRICT), heard).await;
+        assert!(fresh);
+        // the same head again is no news, and nothing else comes
+        assert!(!progress.freshens(Time::from_millis(103_901), Staleness::STRICT).await);
+        let waiting = progress.freshens(Time::from_secs(110), Staleness::STRICT);
+        assert_eq!(futures_util::FutureExt::now_or_never(waiting), Some(false), "it is away");
+        assert!(!Progress::default().freshens(just_now, Staleness::STRICT).await, "it was never heard");
     }
 
     #[actix_rt::test]

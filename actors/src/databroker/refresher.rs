@@ -3,9 +3,12 @@
 //! Asks   · the replica (what is owed), the journal (intents and outcomes), the vault, and the provider.
 //! If it dies · what was under way is settled past its deadline, from the vault or as left in doubt, on any node.
 
+pub(super) mod agenda;
 mod claims;
 mod renewal;
 pub mod schedule;
+pub mod spool;
+mod waiting;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -19,9 +22,11 @@ use portcullis_config::limits::{REFRESH_APPENDS, REFRESH_IN_FLIGHT, REFRESH_LOOK
 use portcullis_events::{Aggregate, Context as Cause, EventId, SessionId, Time, session, token};
 use tokio::sync::{Notify, Semaphore};
 
-use self::schedule::{Bucket, Due, Nodes, What, WhatIsOwed};
+use self::schedule::{Bucket, Due, What, WhatIsOwed};
+use self::spool::Spool;
 use super::data_keys::{DataKey, DataKeys};
 use super::journal::{Append, Command, Journal, JournalError};
+use super::neighbours::Neighbours;
 use super::replica::Replica;
 use super::tokens::Kept;
 use super::vault::{Revision, Shelf, Vault};
@@ -88,13 +93,15 @@ pub struct Tools {
     /// Its id: sessions of another provider are let alone.
     pub idp: String,
     /// The nodes that may refresh.
-    pub nodes: Nodes,
+    pub nodes: Arc<Neighbours>,
     /// The time.
     pub clock: Rc<dyn Fn() -> Time>,
     /// What it comes to.
     pub tally: Arc<Tally>,
     /// Who says when to look.
     pub pace: Pace,
+    /// Where answers wait while the vault is away; `None` where it lies on the same disk.
+    pub spool: Option<Spool>,
 }
 
 /// Renews the tokens of sessions, and what is known of their people.
@@ -196,8 +203,9 @@ impl Inner {
             return;
         }
         self.set_aside.borrow_mut().retain(|_, until| *until > now);
+        self.deliver_waiting().await;
         let looked = self.looked.replace(now);
-        let (idp, nodes) = (self.tools.idp.clone(), self.tools.nodes.clone());
+        let (idp, nodes) = (self.tools.idp.clone(), self.tools.nodes.now());
         let owed = WhatIsOwed { idp, nodes, began: self.began, looked, now };
         let Ok(owed) = self.tools.replica.send(owed).await else { return };
         join_all(owed.into_iter().filter(|due| self.takes(due, now)).map(|due| self.perform(due))).await;
@@ -222,9 +230,7 @@ impl Inner {
         if !self.is_resting.get() {
             self.perform_one(&due).await;
         }
-        self.at_work.borrow_mut().remove(&due.session);
-        self.tools.tally.under_way.fetch_sub(1, Ordering::Relaxed);
-        self.ended.notify_waiters();
+        self.leave_off(due.session);
     }
 
     async fn perform_one(&self, due: &Due) {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResponse, WrapFuture};
+use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResponse, ResponseFuture, WrapFuture};
 use futures_util::StreamExt;
 use portcullis_config::limits::{AWAY_PAUSE, SWEEP};
 use portcullis_events::session::{self, Open};
@@ -18,9 +18,11 @@ use portcullis_events::{
 };
 use uuid::Uuid;
 
+use super::caretaker::{Standings, WhatBecame};
 use super::data_keys::{DataKeyError, DataKeys};
 use super::log::{AppendError, Expected, Log, NewRecord, Record, Tailed};
 use super::profile::Profile;
+use super::refresher::agenda::{self, Agenda};
 use super::refresher::schedule::{Due, WhatIsOwed};
 use super::view::Views;
 use crate::clock;
@@ -67,13 +69,23 @@ struct Inner {
     views: Arc<Views>,
     source: String,
     fold: RefCell<Fold>,
+    agenda: RefCell<Agenda>,
 }
 
 impl Replica {
     /// A replica that begins to follow the log when it is started.
     #[must_use]
     pub fn new(log: Arc<dyn Log>, data_keys: Rc<DataKeys>, views: Arc<Views>, source: String) -> Self {
-        Self { inner: Rc::new(Inner { log, data_keys, views, source, fold: RefCell::default() }) }
+        Self {
+            inner: Rc::new(Inner {
+                log,
+                data_keys,
+                views,
+                source,
+                fold: RefCell::default(),
+                agenda: RefCell::default(),
+            }),
+        }
     }
 }
 
@@ -103,11 +115,20 @@ impl Handler<Read> for Replica {
     }
 }
 
-impl Handler<WhatIsOwed> for Replica {
-    type Result = Vec<Due>;
+impl Handler<WhatBecame> for Replica {
+    type Result = Standings;
 
-    fn handle(&mut self, look: WhatIsOwed, _: &mut Self::Context) -> Vec<Due> {
-        look.due(&self.inner.fold.borrow())
+    fn handle(&mut self, ask: WhatBecame, _: &mut Self::Context) -> Standings {
+        ask.answer(&self.inner.fold.borrow())
+    }
+}
+
+impl Handler<WhatIsOwed> for Replica {
+    type Result = ResponseFuture<Vec<Due>>;
+
+    fn handle(&mut self, look: WhatIsOwed, _: &mut Self::Context) -> Self::Result {
+        let inner = Rc::clone(&self.inner);
+        Box::pin(async move { agenda::gather(&look, &inner.agenda, &inner.fold).await })
     }
 }
 
@@ -187,6 +208,9 @@ impl Inner {
         if let Event::Log(log::Event::Created(created)) = &envelope.event {
             self.views.progress.set_epoch(created.epoch);
         }
+        if let AggregateKind::Session | AggregateKind::Token = envelope.aggregate.kind {
+            self.agenda.borrow_mut().touch(SessionId::new(envelope.aggregate.id));
+        }
         // while catching up nothing is projected: most sessions of a long log have ended by its end
         if self.is_caught_up() {
             self.project(&envelope, record.seq).await;
@@ -245,7 +269,13 @@ impl Inner {
             session::State::Open(open) if open.is_over(clock::now(), self.idle_timeout()) => {}
             session::State::Open(open) => self.open(id, &open, seq).await,
             session::State::Ended | session::State::Absent => {
-                self.views.end(id);
+                match event {
+                    session::Event::Revoked(_) => self.views.revoke(id),
+                    session::Event::SignedIn(_)
+                    | session::Event::SignedOut(_)
+                    | session::Event::Seen(_)
+                    | session::Event::ClaimsReplaced(_) => self.views.end(id),
+                }
                 self.views.metrics.revocation_time.observe(clock::now().since(envelope.time));
             }
         }

@@ -10,6 +10,7 @@ use super::log::file::FileLog;
 use super::log::jetstream::JetStreamLog;
 pub use super::nats::BadOption;
 use super::nats::{Nats, StreamError};
+use super::neighbours::Meeting;
 pub use super::sqlite::FileError;
 use super::sqlite::Scratch;
 use super::vault::Vault;
@@ -23,6 +24,8 @@ pub struct Store {
     pub log: Arc<dyn Log>,
     /// The vault.
     pub vault: Arc<dyn Vault>,
+    /// Where other nodes on the same store are heard; `None` where there can be none.
+    pub meeting: Option<Meeting>,
 }
 
 /// Why there is no store. A store that is merely away is none of these: it is waited for.
@@ -51,20 +54,20 @@ pub async fn open(storage: &Storage, data_dir: &Path) -> Result<Store, StoreErro
     match storage {
         Storage::File(dir) => {
             let dir = dir.as_deref().unwrap_or(data_dir);
-            Ok(Store { log: Arc::new(FileLog::open(dir)?), vault: Arc::new(FileVault::open(dir)?) })
+            Ok(Store { log: Arc::new(FileLog::open(dir)?), vault: Arc::new(FileVault::open(dir)?), meeting: None })
         }
         Storage::Memory => {
             let scratch = Arc::new(Scratch::new()?);
             let (log, vault) = (FileLog::temporary(&scratch)?, FileVault::temporary(&scratch)?);
-            Ok(Store { log: Arc::new(log), vault: Arc::new(vault) })
+            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), meeting: None })
         }
         Storage::Nats(servers) => {
             let nats = Nats::connect(servers).await?;
             let replicas = servers.replicas;
             let (log, vault) = (JetStreamLog::new(&nats, replicas), JetStreamVault::new(&nats, replicas));
             forgive_absence(log.check().await)?;
-            forgive_absence(vault.check().await)?;
-            Ok(Store { log: Arc::new(log), vault: Arc::new(vault) })
+            forgive_absence(vault.fits().await)?;
+            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), meeting: Some(Meeting::on(nats)) })
         }
     }
 }
@@ -93,15 +96,17 @@ pub async fn open_beside(storage: &Storage, data_dir: &Path) -> Result<Store, St
     match storage {
         Storage::File(dir) => {
             let dir = dir.as_deref().unwrap_or(data_dir);
-            Ok(Store { log: Arc::new(FileLog::open_beside(dir)?), vault: Arc::new(FileVault::open_beside(dir)?) })
+            let (log, vault) = (FileLog::open_beside(dir)?, FileVault::open_beside(dir)?);
+            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), meeting: None })
         }
         Storage::Memory => Err(StoreError::Memory),
         Storage::Nats(servers) => {
             let nats = Nats::connect(servers).await?;
             let (log, vault) = (JetStreamLog::new_for_reading(&nats), JetStreamVault::new_beside(&nats));
             forgive_absence(log.check().await)?;
-            forgive_absence(vault.check().await)?;
-            Ok(Store { log: Arc::new(log), vault: Arc::new(vault) })
+            forgive_absence(vault.fits().await)?;
+            // what is beside the nodes is none of them
+            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), meeting: None })
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use portcullis_config::limits::ENDED_BACKLOG;
 use portcullis_events::{PersonId, SessionId, Time};
 use serde_json::{Map, Value};
@@ -55,6 +56,15 @@ pub struct SessionChanged {
     pub session: SessionId,
 }
 
+/// A session that was revoked: its tokens are to go back to their provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revoked {
+    /// The session.
+    pub session: SessionId,
+    /// Whose it was.
+    pub person: PersonId,
+}
+
 /// The published views of a node.
 #[derive(Debug)]
 pub struct Views {
@@ -68,6 +78,9 @@ pub struct Views {
     /// Sessions that were in use here since the log was last told.
     owed: papaya::HashMap<SessionId, ()>,
     changes: broadcast::Sender<SessionChanged>,
+    revoked: broadcast::Sender<Revoked>,
+    /// What is wrong with the vault.
+    vault_trouble: ArcSwapOption<String>,
 }
 
 impl Default for Views {
@@ -79,6 +92,8 @@ impl Default for Views {
             idle: None,
             owed: papaya::HashMap::new(),
             changes: broadcast::Sender::new(ENDED_BACKLOG),
+            revoked: broadcast::Sender::new(ENDED_BACKLOG),
+            vault_trouble: ArcSwapOption::empty(),
         }
     }
 }
@@ -125,6 +140,31 @@ impl Views {
     #[must_use]
     pub fn changes(&self) -> broadcast::Receiver<SessionChanged> {
         self.changes.subscribe()
+    }
+
+    /// Every session that the log says was revoked from now on, if it is in the view.
+    #[must_use]
+    pub fn revoked(&self) -> broadcast::Receiver<Revoked> {
+        self.revoked.subscribe()
+    }
+
+    /// What is wrong with the vault, as far as is known: nobody can sign in then, and whoever has is served.
+    #[must_use]
+    pub fn vault_trouble(&self) -> Option<Arc<String>> {
+        self.vault_trouble.load_full()
+    }
+
+    pub(super) fn set_vault_trouble(&self, why: Option<String>) {
+        self.vault_trouble.store(why.map(Arc::new));
+    }
+
+    /// The log says that a session was revoked.
+    pub(super) fn revoke(&self, id: SessionId) {
+        if let Some(view) = self.session(id) {
+            // nobody listening is no fault
+            let _ = self.revoked.send(Revoked { session: id, person: view.person });
+        }
+        self.end(id);
     }
 
     /// Publishes a session that the log last saw in use at `last_seen`. What this node knows of its use is kept.

@@ -9,10 +9,11 @@ use awc::{Client, Connector};
 use bytes::Bytes;
 use openidconnect::{HttpRequest, HttpResponse};
 use portcullis_config::limits::{IDP_ANSWER_BYTES, IDP_TIMEOUT, REFRESH_TIMEOUT};
+use portcullis_events::Time;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::{Because, Endpoint, SignInError};
-use crate::trust;
+use crate::{clock, trust};
 
 /// Why there is no answer to work with. What tells these apart matters where a request must not be sent twice.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,9 +21,9 @@ pub(super) enum Missed {
     /// Nobody was reached: the request never left.
     #[error(transparent)]
     NotSent(SignInError),
-    /// It answered that it has trouble (5xx) or too much to do (429).
-    #[error(transparent)]
-    Trouble(SignInError),
+    /// It answered that it has trouble (5xx) or too much to do (429), and perhaps how long to wait.
+    #[error("{0}")]
+    Trouble(SignInError, Option<Duration>),
     /// It answered what we do not take.
     #[error(transparent)]
     Refused(Because),
@@ -34,7 +35,7 @@ pub(super) enum Missed {
 impl From<Missed> for SignInError {
     fn from(missed: Missed) -> Self {
         match missed {
-            Missed::NotSent(error) | Missed::Trouble(error) | Missed::Lost(error) => error,
+            Missed::NotSent(error) | Missed::Trouble(error, _) | Missed::Lost(error) => error,
             Missed::Refused(because) => because.into(),
         }
     }
@@ -131,7 +132,8 @@ impl Http {
         };
         let status = incoming.status();
         if status.is_server_error() || status == awc::http::StatusCode::TOO_MANY_REQUESTS {
-            return Err(Missed::Trouble(away(endpoint, &format!("answered with status {}", status.as_u16()))));
+            let after = incoming.headers().get(header::RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?));
+            return Err(Missed::Trouble(away(endpoint, &format!("answered with status {}", status.as_u16())), after));
         }
         if status.is_redirection() {
             return Err(Missed::Refused(Because::Redirect(endpoint)));
@@ -153,6 +155,16 @@ impl Http {
         })?;
         answer.body(body.to_vec()).map_err(|_| Missed::Lost(Because::Garbage(endpoint).into()))
     }
+}
+
+/// `Retry-After`: seconds, or a date (RFC 9110 §10.2.3).
+fn retry_after(value: &str) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date: std::time::SystemTime = value.parse::<header::HttpDate>().ok()?.into();
+    let at = date.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(Time::from_millis(i64::try_from(at.as_millis()).ok()?).since(clock::now()))
 }
 
 fn tls(roots: Arc<RootCertStore>) -> Result<ClientConfig, rustls::Error> {
@@ -210,6 +222,17 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_provider_may_say_how_long_to_wait_in_seconds_or_by_a_date() {
+        assert_eq!(retry_after("120"), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        let later = retry_after("Fri, 21 Oct 2095 07:28:00 GMT").unwrap();
+        assert!(later > Duration::from_secs(3600 * 24 * 365));
+        for odd in ["", "-1", "1.5", "soon", "99999999999999999999999"] {
+            assert_eq!(retry_after(odd), None, "{odd}");
+        }
+    }
+
     #[actix::test]
     async fn a_provider_that_never_answers_is_unavailable_in_time() {
         let idp = ScriptedIdp::start();
@@ -246,7 +269,7 @@ mod tests {
         }
         for mischief in [Mischief::TokenFails, Mischief::TokenBusy] {
             idp.set(mischief);
-            assert!(matches!(post(token.clone()).await, Err(Missed::Trouble(_))), "{mischief:?}");
+            assert!(matches!(post(token.clone()).await, Err(Missed::Trouble(..))), "{mischief:?}");
         }
         drop(idp);
         assert!(matches!(post(token).await, Err(Missed::NotSent(_))));

@@ -1,5 +1,7 @@
 //! The renewal of a session's tokens and claims at its provider, as a port: what databroker asks, and may be told.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use portcullis_config::{IdentityProvider, Secret};
 use portcullis_events::Time;
@@ -26,9 +28,10 @@ pub enum RefreshError {
     /// It never left: it may be presented later.
     #[error("not sent: {0}")]
     NotSent(SignInError),
-    /// The provider answered that it has trouble; it gave nothing: the token may be presented later.
+    /// The provider answered that it has trouble; it gave nothing: the token may be presented later, after the time that
+    /// it asks for (`Retry-After`, RFC 9110 §10.2.3) if it does.
     #[error("{0}")]
-    Unavailable(SignInError),
+    Unavailable(SignInError, Option<Duration>),
     /// The provider answered no, not because of the token: it may be presented later.
     #[error("rejected: {0}")]
     Rejected(super::Because),

@@ -102,7 +102,7 @@ pub(super) async fn refresh(
         Ok(answer) => answer.check_renewal(now).map_err(|because| RefreshError::Lost(because.into())),
         Err(RequestTokenError::Request(missed)) => Err(match missed {
             Missed::NotSent(error) => RefreshError::NotSent(error),
-            Missed::Trouble(error) => RefreshError::Unavailable(error),
+            Missed::Trouble(error, after) => RefreshError::Unavailable(error, after),
             Missed::Refused(because) => RefreshError::Rejected(because),
             Missed::Lost(error) => RefreshError::Lost(error),
         }),

@@ -2,11 +2,16 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use portcullis_actors::databroker::refresher::spool::Spool;
 use portcullis_actors::databroker::store::{self, Store};
+use portcullis_actors::databroker::vault::Shelf;
 use portcullis_config::Storage;
 use portcullis_config::limits::{REFRESH_DEADLINE, REFRESH_SPREAD};
 use portcullis_events::{SessionId, token};
+use portcullis_harness::process::eventually;
 
 use super::node::{Clock, Node, counted, identity};
 use super::rotating::{Fate, LIFE, Mortal, Rotating, Seen};
@@ -23,9 +28,9 @@ struct World {
 async fn world(fates: &[Fate]) -> World {
     let dir = tempfile::tempdir().unwrap();
     let store = store::open(&Storage::File(None), dir.path()).await.unwrap();
-    let vault = Mortal::new(store.vault);
+    let vault = Mortal::new(Arc::clone(&store.vault));
     let provider = Rotating::with(fates);
-    let store = Store { log: store.log, vault: vault.clone() };
+    let store = Store { vault: vault.clone(), ..store };
     let clock = Clock::new();
     let seen = Rc::new(Seen { provider: Rc::clone(&provider), vault: Arc::clone(&vault) });
     let node = Node::start(store, seen, clock.clone()).await;
@@ -118,7 +123,6 @@ async fn what_was_not_spent_is_tried_again_after_a_pause() {
 
 #[actix_rt::test]
 async fn a_session_that_ended_while_it_was_renewed_stays_ended_and_leaves_nothing_in_the_vault() {
-    use portcullis_actors::databroker::vault::Shelf;
     let world = world(&[]).await;
     // as at a sign-out: the vault first, for the refresher has read it by now
     let sealed = world.node.sealed(world.session).await;
@@ -127,4 +131,80 @@ async fn a_session_that_ended_while_it_was_renewed_stays_ended_and_leaves_nothin
     world.node.after(240).await;
     assert_eq!(world.node.sealed(world.session).await, None);
     assert_eq!(world.provider.calls(), 0);
+}
+
+/// A node whose answers wait on its disk, and the directory where they do.
+async fn with_spool(fates: &[Fate]) -> (World, std::path::PathBuf) {
+    let mut world = world(fates).await;
+    let dir = world._dir.path().join("answers");
+    world.node.spool = Some(Spool::at(dir.clone()));
+    world.node.replace_refresher();
+    (world, dir)
+}
+
+fn files(dir: &std::path::Path) -> Vec<Vec<u8>> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten();
+    entries.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect()
+}
+
+#[actix_rt::test]
+async fn an_answer_on_the_disk_is_found_after_a_crash_and_put_into_the_vault() {
+    let (mut world, dir) = with_spool(&[Fate::DiesBeforeTheVault]).await;
+    world.dies().await;
+    let waiting = files(&dir);
+    assert_eq!(waiting.len(), 1);
+    let shows = |word: &str| waiting[0].windows(word.len()).any(|window| window == word.as_bytes());
+    assert!(!shows("alice") && !shows("canary"), "it is sealed");
+    world.node.look().await;
+    let held = world.node.tokens(world.session).await;
+    assert_eq!((held.stored.generation, held.renewal), (2, token::Renewal::Idle(None)));
+    assert_eq!((world.provider.calls(), counted(&world.node.tally.recovered)), (1, 1));
+    assert!(files(&dir).is_empty());
+    world.node.after(LIFE.as_secs()).await;
+    assert_eq!(world.node.tokens(world.session).await.stored.generation, 3);
+    assert_eq!((world.provider.calls(), world.provider.reuses()), (2, 0));
+    assert!(files(&dir).is_empty(), "nothing stays");
+}
+
+#[actix_rt::test]
+async fn an_answer_outlives_a_vault_that_is_away_and_whoever_waits_for_it() {
+    let (mut world, dir) = with_spool(&[]).await;
+    world.vault.is_away.store(true, Ordering::Relaxed);
+    world.node.clock.wind(240);
+    let look = world.node.look();
+    let waits = async {
+        let kept = async || Ok((files(&dir).len() == 1).then_some(()));
+        eventually("the answer is on the disk", Duration::from_secs(60), kept).await.unwrap();
+    };
+    tokio::select! {
+        () = look => panic!("nobody waits"),
+        () = waits => {}
+    }
+    world.node.replace_refresher();
+    // others may give it up meanwhile, and the vault is still away
+    world.node.after((REFRESH_DEADLINE + REFRESH_SPREAD).as_secs()).await;
+    assert!(matches!(world.node.tokens(world.session).await.renewal, token::Renewal::InDoubt(_)));
+    assert_eq!(files(&dir).len(), 1);
+    world.vault.is_away.store(false, Ordering::Relaxed);
+    world.node.look().await;
+    let held = world.node.tokens(world.session).await;
+    assert_eq!((held.stored.generation, held.renewal), (2, token::Renewal::Idle(None)));
+    assert_eq!((world.provider.calls(), world.provider.reuses()), (1, 0));
+}
+
+#[actix_rt::test]
+async fn an_answer_of_a_session_that_ended_and_one_that_was_written_in_part_go_nowhere() {
+    let (mut world, dir) = with_spool(&[Fate::DiesBeforeTheVault]).await;
+    world.dies().await;
+    let path = std::fs::read_dir(&dir).unwrap().next().unwrap().unwrap().path();
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(dir.join("something-else"), b"x").unwrap();
+    world.node.look().await;
+    assert_eq!(world.node.tokens(world.session).await.stored.generation, 1);
+    assert_eq!(files(&dir), [b"x"], "what is not ours is let alone");
+    std::fs::write(&path, &whole).unwrap();
+    world.node.store.vault.delete(Shelf::Secret, &world.session.to_string()).await.unwrap();
+    world.node.look().await;
+    assert_eq!((world.node.sealed(world.session).await, files(&dir).len()), (None, 1));
 }

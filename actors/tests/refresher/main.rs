@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a step that does not work fails its test")]
 
+mod caretaker;
 mod crashes;
 #[path = "../ground/databroker.rs"]
 mod ground;
+mod neighbours;
 mod node;
 mod provider;
 mod races;

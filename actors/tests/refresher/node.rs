@@ -12,7 +12,8 @@ use portcullis_actors::databroker::broker::{Broker, Open, SessionStanding, Stand
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::hand_over::{HandOver, SessionTokens, SignedInIdentity};
 use portcullis_actors::databroker::journal::Journal;
-use portcullis_actors::databroker::refresher::schedule::Nodes;
+use portcullis_actors::databroker::neighbours::Neighbours;
+use portcullis_actors::databroker::refresher::spool::Spool;
 use portcullis_actors::databroker::refresher::{Look, Pace, Refresher, Tally, Tools};
 use portcullis_actors::databroker::replica::{Read, Replica, State};
 use portcullis_actors::databroker::store::Store;
@@ -58,21 +59,23 @@ pub struct Node {
     pub views: Arc<Views>,
     pub tally: Arc<Tally>,
     pub clock: Clock,
-    replica: Addr<Replica>,
-    journal: Addr<Journal>,
+    pub replica: Addr<Replica>,
+    pub journal: Addr<Journal>,
     broker: Addr<Broker>,
     refresher: Addr<Refresher>,
     provider: Rc<dyn Renewals>,
-    data_keys: Rc<DataKeys>,
-    nodes: Nodes,
+    pub data_keys: Rc<DataKeys>,
+    nodes: Arc<Neighbours>,
+    /// Of the refreshers that take another's place.
+    pub spool: Option<Spool>,
 }
 
 impl Node {
     pub async fn start(store: Store, provider: Rc<dyn Renewals>, clock: Clock) -> Self {
-        Self::among(store, provider, clock, Nodes::alone("a".into())).await
+        Self::among(store, provider, clock, Neighbours::of("a".into())).await
     }
 
-    pub async fn among(store: Store, provider: Rc<dyn Renewals>, clock: Clock, nodes: Nodes) -> Self {
+    pub async fn among(store: Store, provider: Rc<dyn Renewals>, clock: Clock, nodes: Arc<Neighbours>) -> Self {
         let views = Arc::new(Views::default());
         let (log, vault) = (Arc::clone(&store.log), Arc::clone(&store.vault));
         let (data_keys, replica, journal, broker) = ground::start(log, vault, &views, &keyring(), "/test");
@@ -89,13 +92,27 @@ impl Node {
             replica: replica.clone(),
             provider: Rc::clone(&provider),
             idp: IDP.into(),
-            nodes: nodes.clone(),
+            nodes: Arc::clone(&nodes),
             clock: wound(&clock),
             tally: Arc::clone(&tally),
             pace: Pace::Told,
+            spool: None,
         };
         let refresher = Refresher::new(tools).start();
-        Self { store, views, tally, clock, replica, journal, broker, refresher, provider, data_keys, nodes }
+        Self {
+            store,
+            views,
+            tally,
+            clock,
+            replica,
+            journal,
+            broker,
+            refresher,
+            provider,
+            data_keys,
+            nodes,
+            spool: None,
+        }
     }
 
     /// Another refresher takes the place of one that died.
@@ -108,10 +125,11 @@ impl Node {
             replica: self.replica.clone(),
             provider: Rc::clone(&self.provider),
             idp: IDP.into(),
-            nodes: self.nodes.clone(),
+            nodes: Arc::clone(&self.nodes),
             clock: wound(&self.clock),
             tally: Arc::clone(&self.tally),
             pace: Pace::Told,
+            spool: self.spool.clone(),
         };
         self.refresher = Refresher::new(tools).start();
     }

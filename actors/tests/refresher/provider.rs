@@ -7,7 +7,7 @@ use portcullis_actors::authenticate::provider::{Begin, Provider, Redeem};
 use portcullis_actors::databroker::store;
 use portcullis_actors::idp::{Identity, RenewalClient};
 use portcullis_config::Storage;
-use portcullis_config::limits::IDP_GROUPS;
+use portcullis_config::limits::{IDP_GROUPS, RETRY_AFTER_MOST};
 use portcullis_events::{SessionId, token};
 use portcullis_harness::idp::{Mischief, Person, Refreshing, ScriptedIdp};
 use url::Url;
@@ -15,7 +15,7 @@ use url::Url;
 use super::node::{Clock, Node, counted};
 use super::registration;
 
-fn authenticate() -> Url {
+pub fn authenticate() -> Url {
     Url::parse("https://authenticate.example").unwrap()
 }
 
@@ -279,4 +279,24 @@ async fn a_rotated_token_is_kept_when_user_info_fails_and_the_claims_stay() {
     world.node.after(240).await;
     assert!(world.node.views.session(world.session).unwrap().groups.is_empty());
     assert_eq!(world.idp.reuses(), 0);
+}
+
+#[actix_rt::test]
+async fn a_provider_that_asks_to_be_left_alone_is_and_not_for_ever() {
+    let world = World::new().await;
+    world.idp.set_refreshing(Refreshing::Busy(40));
+    world.node.after(240).await;
+    assert_eq!(world.asked("/token"), 1);
+    // without its word it would be asked again within ten seconds
+    world.node.after(39).await;
+    assert_eq!(world.asked("/token"), 1);
+    world.idp.set_refreshing(Refreshing::Busy(1_000_000_000));
+    world.node.after(1).await;
+    assert_eq!(world.asked("/token"), 2);
+    world.idp.set_refreshing(Refreshing::Rotates);
+    world.node.after(RETRY_AFTER_MOST.as_secs() - 1).await;
+    assert_eq!(world.asked("/token"), 2);
+    world.node.after(1).await;
+    assert_eq!((world.asked("/token"), world.generation().await), (3, 2));
+    assert!(world.node.is_open(world.session).await);
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use portcullis_actors::databroker::refresher::schedule::Nodes;
+use portcullis_actors::databroker::neighbours::Neighbours;
 use portcullis_actors::databroker::store::{self, Store};
 use portcullis_config::Storage;
 use portcullis_events::token::Renewal;
@@ -56,10 +56,10 @@ async fn two_refreshers_in_a_race_never_present_a_refresh_token_twice() {
     let provider = Rotating::new(dealt(7));
     let mut nodes = Vec::new();
     for vault in &vaults {
-        let store = Store { log: Arc::clone(&store.log), vault: vault.clone() };
+        let store = Store { vault: vault.clone(), ..store.clone() };
         let seen = Rc::new(Seen { provider: Rc::clone(&provider), vault: Arc::clone(vault) });
         // each believes that it is alone
-        nodes.push(Node::among(store, seen, clock.clone(), Nodes::alone("me".into())).await);
+        nodes.push(Node::among(store, seen, clock.clone(), Neighbours::of("me".into())).await);
     }
     let mut sessions = Vec::new();
     for n in 0..SESSIONS {

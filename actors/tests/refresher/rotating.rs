@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -127,7 +127,7 @@ impl Renewals for Seen {
         match fate {
             Fate::Answered => provider.take(&token, now),
             Fate::NotSent => Err(RefreshError::NotSent(unavailable())),
-            Fate::Unavailable => Err(RefreshError::Unavailable(unavailable())),
+            Fate::Unavailable => Err(RefreshError::Unavailable(unavailable(), None)),
             Fate::Lost => {
                 is_bereft();
                 drop(provider.take(&token, now));
@@ -166,13 +166,21 @@ impl Renewals for Seen {
 pub struct Mortal {
     vault: Arc<dyn Vault>,
     next: Mutex<Option<Fate>>,
+    /// Whether nobody is reached.
+    pub is_away: AtomicBool,
     deaths: AtomicUsize,
     died: tokio::sync::Notify,
 }
 
 impl Mortal {
     pub fn new(vault: Arc<dyn Vault>) -> Arc<Self> {
-        Arc::new(Self { vault, next: Mutex::new(None), deaths: AtomicUsize::new(0), died: tokio::sync::Notify::new() })
+        Arc::new(Self {
+            vault,
+            next: Mutex::new(None),
+            is_away: AtomicBool::new(false),
+            deaths: AtomicUsize::new(0),
+            died: tokio::sync::Notify::new(),
+        })
     }
 
     fn set_next(&self, fate: Option<Fate>) -> Option<Fate> {
@@ -203,6 +211,9 @@ impl Vault for Mortal {
     }
 
     async fn put(&self, shelf: Shelf, key: &str, expected: Revision, value: Vec<u8>) -> Result<Revision, VaultError> {
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(VaultError::Unavailable("so it was dealt".into()));
+        }
         match self.set_next(None) {
             Some(Fate::DiesBeforeTheVault) => self.die().await,
             Some(_) => {

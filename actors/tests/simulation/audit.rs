@@ -10,8 +10,10 @@ use portcullis_actors::databroker::vault::Shelf;
 use portcullis_config::Staleness;
 use portcullis_config::limits::HEAD_STALE;
 use portcullis_events::{
-    Aggregate, AggregateKind, Envelope, Event, EventId, Fold, LogoutId, PersonId, SessionId, Time, session,
+    Aggregate, AggregateKind, Context, Envelope, Event, EventId, Fold, LogoutId, PersonId, SessionId, Time, session,
+    token,
 };
+use uuid::Uuid;
 
 use crate::node::{Life, Node};
 use crate::time;
@@ -43,6 +45,8 @@ struct Book {
     read: Vec<Kept>,
     sessions: BTreeMap<SessionId, Told>,
     ids: BTreeSet<EventId>,
+    /// Sessions whose tokens were left in doubt.
+    lost: BTreeSet<Uuid>,
     /// Sessions whose opening was acknowledged to the person.
     opened: BTreeMap<SessionId, u64>,
     end_asked: BTreeSet<SessionId>,
@@ -64,7 +68,7 @@ impl Audit {
 
     /// The first promise that was broken.
     pub fn verdict(&self) -> Option<String> {
-        self.book.borrow().broken.first().cloned()
+        self.world.reused().or_else(|| self.book.borrow().broken.first().cloned())
     }
 
     /// What the log says of a session now.
@@ -134,7 +138,8 @@ impl Audit {
     fn read(&self) {
         let seen = self.book.borrow().read.len();
         for kept in self.world.since(seen) {
-            if let Some(what) = self.book.borrow_mut().enter(kept) {
+            let wrong = self.book.borrow_mut().enter(kept);
+            if let Some(what) = wrong {
                 self.broken(what);
             }
         }
@@ -234,7 +239,15 @@ impl Book {
         if !is_new {
             return Some(format!("the event at {seq} is on the log twice"));
         }
-        let Ok(Envelope { aggregate, event: Event::Session(event), .. }) = envelope else { return None };
+        let Ok(Envelope { aggregate, event, context: Context { actor, .. }, .. }) = envelope else { return None };
+        let event = match event {
+            Event::Session(event) => event,
+            Event::Token(token::Event::LeftInDoubt(_)) => {
+                self.lost.insert(aggregate.id);
+                return None;
+            }
+            Event::Token(_) | Event::Log(_) | Event::Group(_) | Event::Logout(_) => return None,
+        };
         let told = self.sessions.entry(SessionId::new(aggregate.id)).or_default();
         match event {
             session::Event::SignedIn(_) if told.begun.is_some() => {
@@ -242,6 +255,9 @@ impl Book {
             }
             session::Event::SignedIn(signed_in) => told.begun = Some((seq, signed_in.expires_at)),
             session::Event::Seen(_) | session::Event::ClaimsReplaced(_) => {}
+            session::Event::Revoked(_) if actor == "databroker" && !self.lost.contains(&aggregate.id) => {
+                return Some(format!("{aggregate} was ended for its tokens at {seq}, and they were not lost"));
+            }
             session::Event::SignedOut(_) | session::Event::Revoked(_) => {
                 told.ended.get_or_insert(seq);
             }

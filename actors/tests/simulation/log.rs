@@ -9,7 +9,7 @@ use futures_util::stream::{self, LocalBoxStream};
 use portcullis_actors::clock;
 use portcullis_actors::databroker::log::{AppendError, Head, Log, NewRecord, Record, TailFault, Tailed, Unavailable};
 use portcullis_config::limits::{APPEND_ATTEMPT, APPEND_DEADLINE, HEAD_POLL, STORE_REQUEST};
-use portcullis_events::Aggregate;
+use portcullis_events::{Aggregate, Envelope, Event, token};
 use tokio::time::Instant;
 
 use crate::mutant::Mutant;
@@ -44,6 +44,7 @@ impl SimLog {
         }
         let outcome = match world.mutant {
             Some(Mutant::TwoSteps) => self.store_in_two_steps(record).await,
+            Some(Mutant::LosesIntents) if is_intent(record) => Ok(world.head().last),
             Some(Mutant::IgnoresExpectation) => Ok(world.put_record(self.node, record)),
             _ => world.store(self.node, record),
         };
@@ -78,6 +79,11 @@ impl SimLog {
             }
         }
     }
+}
+
+fn is_intent(record: &NewRecord) -> bool {
+    let event = Envelope::decode(&record.body).map(|envelope| envelope.event);
+    matches!(event, Ok(Event::Token(token::Event::RefreshStarted(_))))
 }
 
 #[async_trait]

@@ -1,5 +1,5 @@
-//! The circle of an event under thousands of faulty schedules: journal, replica, broker and vault of two or three nodes
-//! over a log that loses, delays, repeats and cuts. One seed makes one schedule.
+//! The circle of an event under thousands of faulty schedules: journal, replica, broker, refresher and vault of two or
+//! three nodes over a log that loses, delays, repeats and cuts. One seed makes one schedule.
 //!
 //! Everything of a run lives on one thread with a paused clock, and every chance comes from the seed: the same seed
 //! gives the same trace (event ids and keyed hashes, made anew each time, are not in it).
@@ -24,6 +24,7 @@ mod log;
 mod mutant;
 mod node;
 mod people;
+mod provider;
 mod time;
 mod vault;
 mod world;
@@ -133,12 +134,20 @@ impl Cluster {
         }
         self.world.calm();
         tokio::time::sleep(HEALING).await;
+        self.rest().await;
         for (number, node) in (100..).zip(&self.nodes) {
             self.sign_in_at(node, &Wanted::new(self, number)).await;
         }
         tokio::time::sleep(SETTLING).await;
         watch.abort();
         self.audit.settle(&self.nodes).await;
+    }
+
+    /// Nobody refreshes any more, so that the log comes to an end.
+    async fn rest(&self) {
+        for life in self.nodes.iter().filter_map(Node::life) {
+            life.rest().await;
+        }
     }
 
     /// Checks every node that runs.
@@ -245,6 +254,7 @@ fn while_one_node_lags<P: Future<Output = ()>>(play: impl FnOnce(Rc<Cluster>, Wa
             cluster.world.deafen(1, false);
         };
         futures_util::future::join(play(Rc::clone(&cluster), wanted), hears).await;
+        cluster.rest().await;
         tokio::time::sleep(SETTLING).await;
         cluster.audit.settle(&cluster.nodes).await;
     });
@@ -267,7 +277,8 @@ fn a_second_host_at_a_node_that_lags_is_answered_when_the_node_knows_the_session
     });
 }
 
-/// Some schedule breaks a promise. The named seed did when this was written; a schedule shifts with every change of the
+/// Some schedule breaks a promise, and the output says which: `<mutant>: seed <seed>: <what broke>`. The compare-and-append
+/// is broken in seeds 0 and 2 (two mutants), the intent in 2, the contiguity check in 0 (two mutants). The named seed did when this was written; a schedule shifts with every change of the
 /// actors, so that the others are tried as well.
 fn is_caught(mutant: Mutant, named: u64) {
     if let Some(seed) = asked_for("SEED") {
@@ -294,7 +305,7 @@ fn an_append_that_does_not_compare_is_caught() {
 
 #[test]
 fn a_log_that_forgets_ids_is_caught() {
-    is_caught(Mutant::ForgetsIds, 47);
+    is_caught(Mutant::ForgetsIds, 69);
 }
 
 #[test]
@@ -304,7 +315,7 @@ fn a_log_that_remembers_what_it_lost_is_caught() {
 
 #[test]
 fn an_authority_that_lags_is_caught() {
-    is_caught(Mutant::LagsBehind, 2);
+    is_caught(Mutant::LagsBehind, 0);
 }
 
 #[test]
@@ -319,7 +330,12 @@ fn a_tail_that_hides_holes_is_caught() {
 
 #[test]
 fn a_tail_that_dates_its_heads_late_is_caught() {
-    is_caught(Mutant::DatesHeadsLate, 1);
+    is_caught(Mutant::DatesHeadsLate, 3);
+}
+
+#[test]
+fn an_intent_that_is_not_on_the_log_is_caught() {
+    is_caught(Mutant::LosesIntents, 2);
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub enum Mutant {
     HidesHoles,
     /// A head is dated when it was answered, not when it was asked for.
     DatesHeadsLate,
+    /// The intent of a refresh is acknowledged and stored nowhere: whoever else wants to refresh may.
+    LosesIntents,
     /// The vault acknowledges now and then what it does not store.
     LosesValues,
 }

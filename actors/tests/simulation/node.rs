@@ -5,9 +5,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Addr, Handler, Message};
+use actix::{Actor, Addr, Handler, Message};
+use portcullis_actors::clock;
 use portcullis_actors::databroker::broker::Broker;
 use portcullis_actors::databroker::log::Log;
+use portcullis_actors::databroker::neighbours::Neighbours;
+use portcullis_actors::databroker::refresher::{Pace, Refresher, Rest, Tools as RefresherTools};
 use portcullis_actors::databroker::replica::Replica;
 use portcullis_actors::databroker::vault::Vault;
 use portcullis_actors::databroker::view::Views;
@@ -16,6 +19,8 @@ use tokio::task::{JoinHandle, LocalSet};
 
 use crate::ground::{self, keyring};
 use crate::log::SimLog;
+use crate::people::IDP;
+use crate::provider::SimProvider;
 use crate::time::{self, Skewed};
 use crate::vault::SimVault;
 use crate::world::World;
@@ -43,6 +48,7 @@ pub struct Life {
     /// Its replica.
     pub replica: Addr<Replica>,
     broker: Addr<Broker>,
+    refresher: Addr<Refresher>,
     skew: i64,
 }
 
@@ -67,13 +73,29 @@ impl Node {
 
         let tasks = LocalSet::new();
         let entered = tasks.enter();
-        let (_, replica, _, broker) = ground::start(log, vault, &views, &keyring(), &source);
+        let (data_keys, replica, journal, broker) = ground::start(log, Arc::clone(&vault), &views, &keyring(), &source);
+        let refresher = Refresher::new(RefresherTools {
+            vault,
+            data_keys,
+            views: Arc::clone(&views),
+            journal,
+            replica: replica.clone(),
+            provider: Rc::new(SimProvider { world: Arc::clone(&self.world), node }),
+            idp: IDP.into(),
+            // nobody hears of anybody: all of them are after everything
+            nodes: Neighbours::of(node.to_string()),
+            clock: Rc::new(clock::now),
+            tally: Arc::default(),
+            pace: Pace::Own,
+            spool: None,
+        })
+        .start();
         drop(entered);
 
         self.lives.set(self.lives.get() + 1);
         self.world.note(node, &format!("life {} begins", self.lives.get()));
         let tasks = Rc::new(tokio::task::spawn_local(Skewed { future: tasks, skew: self.skew }));
-        self.life.replace(Some(Life { tasks, views, replica, broker, skew: self.skew }));
+        self.life.replace(Some(Life { tasks, views, replica, broker, refresher, skew: self.skew }));
     }
 
     /// Every actor and every call of it is gone, wherever it waited; what the authority has not stored by now is lost.
@@ -89,6 +111,12 @@ impl Life {
     /// What its own clock says.
     pub fn now(&self) -> Time {
         time::off_by(self.skew)
+    }
+
+    /// Waits until it is through with every refresh; it begins no other one.
+    pub async fn rest(&self) {
+        // one that hangs is found out by what the nodes hold then
+        let _ = tokio::time::timeout(PATIENCE, self.refresher.send(Rest)).await;
     }
 
     /// Asks its broker; `None` where no answer came, because it crashed or took too long.

@@ -18,7 +18,10 @@ use crate::Cluster;
 use crate::ground::keyring;
 use crate::log::SimLog;
 use crate::node::{Life, Node};
+use crate::provider::{LIFE, first_token};
 
+/// The id of the provider that everybody comes from.
+pub const IDP: &str = "idp-1";
 const HOST: &str = "app.example.com";
 /// How often somebody tries again.
 const TRIES: usize = 6;
@@ -47,15 +50,15 @@ impl Wanted {
         let (now, subject) = (clock::now(), format!("sub-{}", self.person));
         let claims = json!({ "sub": subject, "email": format!("{subject}@example.com"), "groups": self.groups });
         let identity = is_first.then(|| SignedInIdentity {
-            idp: "idp-1".into(),
+            idp: IDP.into(),
             issuer: "https://id.example.com".into(),
             subject,
             claims: claims.as_object().unwrap().clone(),
             tokens: SessionTokens {
                 access: Secret::new("access-token"),
-                refresh: Some(Secret::new("refresh-token")),
+                refresh: Some(Secret::new(first_token(self.id))),
                 id_token: Secret::new("id-token"),
-                access_expires_at: Some(now.plus(Duration::from_secs(60))),
+                access_expires_at: Some(now.plus(LIFE)),
             },
             issued_at: now,
             expires_at: now.plus(self.life),
@@ -117,6 +120,7 @@ impl Cluster {
             }
             Some(Err(BrokerError::Refused(why))) => {
                 let is_over = self.audit.was_asked_to_end(wanted.id)
+                    || self.audit.told(wanted.id).ended.is_some()
                     || self.audit.told(wanted.id).begun.is_some_and(|(_, expires_at)| expires_at <= life.now())
                     || wanted.life < Duration::from_secs(60);
                 self.world.note(node.number, &format!("refused {}: {why}", wanted.id));
@@ -190,7 +194,9 @@ impl Cluster {
             SessionStanding::Open { .. } if was_ended => {
                 self.audit.broken(format!("n{} says that session {} is open: it ended", node.number, wanted.id));
             }
-            SessionStanding::Shut if was_opened && is_live && !self.audit.was_asked_to_end(wanted.id) => {
+            SessionStanding::Shut
+                if was_opened && is_live && told.ended.is_none() && !self.audit.was_asked_to_end(wanted.id) =>
+            {
                 self.audit.broken(format!("n{} says that session {} is shut: it is open", node.number, wanted.id));
             }
             SessionStanding::Open { .. } | SessionStanding::Shut => {}

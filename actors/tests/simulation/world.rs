@@ -58,6 +58,9 @@ struct State {
     tips: HashMap<Aggregate, u64>,
     values: BTreeMap<(Shelf, String), Sealed>,
     revision: u64,
+    /// Refresh tokens that the provider has taken, each with who presented it first.
+    spent: BTreeMap<String, usize>,
+    reused: Option<String>,
     trace: Vec<String>,
 }
 
@@ -75,6 +78,8 @@ impl World {
             tips: HashMap::new(),
             values: BTreeMap::new(),
             revision: 0,
+            spent: BTreeMap::new(),
+            reused: None,
             trace: Vec::new(),
         };
         let news = (0..=nodes).map(|_| Notify::new()).collect();
@@ -296,6 +301,26 @@ impl World {
         let revision = Revision(state.revision);
         state.values.insert(at, Sealed { revision, value });
         Ok(revision)
+    }
+
+    /// The provider takes a refresh token, `<session>/<number>`, for the next; `None` for one that it took before.
+    pub fn present(&self, node: usize, token: &str) -> Option<String> {
+        let before = self.state().spent.get(token).copied();
+        self.note(node, &format!("presents {token}"));
+        if let Some(before) = before {
+            let what = format!("n{node} presents the refresh token {token}, which n{before} presented already");
+            self.note(node, &format!("BROKEN: {what}"));
+            self.state().reused.get_or_insert(what);
+            return None;
+        }
+        self.state().spent.insert(token.to_owned(), node);
+        let (session, number) = token.rsplit_once('/').unwrap();
+        Some(format!("{session}/{}", number.parse::<u32>().unwrap() + 1))
+    }
+
+    /// What the provider has to complain of.
+    pub fn reused(&self) -> Option<String> {
+        self.state().reused.clone()
     }
 
     /// The vault's delete.

@@ -82,11 +82,12 @@ pub enum AppendError {
 pub enum Tailed {
     /// The next record.
     Record(Record),
-    /// The authority's head, asked for at this time: proof of freshness and measure of lag.
+    /// The authority's head, true at this time: proof of freshness and measure of lag.
     Head {
         /// What the authority said.
         head: Head,
-        /// When it was asked.
+        /// When this was certainly the last word: when the authority was asked, or when more than half of it was last
+        /// known to be of one mind.
         at: Time,
     },
     /// The authority could not be reached; the tail goes on trying by itself.

@@ -23,7 +23,7 @@ use uuid::Uuid;
 pub use append::{Write, WriteError};
 pub use objections::Objections;
 pub use options::BadOption;
-pub use stream::{Find, Stored, Stream, StreamError};
+pub use stream::{Find, Stored, Stream, StreamError, quorum};
 
 /// Why a question has no good answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,11 +86,16 @@ impl Nats {
 
     /// Leaves a server that is connected and of no use, if there are others; which one is next is a matter of luck.
     pub async fn go_elsewhere(&self) {
-        if self.has_choice && self.client.connection_state() == State::Connected {
+        if self.has_choice && self.is_connected() {
             tracing::warn!("the nats server is of no use: another one is tried");
             // a client that has no room for this either finds out by itself that its server is silent
             let _ = tokio::time::timeout(STORE_REQUEST, self.client.force_reconnect()).await;
         }
+    }
+
+    /// Whether there is a connection now.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
     }
 
     /// The client, for what has no answer.
@@ -116,7 +121,7 @@ impl Nats {
     ) -> Result<T, CallError> {
         let away = |why: &str| CallError::Away(format!("nats: {why}"));
         // else the question would wait in the client and be asked, with many like it, after a reconnect
-        if self.client.connection_state() != State::Connected {
+        if !self.is_connected() {
             let why = self.objections.unconnected().map_or_else(String::new, |why| format!(": {why}"));
             return Err(away(&format!("not connected{why}")));
         }

@@ -1,8 +1,9 @@
 //! One stream as we want it: made if it is not there, compared if it is, and known again by when it was created.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use async_nats::jetstream::stream::{ClusterInfo, Config, Info, PersistenceMode, RawMessage};
+use async_nats::jetstream::stream::{Config, Info, PersistenceMode, RawMessage};
 use async_nats::jetstream::{self, message::StreamMessage};
 use async_nats::{HeaderMap, header};
 use bytes::Bytes;
@@ -119,10 +120,15 @@ impl Stream {
         if *self.created.get_or_init(|| info.created) != info.created {
             return Err(StreamError::Gone(format!("another stream stands in the place of {}", self.name())));
         }
-        match info.cluster.as_ref().and_then(powerless) {
-            Some(why) => Err(StreamError::Away(format!("stream {}: {why}", self.name()))),
-            None => Ok(info),
+        match quorum(&info) {
+            Ok(heard) if heard <= QUORUM_HEARD => Ok(info),
+            Ok(_) => Err(self.powerless("its leader does not hear from more than half of its replicas")),
+            Err(why) => Err(self.powerless(why)),
         }
+    }
+
+    fn powerless(&self, why: &str) -> StreamError {
+        StreamError::Away(format!("stream {}: {why}", self.name()))
     }
 
     /// Makes it, unless it was there before.
@@ -199,16 +205,26 @@ impl Stream {
     }
 }
 
-/// Why what a server of a cluster says about a stream may be old news; `None` if it is not. A server without a leader
-/// answers as well, for ever; a leader that lost its followers goes on answering for some seventeen seconds.
-fn powerless(cluster: &ClusterInfo) -> Option<&'static str> {
+/// How long before its answer the leader of a stream last heard from so many replicas that, with itself, they were more
+/// than half: until then nobody else can have been elected, and what it says was the last word. After that it may be old
+/// news: a leader that lost its followers goes on answering for some seventeen seconds, and a server without a leader
+/// for ever.
+///
+/// # Errors
+/// Why it cannot be said at all.
+pub fn quorum(info: &Info) -> Result<Duration, &'static str> {
+    let Some(cluster) = &info.cluster else { return Ok(Duration::ZERO) };
     if cluster.leader.is_none() {
-        return Some("it has no leader");
+        return Err("it has no leader");
     }
-    let followers = cluster.replicas.len();
-    let heard = cluster.replicas.iter().filter(|replica| !replica.offline && replica.active <= QUORUM_HEARD).count();
-    // with the leader itself more than half of all
-    (2 * (heard + 1) <= followers + 1).then_some("its leader does not hear from more than half of its replicas")
+    let online = cluster.replicas.iter().filter(|replica| !replica.offline);
+    let mut heard: Vec<_> = online.map(|replica| replica.active).collect();
+    heard.sort_unstable();
+    // followers that are more than half of all once the leader is counted
+    match cluster.replicas.len().div_ceil(2) {
+        0 => Ok(Duration::ZERO),
+        needed => heard.get(needed - 1).copied().ok_or("more than half of its replicas are offline"),
+    }
 }
 
 fn stored(raw: RawMessage) -> Result<Stored, StreamError> {
@@ -256,33 +272,50 @@ fn difference(wanted: &Config, found: &Config) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use async_nats::jetstream::stream::PeerInfo;
-
     use super::*;
 
-    fn cluster(leader: bool, heard_before: &[u64]) -> ClusterInfo {
-        let replica = |before: &u64| PeerInfo {
-            name: "nats".into(),
-            current: true,
-            active: Duration::from_millis(*before),
-            offline: false,
-            lag: None,
-        };
-        let (name, leader) = (None, leader.then(|| "nats-1".to_owned()));
-        ClusterInfo { name, leader, replicas: heard_before.iter().map(replica).collect(), ..ClusterInfo::default() }
+    fn info(leader: bool, heard_before: &[u64]) -> Info {
+        let replicas: Vec<_> = heard_before
+            .iter()
+            .map(|before| json!({ "name": "nats", "current": true, "offline": false, "active": before * 1_000_000 }))
+            .collect();
+        let leader = leader.then_some("nats-1");
+        let state = json!({ "messages": 0, "bytes": 0, "first_seq": 0, "last_seq": 0, "consumer_count": 0,
+            "first_ts": "2026-01-01T00:00:00Z", "last_ts": "2026-01-01T00:00:00Z" });
+        let config = json!({ "name": "s", "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_age": 0,
+            "max_msgs_per_subject": -1, "discard": "new", "retention": "limits", "storage": "file",
+            "num_replicas": 3 });
+        let info = json!({ "config": config, "created": "2026-01-01T00:00:00Z", "state": state,
+            "ts": "2026-01-01T00:00:00Z", "cluster": { "leader": leader, "replicas": replicas } });
+        serde_json::from_value(info).unwrap()
     }
 
     #[test]
-    fn a_leader_speaks_for_a_stream_while_more_than_half_of_its_replicas_follow() {
+    fn a_leader_speaks_for_a_stream_as_of_when_more_than_half_of_its_replicas_followed() {
         let lost = 60_000;
-        for heard in [&[][..], &[10, 900], &[10, lost], &[10, 10, lost, lost]] {
-            assert_eq!(powerless(&cluster(true, heard)), None, "{heard:?}");
+        for (heard, as_of) in [
+            (&[][..], 0),
+            (&[10, 900], 10),
+            (&[900, lost], 900),
+            (&[lost, 2_999], 2_999),
+            (&[700], 700),
+            (&[10, 20, lost], 20),
+            (&[10, lost, lost, 30], 30),
+            (&[lost], lost),
+            (&[10, lost, lost, lost], lost),
+        ] {
+            assert_eq!(quorum(&info(true, heard)), Ok(Duration::from_millis(as_of)), "{heard:?}");
         }
-        for heard in [&[lost][..], &[lost, lost], &[10, lost, lost, lost]] {
-            assert!(powerless(&cluster(true, heard)).is_some(), "{heard:?}");
-        }
-        assert!(powerless(&cluster(false, &[10, 10])).is_some());
+        assert!(quorum(&info(false, &[10, 10])).is_err());
+    }
+
+    #[test]
+    fn a_replica_that_is_offline_is_not_heard() {
+        let mut info = info(true, &[10, 20]);
+        let replicas = &mut info.cluster.as_mut().unwrap().replicas;
+        replicas[0].offline = true;
+        assert_eq!(quorum(&info), Ok(Duration::from_millis(20)));
+        info.cluster.as_mut().unwrap().replicas[1].offline = true;
+        assert!(quorum(&info).is_err());
     }
 }

@@ -1,11 +1,12 @@
 //! One refresh: the intent on the log, the provider asked once, the answer sealed into the vault, the outcome on the log.
 
-use portcullis_config::limits::{AWAY_PAUSE, REFRESH_DEADLINE, REFRESH_KEPT, REFRESH_TIMEOUT};
+use portcullis_config::limits::{AWAY_PAUSE, REFRESH_DEADLINE, REFRESH_KEPT, REFRESH_TIMEOUT, RETRY_AFTER_MOST};
 use portcullis_events::{EventId, SessionId, Time, token};
 use token::{FailureClass, LeftInDoubt, RefreshFailed, RefreshStarted};
 use uuid::Uuid;
 
 use super::schedule::{Due, retry_at};
+use super::spool::Waiting;
 use super::{InVault, Inner, NotNow, count};
 use crate::databroker::data_keys::DataKey;
 use crate::databroker::journal::JournalError;
@@ -42,7 +43,9 @@ impl Inner {
         let asked = self.now();
         // a claim that took so long to win may be settled by another before the answer is there
         if asked.plus(REFRESH_TIMEOUT) > intent.deadline {
-            return self.failed(due.session, intent, failures, FailureClass::NotSent).await;
+            return self
+                .failed(due.session, intent, failures, FailureClass::NotSent, Time::from_millis(i64::MIN))
+                .await;
         }
         match self.tools.provider.refresh(&presented, asked).await {
             Ok(renewal) => self.answered(due, intent, &found, renewal, asked).await,
@@ -81,8 +84,25 @@ impl Inner {
         }
     }
 
-    async fn store(&self, due: &Due, key: &DataKey, next: &Kept, mut revision: Revision) -> Stored {
+    /// On this disk first, where the vault is elsewhere: it may be away, and we may die over it.
+    async fn store(&self, due: &Due, key: &DataKey, next: &Kept, revision: Revision) -> Stored {
         let Ok(sealed) = next.seal(key, due.session) else { return Stored::No };
+        let Some(spool) = &self.tools.spool else { return self.put(due, key, next, sealed, revision).await };
+        let (session, person, generation) = (due.session, due.person, next.generation);
+        let waiting = Waiting { session, person, generation, sealed: sealed.clone() };
+        if let Err(error) = spool.keep(waiting.clone()).await {
+            tracing::error!(%session, %error, "renewed tokens are in memory alone until the vault has them");
+        }
+        let stored = self.put(due, key, next, sealed, revision).await;
+        match stored {
+            Stored::Yes | Stored::Ended => spool.forget(&waiting).await,
+            // tried again at every look, and after a restart
+            Stored::No => {}
+        }
+        stored
+    }
+
+    async fn put(&self, due: &Due, key: &DataKey, next: &Kept, sealed: Vec<u8>, mut revision: Revision) -> Stored {
         let until = self.now().plus(REFRESH_KEPT);
         while self.now() < until {
             let put = self.tools.vault.put(Shelf::Secret, &due.session.to_string(), revision, sealed.clone()).await;
@@ -112,7 +132,7 @@ impl Inner {
     }
 
     /// Tells the log what lies in the vault. Where it does not answer, whoever settles the attempt will find it.
-    async fn complete(&self, id: SessionId, kept: &Kept) -> bool {
+    pub(super) async fn complete(&self, id: SessionId, kept: &Kept) -> bool {
         let completed = self.append_token(id, token::Command::Complete(kept.refreshed(self.now()))).await;
         completed
             .inspect_err(|error| tracing::warn!(session = %id, %error, "renewed tokens are not on the log yet"))
@@ -123,18 +143,23 @@ impl Inner {
         tracing::warn!(session = %due.session, generation = intent.generation, %error, "a refresh failed");
         let class = match error {
             RefreshError::NotSent(_) => FailureClass::NotSent,
-            RefreshError::Unavailable(_) => FailureClass::Unavailable,
+            RefreshError::Unavailable(..) => FailureClass::Unavailable,
             RefreshError::Rejected(_) => FailureClass::Rejected,
             RefreshError::InvalidGrant => FailureClass::InvalidGrant,
             RefreshError::Lost(_) => return self.doubt(due.session, intent).await,
         };
-        self.failed(due.session, intent, failures, class).await;
+        let retry_at = match error {
+            RefreshError::Unavailable(_, Some(after)) => self.now().plus((*after).min(RETRY_AFTER_MOST)),
+            _ => Time::from_millis(i64::MIN),
+        };
+        self.failed(due.session, intent, failures, class, retry_at).await;
         if class == FailureClass::InvalidGrant {
             self.end(due, intent.generation).await;
         }
     }
 
-    async fn failed(&self, id: SessionId, intent: RefreshStarted, failures: u32, class: FailureClass) {
+    /// Nothing came of an attempt. It is tried again not before `earliest`.
+    async fn failed(&self, id: SessionId, intent: RefreshStarted, failures: u32, class: FailureClass, earliest: Time) {
         let tally = &self.tools.tally;
         count(match class {
             FailureClass::NotSent => &tally.not_sent,
@@ -150,7 +175,7 @@ impl Inner {
             }
         }
         let RefreshStarted { generation, attempt, .. } = intent;
-        let retry_at = retry_at(self.now(), failures, attempt.uuid());
+        let retry_at = retry_at(self.now(), failures, id).max(earliest);
         let failed = RefreshFailed { generation, attempt, class, retry_at };
         match self.append_token(id, token::Command::Fail(failed)).await {
             Ok(()) | Err(JournalError::Token(_)) => {
@@ -182,7 +207,9 @@ impl Inner {
     pub(super) async fn settle(&self, due: &Due, intent: RefreshStarted, failures: u32) {
         let is_unspent = self.unspent.borrow().get(&due.session) == Some(&intent.attempt);
         if is_unspent {
-            return self.failed(due.session, intent, failures, FailureClass::NotSent).await;
+            return self
+                .failed(due.session, intent, failures, FailureClass::NotSent, Time::from_millis(i64::MIN))
+                .await;
         }
         if let Ok(false) = self.recover(due, intent.generation).await {
             self.doubt(due.session, intent).await;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use actix::Message;
 use aws_lc_rs::digest;
 use portcullis_config::limits::{
-    REFRESH_BATCH, REFRESH_LEAD, REFRESH_PAUSE, REFRESH_SPREAD, REFRESH_TAKEOVER, USER_INFO_EVERY,
+    REFRESH_LEAD, REFRESH_LOOK, REFRESH_PAUSE, REFRESH_SPREAD, REFRESH_TAKEOVER, USER_INFO_EVERY,
 };
-use portcullis_events::{Fold, PersonId, SessionId, Time, session, token};
+use portcullis_events::{PersonId, SessionId, Time, session, token};
 use uuid::Uuid;
 
 /// What is owed, and is this node's turn?
@@ -67,6 +67,12 @@ impl Nodes {
         Self { me, others }
     }
 
+    /// How many others there are.
+    #[must_use]
+    pub const fn others(&self) -> usize {
+        self.others.len()
+    }
+
     /// Whether this node is the first for a session.
     #[must_use]
     pub fn is_first(&self, session: SessionId) -> bool {
@@ -86,44 +92,59 @@ fn weight(node: &str, session: SessionId) -> [u8; 8] {
 }
 
 impl WhatIsOwed {
-    /// Everything that is owed and this node's turn, up to [`REFRESH_BATCH`]. One pass over the tokens of the log.
-    #[must_use]
-    pub fn due(&self, fold: &Fold) -> Vec<Due> {
-        fold.tokens()
-            .filter_map(|(id, state)| self.due_to(id, state, fold.session_ref(id)?))
-            .take(REFRESH_BATCH)
-            .collect()
-    }
-
-    fn due_to(&self, id: SessionId, state: &token::State, session: &session::State) -> Option<Due> {
-        let (token::State::Held(held), session::State::Open(session::Open { signed_in, .. })) = (state, session) else {
-            return None;
-        };
+    /// What is owed to a session, if it is this node's turn, and when it is to be looked at again; `None` where nothing
+    /// will ever be owed unless something happens to it.
+    pub(super) fn examine(
+        &self,
+        id: SessionId,
+        tokens: &token::State,
+        session: impl FnOnce() -> session::State,
+    ) -> Option<(Option<Due>, Time)> {
+        let token::State::Held(held) = tokens else { return None };
+        let session::State::Open(session::Open { signed_in, .. }) = session() else { return None };
         if signed_in.expires_at <= self.now || signed_in.idp != self.idp {
             return None;
         }
-        let what = match held.owed(signed_in.issued_at, REFRESH_LEAD, self.now) {
-            Some(owed) if self.is_my_turn(id, since(&owed)) => What::Tokens(owed),
-            Some(_) => return None,
-            None if self.is_time_for_claims(id, held) => What::Claims,
-            None => return None,
-        };
-        Some(Due { session: id, person: signed_in.person, what })
+        let (mut what, mut next) = (None, self.next_claims(id));
+        if let Some(owed) = held.owed(signed_in.issued_at, REFRESH_LEAD, self.now) {
+            let turn = self.turn(id, since(&owed));
+            let is_mine = turn <= self.now;
+            what = is_mine.then_some(What::Tokens(owed));
+            // done by then, or tried again
+            next = next.min(if is_mine { self.now.plus(REFRESH_LOOK / 2) } else { turn });
+        } else {
+            what = self.is_time_for_claims(id, held).then_some(What::Claims).or(what);
+            next = held.due(signed_in.issued_at, REFRESH_LEAD).map_or(next, |due| next.min(due));
+        }
+        Some((what.map(|what| Due { session: id, person: signed_in.person, what }), next))
     }
 
-    fn is_my_turn(&self, id: SessionId, due: Time) -> bool {
+    /// When something that fell due then is this node's to do.
+    fn turn(&self, id: SessionId, due: Time) -> Time {
         let turn = if self.nodes.is_first(id) { due } else { due.plus(REFRESH_TAKEOVER) };
-        let turn = if due < self.began { turn.max(self.began.plus(share(id.uuid(), REFRESH_SPREAD))) } else { turn };
-        turn <= self.now
+        if due < self.began { turn.max(self.began.plus(share(id.uuid(), REFRESH_SPREAD))) } else { turn }
     }
 
     /// Each session has its own moment in every interval, so that they are spread by themselves.
     fn is_time_for_claims(&self, id: SessionId, held: &token::Held) -> bool {
         let can_ask = held.stored.access_expires_at.is_none_or(|ends| self.now < ends);
-        let interval = i64::try_from(USER_INFO_EVERY.as_millis()).unwrap_or(i64::MAX);
-        let slot = |at: Time| at.plus(share(id.uuid(), USER_INFO_EVERY)).millis().div_euclid(interval);
-        can_ask && self.nodes.is_first(id) && slot(self.looked) != slot(self.now)
+        can_ask && self.nodes.is_first(id) && slot(id, self.looked) != slot(id, self.now)
     }
+
+    /// The session's next moment.
+    fn next_claims(&self, id: SessionId) -> Time {
+        let begins = slot(id, self.now).saturating_add(1).saturating_mul(interval());
+        Time::from_millis(begins).minus(share(id.uuid(), USER_INFO_EVERY))
+    }
+}
+
+fn interval() -> i64 {
+    i64::try_from(USER_INFO_EVERY.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The number of the interval that a time falls into, for a session.
+fn slot(id: SessionId, at: Time) -> i64 {
+    at.plus(share(id.uuid(), USER_INFO_EVERY)).millis().div_euclid(interval())
 }
 
 const fn since(owed: &token::Owed) -> Time {
@@ -140,12 +161,13 @@ pub fn share(id: Uuid, of: Duration) -> Duration {
     of * u32::from(u16::from_be_bytes([high, low])) / 0x1_0000
 }
 
-/// When a refresh that failed is tried again: exponential, and somewhere in the second half of the pause.
+/// When a refresh that failed is tried again: exponential, and somewhere in the second half of the pause, for each
+/// session elsewhere.
 #[must_use]
-pub fn retry_at(now: Time, failures: u32, attempt: Uuid) -> Time {
+pub fn retry_at(now: Time, failures: u32, session: SessionId) -> Time {
     let (least, most) = REFRESH_PAUSE;
     let pause = least.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(most);
-    now.plus(pause / 2 + share(attempt, pause / 2))
+    now.plus(pause / 2 + share(session.uuid(), pause / 2))
 }
 
 /// A token bucket: so many at once, and so many a second after that.
@@ -183,8 +205,6 @@ impl Bucket {
 
 #[cfg(test)]
 mod tests {
-    use portcullis_events::EventId;
-
     use super::*;
 
     fn session(n: u128) -> SessionId {
@@ -222,15 +242,18 @@ mod tests {
     fn another_node_takes_over_after_a_while() {
         let id = (0..).map(session).find(|id| !Nodes::among("a".into(), vec!["b".into()]).is_first(*id)).unwrap();
         let nodes = Nodes::among("a".into(), vec!["b".into()]);
-        let turn = |now| WhatIsOwed { nodes: nodes.clone(), ..look(now) }.is_my_turn(id, Time::from_secs(2000));
+        let turn = |now| {
+            WhatIsOwed { nodes: nodes.clone(), ..look(now) }.turn(id, Time::from_secs(2000)) <= Time::from_secs(now)
+        };
         assert!(!turn(2019));
         assert!(turn(2020));
-        assert!(look(2000).is_my_turn(id, Time::from_secs(2000)));
+        assert_eq!(look(2000).turn(id, Time::from_secs(2000)), Time::from_secs(2000));
     }
 
     #[test]
     fn what_fell_due_while_a_node_was_away_is_spread_over_a_minute() {
-        let taken = |now| (0..10_000).filter(|n| look(now).is_my_turn(session(*n), Time::from_secs(900))).count();
+        let turn = |now, n| look(now).turn(session(n), Time::from_secs(900)) <= Time::from_secs(now);
+        let taken = |now| (0..10_000).filter(|n| turn(now, *n)).count();
         let by_then: Vec<_> = (1000..=1060).step_by(10).map(taken).collect();
         assert_eq!((by_then[0] < 50, by_then[6]), (true, 10_000));
         for pair in by_then.windows(2) {
@@ -252,11 +275,8 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_to_a_bound_and_no_two_attempts_have_the_same() {
-        let pause = |failures, n| {
-            let attempt = EventId::new(session(n).uuid());
-            retry_at(Time::from_secs(0), failures, attempt.uuid()).since(Time::from_secs(0))
-        };
+    fn pauses_grow_to_a_bound_and_no_two_sessions_have_the_same() {
+        let pause = |failures, n| retry_at(Time::from_secs(0), failures, session(n)).since(Time::from_secs(0));
         for (failures, most) in [(0, 10), (1, 20), (2, 40), (5, 300), (1000, 300)] {
             let most = Duration::from_secs(most);
             let all: Vec<_> = (0..100).map(|n| pause(failures, n)).collect();

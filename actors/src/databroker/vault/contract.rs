@@ -184,6 +184,11 @@ pub(super) async fn a_scan_finds_every_key_with_its_last_value(ground: impl Grou
         })
         .collect();
     assert_eq!(all, wanted);
+    let mut keys = vault.keys(Shelf::DataKey).await.unwrap();
+    keys.sort();
+    let wanted: Vec<_> = wanted.into_iter().map(|(key, sealed)| (key, sealed.revision)).collect();
+    assert_eq!(keys, wanted);
+    assert_eq!(vault.check().await, Ok(()));
 }
 
 pub(super) async fn a_value_that_is_too_large_is_refused(ground: impl Ground) {

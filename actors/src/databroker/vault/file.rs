@@ -116,6 +116,14 @@ impl Vault for FileVault {
         });
         all.await.map_err(unavailable)
     }
+
+    async fn keys(&self, shelf: Shelf) -> Result<Vec<(String, Revision)>, VaultError> {
+        let all = self.reader.read(move |transaction| {
+            let mut rows = transaction.prepare_cached("SELECT key, revision FROM sealed WHERE shelf = ?1")?;
+            rows.query_map([shelf.name()], |row| Ok((row.get(0)?, Revision(unsigned(row.get(1)?)))))?.collect()
+        });
+        all.await.map_err(unavailable)
+    }
 }
 
 fn unavailable(fault: Fault) -> VaultError {

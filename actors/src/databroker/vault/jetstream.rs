@@ -46,7 +46,7 @@ impl JetStreamVault {
     ///
     /// # Errors
     /// [`StreamError`].
-    pub(crate) async fn check(&self) -> Result<(), StreamError> {
+    pub(crate) async fn fits(&self) -> Result<(), StreamError> {
         self.secrets.ensure().await?;
         self.data_keys.ensure().await
     }
@@ -132,9 +132,28 @@ impl Vault for JetStreamVault {
             self.shelf(shelf).ensure().await?;
             self.shelf(shelf).may_write(&format!("{}start", prefix(shelf))).await?;
         }
+        Ok(self.all(shelf, false).await?.into_iter().filter_map(|(key, sealed)| Some((key, sealed?))).collect())
+    }
+
+    async fn keys(&self, shelf: Shelf) -> Result<Vec<(String, Revision)>, VaultError> {
+        let all = self.all(shelf, true).await?;
+        Ok(all.into_iter().filter_map(|(key, sealed)| Some((key, sealed?.revision))).collect())
+    }
+
+    async fn check(&self) -> Result<(), VaultError> {
+        for shelf in [Shelf::Secret, Shelf::DataKey] {
+            self.shelf(shelf).info().await?;
+        }
+        Ok(())
+    }
+}
+
+impl JetStreamVault {
+    /// The last message of every key, as [`Self::read_all`] has it, tried until it is whole.
+    async fn all(&self, shelf: Shelf, keys_only: bool) -> Result<HashMap<String, Option<Sealed>>, VaultError> {
         let all = async {
             loop {
-                match self.read_all(shelf).await {
+                match self.read_all(shelf, keys_only).await {
                     Ok(Some(all)) => return Ok(all),
                     Ok(None) => {}
                     Err(why) => {
@@ -148,12 +167,9 @@ impl Vault for JetStreamVault {
             }
         };
         let all = tokio::time::timeout(SCAN_DEADLINE, all).await;
-        let all = all.map_err(|_| VaultError::Unavailable("the shelf could not be read to its end".into()))??;
-        Ok(all.into_iter().filter_map(|(key, sealed)| Some((key, sealed?))).collect())
+        all.map_err(|_| VaultError::Unavailable("the shelf could not be read to its end".into()))?
     }
-}
 
-impl JetStreamVault {
     /// Values that were replaced: overwritten, now or by the delete that comes one day.
     async fn erase_before(&self, shelf: Shelf, subject: &str, revision: u64) {
         let stream = self.shelf(shelf);
@@ -169,9 +185,9 @@ impl JetStreamVault {
         }
     }
 
-    /// The last message of every key, `None` where it is a marker. No answer where a consumer, which may stand on a
+    /// The last message of every key, `None` where it is a marker, and empty with `keys_only`. No answer where a consumer, which may stand on a
     /// replica that lags, did not yield as many keys as the leader knows.
-    async fn read_all(&self, shelf: Shelf) -> Result<Option<HashMap<String, Option<Sealed>>>, String> {
+    async fn read_all(&self, shelf: Shelf, keys_only: bool) -> Result<Option<HashMap<String, Option<Sealed>>>, String> {
         let stream = self.shelf(shelf);
         let before = stream.info().await.map_err(|error| error.to_string())?.state.subjects_count;
         let prefix = prefix(shelf);
@@ -179,6 +195,7 @@ impl JetStreamVault {
             name: Some(format!("scan-{}", Uuid::new_v4().simple())),
             deliver_policy: DeliverPolicy::LastPerSubject,
             ack_policy: AckPolicy::None,
+            headers_only: keys_only,
             filter_subject: format!("{prefix}>"),
             memory_storage: true,
             num_replicas: 1,

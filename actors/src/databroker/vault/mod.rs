@@ -90,4 +90,20 @@ pub trait Vault: Send + Sync + 'static {
     /// # Errors
     /// [`VaultError::Unavailable`].
     async fn scan(&self, shelf: Shelf) -> Result<Vec<(String, Sealed)>, VaultError>;
+
+    /// Every key of a shelf that has a value, in no order.
+    ///
+    /// # Errors
+    /// [`VaultError::Unavailable`].
+    async fn keys(&self, shelf: Shelf) -> Result<Vec<(String, Revision)>, VaultError> {
+        Ok(self.scan(shelf).await?.into_iter().map(|(key, sealed)| (key, sealed.revision)).collect())
+    }
+
+    /// Whether the vault is there and as it must be.
+    ///
+    /// # Errors
+    /// [`VaultError::Unavailable`] with what is wrong with it.
+    async fn check(&self) -> Result<(), VaultError> {
+        self.get(Shelf::DataKey, "00000000-0000-0000-0000-000000000000").await.map(drop)
+    }
 }

@@ -68,6 +68,8 @@ pub enum Refreshing {
     Hangs,
     /// With status 503; nothing was made.
     Down,
+    /// With status 429 and a wish to be left alone for so many seconds; nothing was made.
+    Busy(u32),
     /// With `invalid_client`; nothing was made.
     DoesNotKnowUs,
     /// With `invalid_grant`.

@@ -313,6 +313,7 @@ fn granted(state: &mut State, family: String, person: Person) -> String {
 fn refresh(state: &mut State, seen: &Seen) -> Answer {
     match state.refreshing {
         Refreshing::Down => return text(StatusCode::SERVICE_UNAVAILABLE, "text/html", "<h1>soon</h1>".into()),
+        Refreshing::Busy(seconds) => return busy(seconds),
         Refreshing::DoesNotKnowUs => return refuse("invalid_client"),
         Refreshing::Refuses => return refuse("invalid_grant"),
         _ => {}
@@ -436,6 +437,12 @@ fn redirect(status: StatusCode, to: &str) -> Answer {
 fn text(status: StatusCode, kind: &str, body: String) -> Answer {
     let answer = Response::builder().status(status).header(header::CONTENT_TYPE, kind);
     answer.header(header::CACHE_CONTROL, "no-store").body(Full::new(Bytes::from(body)).boxed()).expect("an answer")
+}
+
+fn busy(seconds: u32) -> Answer {
+    let mut answer = text(StatusCode::TOO_MANY_REQUESTS, "application/json", "{}".into());
+    answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    answer
 }
 
 fn lossy(bytes: &[u8]) -> String {

@@ -6,6 +6,7 @@
 
 use std::mem::discriminant;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
@@ -13,8 +14,8 @@ use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, pending};
 use futures_util::stream::{self, LocalBoxStream, StreamExt};
 use portcullis_config::limits::{
-    AWAY_PAUSE, HEAD_POLL, SERVER_PATIENCE, TAIL_BATCH, TAIL_CONFIRM, TAIL_FETCH, TAIL_HEARTBEAT, TAIL_INACTIVE,
-    TAIL_STALL,
+    AWAY_PAUSE, HEAD_POLL, HEAD_POLL_LEAST, QUORUM_BEAT, SERVER_PATIENCE, TAIL_BATCH, TAIL_CONFIRM, TAIL_FETCH,
+    TAIL_HEARTBEAT, TAIL_INACTIVE, TAIL_STALL,
 };
 use portcullis_events::Time;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -23,7 +24,7 @@ use uuid::Uuid;
 use super::super::heads::Heads;
 use super::{Head, Info, Record, TailFault, Tailed, head, record};
 use crate::clock;
-use crate::databroker::nats::{Find, Stream, StreamError, jittered};
+use crate::databroker::nats::{Find, Stream, StreamError, jittered, quorum};
 
 pub(super) fn follow(stream: Arc<Stream>, after: u64) -> LocalBoxStream<'static, Result<Tailed, TailFault>> {
     let now = Instant::now();
@@ -255,11 +256,11 @@ impl Tail {
 
     /// What the leader says of where the log stands, and whether it still is the same log.
     fn hear(&mut self, answer: Answer) -> Result<Option<Tailed>, TailFault> {
-        let head = match answer.info {
+        let (head, heard) = match answer.info {
             Ok(info) => {
                 self.unanswered = 0;
                 self.count(&info);
-                head(&info)
+                (head(&info), quorum(&info).unwrap_or(Duration::MAX))
             }
             Err(StreamError::Away(why)) => {
                 self.unanswered += 1;
@@ -283,7 +284,11 @@ impl Tail {
             self.idle_since = Instant::now();
         }
         self.known = Some(head.last);
-        self.heads.heard(self.seen, head, answer.at);
+        // asked just after the replicas' next sign of life, it can prove the most
+        let beat = QUORUM_BEAT.saturating_sub(heard).max(HEAD_POLL_LEAST);
+        self.poll_at = self.poll_at.min(Instant::now() + beat);
+        // another leader may have spoken since this one was last followed
+        self.heads.heard(self.seen, head, answer.at.minus(heard));
         Ok(None)
     }
 

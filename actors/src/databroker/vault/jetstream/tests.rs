@@ -49,7 +49,7 @@ async fn a_bucket_that_refuses_erasure_is_not_used() {
     let administrator = jetstream::new(async_nats::connect(ground.server.url().as_str()).await.unwrap());
     let bucket = jetstream::kv::Config { bucket: "PORTCULLIS_DEK".into(), history: 8, ..Default::default() };
     administrator.create_key_value(bucket).await.unwrap();
-    let error = ground.vault.check().await.unwrap_err();
+    let error = ground.vault.fits().await.unwrap_err();
     assert!(matches!(&error, StreamError::Differs(why) if why.contains("deny_delete is true")), "{error}");
 }
 
@@ -78,4 +78,21 @@ async fn a_server_that_is_away_is_said_to_be() {
     ground.server.restart().unwrap();
     // a put goes on trying until the server is back
     assert!(ground.vault().put(Shelf::Secret, KEY, revision, b"second".to_vec()).await.unwrap() > revision);
+}
+
+#[actix::test]
+async fn a_bucket_that_is_deleted_or_replaced_under_a_node_is_named() {
+    let ground = Server::fresh().await;
+    let vault = ground.vault();
+    vault.put(Shelf::Secret, KEY, Revision::NONE, b"first".to_vec()).await.unwrap();
+    assert_eq!(vault.check().await, Ok(()));
+    let administrator = jetstream::new(async_nats::connect(ground.server.url().as_str()).await.unwrap());
+    administrator.delete_stream("KV_PORTCULLIS_SECRET").await.unwrap();
+    let gone = vault.check().await.unwrap_err().to_string();
+    assert!(gone.contains("KV_PORTCULLIS_SECRET does not exist"), "{gone}");
+    // another node makes one: it is not the one whose values this node knows
+    let nats = Nats::connect(&NatsStorage::at(vec![ground.server.url()])).await.unwrap();
+    JetStreamVault::new(&nats, 1).fits().await.unwrap();
+    let replaced = vault.check().await.unwrap_err().to_string();
+    assert!(replaced.contains("another stream stands in the place of KV_PORTCULLIS_SECRET"), "{replaced}");
 }

@@ -449,3 +449,32 @@ async fn a_tail_leaves_a_server_that_lost_the_others() {
     assert_eq!(until_records(&mut tail, 2).await, 2);
     assert_ne!(nats.client().server_info().server_name, here);
 }
+
+#[actix::test]
+async fn a_leader_that_lost_the_others_dates_its_word_from_before_it_lost_them() {
+    /// What was on its way when the wires were cut.
+    const ON_ITS_WAY: Duration = Duration::from_millis(500);
+    let cluster = NatsCluster::start().await.unwrap();
+    let writer = log_on(&cluster).await;
+    append_each(&writer, 1..=1).await;
+    let leader = cluster.leader(STREAM).await.unwrap();
+    let mut tail = at_one(&cluster, leader).await.tail(0);
+    assert_eq!(next_record(&mut tail).await.seq, 1);
+    cluster.isolate(leader);
+    let lost = crate::clock::now().plus(ON_ITS_WAY);
+    let mut words = 0;
+    let reading = async {
+        loop {
+            match next(&mut tail).await.unwrap() {
+                Tailed::Head { at, .. } => {
+                    words += 1;
+                    assert!(at <= lost, "dated {:?} after it lost the others", at.since(lost));
+                }
+                Tailed::Away(_) => break,
+                Tailed::Record(record) => panic!("{record:?}"),
+            }
+        }
+    };
+    timeout(PATIENCE, reading).await.expect("the tail says nothing");
+    assert!(words > 0, "it went on answering for a while");
+}

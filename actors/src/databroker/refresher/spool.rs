@@ -1,0 +1,113 @@
+//! Answers of a provider that the vault has not taken yet: sealed, each in a file of its own, written through to the disk
+//! before anything else is done with it, and found again by whoever comes after a crash.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use portcullis_config::limits::{REFRESH_IN_FLIGHT, VALUE_BYTES};
+use portcullis_events::{PersonId, SessionId};
+
+/// Where answers wait for the vault.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    dir: Arc<Path>,
+}
+
+/// An answer that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Waiting {
+    pub(super) session: SessionId,
+    pub(super) person: PersonId,
+    /// The generation that it brought.
+    pub(super) generation: u32,
+    /// As it is to lie in the vault.
+    pub(super) sealed: Vec<u8>,
+}
+
+impl Spool {
+    /// In this directory, which is made when it is needed.
+    #[must_use]
+    pub fn at(dir: PathBuf) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// Keeps an answer: when this returns, it is on the disk.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(super) async fn keep(&self, waiting: Waiting) -> io::Result<()> {
+        self.on_a_thread(move |dir| {
+            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(dir.join(waiting.name()))?;
+            file.write_all(&waiting.sealed)?;
+            file.sync_all()?;
+            File::open(dir)?.sync_all()
+        })
+        .await
+    }
+
+    /// The answers that wait, so many at most.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(super) async fn all(&self) -> io::Result<Vec<Waiting>> {
+        self.on_a_thread(|dir| {
+            let entries = match fs::read_dir(dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                entries => entries?,
+            };
+            let mut all = Vec::new();
+            for entry in entries.take(2 * REFRESH_IN_FLIGHT) {
+                let path = entry?.path();
+                all.extend(Waiting::read(&path)?);
+            }
+            Ok(all)
+        })
+        .await
+    }
+
+    /// The vault has it, or nobody needs it any more.
+    pub(super) async fn forget(&self, waiting: &Waiting) {
+        let name = waiting.name();
+        let forgotten = self.on_a_thread(move |dir| fs::remove_file(dir.join(name))).await;
+        if let Err(error) = forgotten {
+            tracing::warn!(session = %waiting.session, %error, "an answer that the vault has stays in its file");
+        }
+    }
+
+    async fn on_a_thread<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let dir = Arc::clone(&self.dir);
+        tokio::task::spawn_blocking(move || act(&dir)).await.map_err(io::Error::other)?
+    }
+}
+
+impl Waiting {
+    fn name(&self) -> String {
+        format!("{}.{}.{}", self.session, self.person, self.generation)
+    }
+
+    /// `None` for a file that is none of ours.
+    fn read(path: &Path) -> io::Result<Option<Self>> {
+        let mut parts = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().split('.');
+        let (session, person, generation) = (parts.next(), parts.next(), parts.next());
+        let named = session.and_then(|it| it.parse().ok()).zip(person.and_then(|it| it.parse().ok()));
+        let named = named.zip(generation.and_then(|it| it.parse().ok()));
+        let limit = u64::try_from(VALUE_BYTES).unwrap_or(u64::MAX);
+        let Some(((session, person), generation)) = named.filter(|_| parts.next().is_none()) else { return Ok(None) };
+        if fs::metadata(path)?.len() > limit {
+            return Ok(None);
+        }
+        Ok(Some(Self { session, person, generation, sealed: fs::read(path)? }))
+    }
+}
