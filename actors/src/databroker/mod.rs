@@ -4,6 +4,7 @@ pub mod activity;
 pub mod attendance;
 pub mod broker;
 pub mod data_keys;
+pub mod digest;
 pub mod hand_over;
 pub mod journal;
 pub mod log;

@@ -103,6 +103,7 @@ struct State {
     refreshing: Refreshing,
     access_life: u64,
     grants: Vec<Grant>,
+    refreshes: usize,
     reuses: usize,
 }
 
@@ -166,6 +167,7 @@ impl ScriptedIdp {
             refreshing: Refreshing::Rotates,
             access_life: 300,
             grants: Vec::new(),
+            refreshes: 0,
             reuses: 0,
         }));
         let (stop, stopped) = oneshot::channel();
@@ -200,6 +202,12 @@ impl ScriptedIdp {
     /// From now on its access tokens live for so many seconds.
     pub fn set_access_life(&self, seconds: u64) {
         lock(&self.shared).access_life = seconds;
+    }
+
+    /// How often a refresh token was presented at all.
+    #[must_use]
+    pub fn refreshes(&self) -> usize {
+        lock(&self.shared).refreshes
     }
 
     /// How often a refresh token was presented that had been spent.

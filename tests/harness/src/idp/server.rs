@@ -90,6 +90,7 @@ async fn answer(shared: Shared, request: Request<Incoming>) -> Result<Answer, Cl
         (state.mischief, state.refreshing)
     };
     if seen.path == "/token" && seen.form("grant_type").as_deref() == Some("refresh_token") {
+        lock(&shared).refreshes += 1;
         return match refreshing {
             Refreshing::Hangs => std::future::pending().await,
             Refreshing::Dies => {
