@@ -55,6 +55,12 @@ impl Gateway {
 }
 
 impl Launcher {
+    /// The program.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.binary
+    }
+
     /// `portcullis run` with a configuration, ready.
     ///
     /// # Errors
