@@ -23,6 +23,8 @@ use crate::report::Row;
 const PEACE: Duration = Duration::from_secs(2);
 /// How long everything may take to be as before once nothing is broken any more.
 const HEALED: Duration = Duration::from_secs(90);
+/// How long an intent may wait for its outcome: the time it has, and the time until another node sees to it.
+const UNSETTLED: Duration = Duration::from_secs(180);
 /// How long one node may take to say what all say.
 const SETTLED: Duration = Duration::from_secs(20);
 
@@ -160,11 +162,23 @@ impl Campaign {
         Ok(())
     }
 
-    /// Whether the log still holds everything that ever stood on it.
+    /// The end: every intent is settled, or is said to be open where nobody waits for it; the promises once more; and the
+    /// log still holds everything that ever stood on it.
     ///
     /// # Errors
-    /// It does not.
-    pub async fn conclude(&self) -> Result<()> {
+    /// The first promise that was broken.
+    pub async fn conclude(&mut self) -> Result<()> {
+        let began = Instant::now();
+        while self.scale == Scale::Full {
+            self.chronicle.read_on(&self.ground.nats).await?;
+            if self.chronicle.unsettled() == 0 {
+                break;
+            }
+            // those of the last moments come and go
+            ensure!(began.elapsed() < UNSETTLED, "{} intents are never settled", self.chronicle.unsettled());
+            sleep(PEACE).await;
+        }
+        self.audit().await?;
         self.chronicle.still_stands(&self.ground.nats).await
     }
 

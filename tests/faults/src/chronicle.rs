@@ -74,6 +74,16 @@ impl Chronicle {
         Ok(())
     }
 
+    /// Intents to refresh the tokens of an open session of which nobody has said yet what came of them.
+    #[must_use]
+    pub fn unsettled(&self) -> usize {
+        let is_open = |id| matches!(self.fold.session(id), session::State::Open(_));
+        let is_started = |state: &token::State| {
+            matches!(state, token::State::Held(token::Held { renewal: token::Renewal::Started(_), .. }))
+        };
+        self.fold.tokens().filter(|(id, state)| is_started(state) && is_open(*id)).count()
+    }
+
     /// The sessions that are open.
     #[must_use]
     pub fn open_sessions(&self) -> usize {

@@ -76,13 +76,14 @@ async fn run(options: &Options, seed: u64) -> Result<()> {
         let row = campaign.run(*fault).await.with_context(|| format!("{fault} (--only {fault} --seed {seed})"))?;
         say(&format!("{row}\n"))?;
     }
-    campaign.conclude().await?;
+    campaign.conclude().await.with_context(|| format!("in the end (--seed {seed})"))?;
     say(&format!(
         "\nall promises kept in {:.0} s: nothing acknowledged lost, no refresh token presented twice ({} presented, {} \
-         generations left in doubt), no revoked session admitted past its bound, no hole, all nodes alike\n",
+         generations left in doubt, {} not settled yet), no revoked session admitted past its bound, no hole, all nodes alike\n",
         began.elapsed().as_secs_f64(),
         campaign.ground.idp.refreshes(),
         campaign.chronicle.doubts,
+        campaign.chronicle.unsettled(),
     ))
 }
 

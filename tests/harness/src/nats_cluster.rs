@@ -287,17 +287,24 @@ impl NatsCluster {
     /// # Errors
     /// It does not become it in time.
     pub async fn lead(&self, stream: &str, number: usize) -> Result<()> {
-        let name = &self.server(number)?.name;
         let look = async || {
             if self.leader(stream).await? == number {
                 return Ok(Some(()));
             }
-            let client = self.client().await?;
-            let wish = json!({ "placement": { "preferred": name } });
-            let answer = ask(&client, &format!("STREAM.LEADER.STEPDOWN.{stream}"), &wish).await?;
+            let answer = self.step_down(stream, number).await?;
             bail!("{answer}")
         };
         eventually("the server leads", ELECTION, look).await
+    }
+
+    /// Makes the leader of a stream of the unnamed account step down for a server, which may be elected then; the answer
+    /// to that.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub async fn step_down(&self, stream: &str, number: usize) -> Result<Value> {
+        let wish = json!({ "placement": { "preferred": self.server(number)?.name } });
+        ask(&self.client().await?, &format!("STREAM.LEADER.STEPDOWN.{stream}"), &wish).await
     }
 
     /// SIGKILL.

@@ -16,7 +16,7 @@ use async_nats::jetstream::response::Response;
 use async_nats::{Client, Event, HeaderMap, Request, RequestErrorKind};
 use bytes::Bytes;
 use portcullis_config::NatsStorage;
-use portcullis_config::limits::{RECONNECT_PAUSE, SERVER_PING, STORE_REQUEST};
+use portcullis_config::limits::{RECONNECT_PAUSE, SERVER_PATIENCE, SERVER_PING, STORE_REQUEST};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
@@ -84,12 +84,21 @@ impl Nats {
         Ok(Self { client, objections, has_choice: storage.servers.len() > 1 })
     }
 
-    /// Leaves a server that is connected and of no use, if there are others; which one is next is a matter of luck.
+    /// Leaves a server that is connected and of no use, if there are others. Which one is next is a matter of luck, so
+    /// that it may be the same again: then it is left again.
     pub async fn go_elsewhere(&self) {
-        if self.has_choice && self.client.connection_state() == State::Connected {
+        if !self.has_choice || self.client.connection_state() != State::Connected {
+            return;
+        }
+        let left = self.client.server_info().server_id;
+        for _ in 0..SERVER_PATIENCE {
             tracing::warn!("the nats server is of no use: another one is tried");
+            let anew = async { self.client.force_reconnect().await.is_ok() && self.client.flush().await.is_ok() };
             // a client that has no room for this either finds out by itself that its server is silent
-            let _ = tokio::time::timeout(STORE_REQUEST, self.client.force_reconnect()).await;
+            let is_anew = tokio::time::timeout(STORE_REQUEST, anew).await.unwrap_or(false);
+            if !is_anew || self.client.server_info().server_id != left {
+                return;
+            }
         }
     }
 

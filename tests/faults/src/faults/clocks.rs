@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
+use portcullis_events::Time;
 use tokio::time::sleep;
 
 use super::BROKEN;
@@ -28,9 +29,19 @@ async fn wrong(campaign: &mut Campaign, set: impl Fn(&Clock) -> Result<()>) -> R
     untimely(campaign, true);
     set(&campaign.ground.node(number)?.clock)?;
     sleep(BROKEN).await;
+    let (here, there) = (wrote(campaign, number)?, wrote(campaign, (number + 1) % NODES)?);
+    let off = here.since(there).max(there.since(here));
+    ensure!(off > WRONG - BROKEN && off < WRONG + BROKEN, "the control: the node's clock is off by {off:?}");
     campaign.ground.node(number)?.clock.ahead(Duration::ZERO)?;
     // whoever is asked already answers by the time it was
     sleep(BROKEN / 5).await;
     untimely(campaign, false);
     Ok(None)
+}
+
+/// When a node wrote its last decision down, by its own clock.
+fn wrote(campaign: &mut Campaign, number: usize) -> Result<Time> {
+    let lines = campaign.ground.node(number)?.gateway.request_log("authorize check");
+    let time = lines.last().and_then(|line| line.get("time")?.as_str()).context("the node decided nothing")?;
+    Time::parse_rfc3339(time).context("a time that cannot be read")
 }

@@ -21,6 +21,8 @@ const RACE: (usize, usize) = (1000, 60);
 const LONGEST: Duration = Duration::from_secs(20 * 60);
 /// Sessions in the race: each is due at every look of every node.
 const RACERS: usize = 60;
+/// How long the provider takes for an answer: nodes die in between.
+const ANSWER: Duration = Duration::from_millis(400);
 /// Between two nodes that die.
 const DEATHS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(7));
 
@@ -42,6 +44,7 @@ pub(super) async fn race(campaign: &mut Campaign) -> Result<Option<String>> {
     campaign.crowd.wanted.set(if campaign.scale == Scale::Full { RACERS } else { USUAL });
     // due at every look
     campaign.ground.idp.set_access_life(1);
+    campaign.ground.idp.set_refresh_delay(ANSWER);
     let (before, began) = (campaign.ground.idp.refreshes(), Instant::now());
     let mut deaths = 0;
     while campaign.ground.idp.refreshes() < before + wanted {
@@ -53,6 +56,7 @@ pub(super) async fn race(campaign: &mut Campaign) -> Result<Option<String>> {
         deaths += 1;
     }
     let refreshes = campaign.ground.idp.refreshes() - before;
+    campaign.ground.idp.set_refresh_delay(Duration::ZERO);
     campaign.ground.idp.set_access_life(ACCESS_LIFE);
     campaign.crowd.wanted.set(USUAL);
     Ok(Some(format!("{refreshes} refreshes, {deaths} nodes killed in {:.0} s", began.elapsed().as_secs_f64())))

@@ -125,12 +125,11 @@ pub(super) async fn flip(campaign: &mut Campaign) -> Result<Option<String>> {
     nats.stop(rotten)?;
     nats.flip_a_bit(rotten, STREAM, campaign.dice.below(1000))?;
     nats.restart(rotten)?;
-    // it may say that it is current, and be elected
-    let led = match nats.current(STREAM).await {
-        Ok(()) => nats.lead(STREAM, rotten).await.is_ok(),
-        Err(_) => false,
-    };
+    // it may say that it is current, and be elected when the leader steps down for it
+    let is_current = nats.current(STREAM).await.is_ok();
+    nats.step_down(STREAM, rotten).await?;
     sleep(BROKEN / 2).await;
+    let led = campaign.ground.nats.leader(STREAM).await? == rotten;
     campaign.ground.nats.stop(rotten)?;
     campaign.ground.nats.wipe(rotten)?;
     campaign.ground.nats.restart(rotten)?;
@@ -144,8 +143,9 @@ pub(super) async fn flip(campaign: &mut Campaign) -> Result<Option<String>> {
         }
     }
     campaign.start(&stopped).await?;
+    let current = if is_current { "it was current" } else { "it stayed behind" };
     let led = if led { "it led" } else { "it was not elected" };
-    Ok(Some(format!("{led}; {} nodes saw it and stopped", stopped.len())))
+    Ok(Some(format!("{current}, {led}; {} nodes saw it and stopped", stopped.len())))
 }
 
 pub(super) async fn delete_message(campaign: &mut Campaign) -> Result<Option<String>> {
