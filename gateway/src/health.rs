@@ -66,7 +66,7 @@ impl Vitals {
 /// What the views come to, for whoever compares nodes: it takes a look at every session, so it is for this machine alone
 /// and one look at a time.
 async fn views(request: HttpRequest, vitals: web::Data<Vitals>, busy: web::Data<AtomicBool>) -> HttpResponse {
-    if !request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
+    if !is_from_here(&request) {
         return HttpResponse::NotFound().finish();
     }
     if busy.swap(true, Ordering::AcqRel) {
@@ -83,6 +83,10 @@ async fn views(request: HttpRequest, vitals: web::Data<Vitals>, busy: web::Data<
         // sessions come and go faster than they can be looked at
         Ok(None) | Err(_) => HttpResponse::ServiceUnavailable().finish(),
     }
+}
+
+fn is_from_here(request: &HttpRequest) -> bool {
+    request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback())
 }
 
 /// Starts the health listener.
@@ -113,4 +117,20 @@ pub fn start(listener: TcpListener, vitals: Arc<Vitals>) -> Result<ServerHandle>
     let handle = server.handle();
     actix_rt::spawn(server);
     Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn what_the_views_come_to_is_told_on_this_machine_alone() {
+        let from =
+            |peer: &str| is_from_here(&TestRequest::default().peer_addr(peer.parse().unwrap()).to_http_request());
+        assert!(from("127.0.0.1:40000") && from("[::1]:40000") && from("[::ffff:127.0.0.1]:40000"));
+        assert!(!from("10.0.0.7:40000") && !from("[2001:db8::1]:40000") && !from("[::ffff:10.0.0.7]:40000"));
+        assert!(!is_from_here(&TestRequest::default().to_http_request()));
+    }
 }

@@ -149,6 +149,18 @@ impl Ground {
         .await
     }
 
+    /// Writes down what each gateway has said since it was started last.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep_logs(&self, dir: &Path) -> Result<()> {
+        std::fs::create_dir_all(dir)?;
+        for (number, node) in self.nodes.iter().enumerate() {
+            std::fs::write(dir.join(format!("node-{number}.log")), node.gateway.stderr().text())?;
+        }
+        Ok(())
+    }
+
     /// A node.
     ///
     /// # Errors

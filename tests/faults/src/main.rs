@@ -39,6 +39,9 @@ struct Options {
     /// What the choices are made from: which node, which server, when. A campaign that fails prints its own.
     #[arg(long)]
     seed: Option<u64>,
+    /// Keep what the gateways wrote to stderr in this directory.
+    #[arg(long, value_name = "DIRECTORY")]
+    logs: Option<PathBuf>,
     /// The gateway to try; else the one of this build.
     #[arg(long, value_name = "FILE")]
     gateway: Option<PathBuf>,
@@ -73,8 +76,11 @@ async fn run(options: &Options, seed: u64) -> Result<()> {
     say(&format!("{} faults, seed {seed}, gateway {}\n\n{HEAD}", faults.len(), gateway.display()))?;
     let mut campaign = Campaign::new(&gateway, seed, scale).await?;
     for fault in &faults {
-        let row = campaign.run(*fault).await.with_context(|| format!("{fault} (--only {fault} --seed {seed})"))?;
-        say(&format!("{row}\n"))?;
+        let row = campaign.run(*fault).await.with_context(|| format!("{fault} (--only {fault} --seed {seed})"));
+        if let Some(dir) = &options.logs {
+            campaign.ground.keep_logs(dir)?;
+        }
+        say(&format!("{}\n", row?))?;
     }
     campaign.conclude().await.with_context(|| format!("in the end (--seed {seed})"))?;
     say(&format!(

@@ -372,11 +372,13 @@ impl NatsCluster {
                 }
             } else if path.to_string_lossy().contains(stream) && path.ends_with("index.db") {
                 indices.push(path);
-            } else if path.to_string_lossy().contains(stream) && path.ends_with("msgs/1.blk") {
-                first = Some(path);
+            } else if path.to_string_lossy().contains(stream) && path.extension().is_some_and(|kind| kind == "blk") {
+                // blocks are numbered; a server that was filled by another does not begin with 1
+                let block = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+                first = first.into_iter().chain(block.map(|block| (block, path))).min();
             }
         }
-        let first = first.context("the stream has no block")?;
+        let (_, first) = first.context("the stream has no block")?;
         let mut bytes = fs::read(&first)?;
         let middle = bytes.len() / 2 + place;
         *bytes.get_mut(middle).context("the block is too short")? ^= 1;

@@ -93,12 +93,25 @@ impl Nats {
         let left = self.client.server_info().server_id;
         for _ in 0..SERVER_PATIENCE {
             tracing::warn!("the nats server is of no use: another one is tried");
-            let anew = async { self.client.force_reconnect().await.is_ok() && self.client.flush().await.is_ok() };
             // a client that has no room for this either finds out by itself that its server is silent
-            let is_anew = tokio::time::timeout(STORE_REQUEST, anew).await.unwrap_or(false);
-            if !is_anew || self.client.server_info().server_id != left {
-                return;
+            match tokio::time::timeout(STORE_REQUEST, self.reconnect()).await {
+                Ok(Some(server)) if server == left => {}
+                Ok(Some(_) | None) | Err(_) => return,
             }
+        }
+    }
+
+    /// The id of the server that a new connection leads to.
+    async fn reconnect(&self) -> Option<String> {
+        let known = self.client.server_info();
+        self.client.force_reconnect().await.ok()?;
+        loop {
+            let now = self.client.server_info();
+            // a server numbers its connections
+            if (&now.server_id, now.client_id) != (&known.server_id, known.client_id) {
+                return Some(now.server_id);
+            }
+            tokio::time::sleep(RECONNECT_PAUSE.0).await;
         }
     }
 
