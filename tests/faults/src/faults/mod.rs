@@ -82,12 +82,14 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether it is tried at every change: it is over in seconds.
+    /// Whether it is tried at every change: it is over in seconds, and no other one or scenario is much the same.
     #[must_use]
     pub const fn is_short(self) -> bool {
         !matches!(
             self,
-            Self::FollowerCut
+            Self::GatewayKilled
+                | Self::LeaderPaused
+                | Self::FollowerCut
                 | Self::TruncatedEvent
                 | Self::BrokenHash
                 | Self::ClockBehind

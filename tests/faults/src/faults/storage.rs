@@ -24,6 +24,8 @@ const FILL: &str = "FILL";
 const PIECE: usize = 512 * 1024;
 /// How long filling may take.
 const FILLED: Duration = Duration::from_secs(60);
+/// How often the leader steps down for the damaged server.
+const WISHES: usize = 4;
 /// Kilobytes of a file of the gateway whose disk is full.
 const FILE_KB: usize = 600;
 /// More sign-ins than that holds.
@@ -127,9 +129,16 @@ pub(super) async fn flip(campaign: &mut Campaign) -> Result<Option<String>> {
     nats.restart(rotten)?;
     // it may say that it is current, and be elected when the leader steps down for it
     let is_current = nats.current(STREAM).await.is_ok();
-    nats.step_down(STREAM, rotten).await?;
+    let mut led = false;
+    for _ in 0..WISHES {
+        nats.step_down(STREAM, rotten).await?;
+        sleep(BROKEN / 5).await;
+        led = nats.leader(STREAM).await? == rotten;
+        if led {
+            break;
+        }
+    }
     sleep(BROKEN / 2).await;
-    let led = campaign.ground.nats.leader(STREAM).await? == rotten;
     campaign.ground.nats.stop(rotten)?;
     campaign.ground.nats.wipe(rotten)?;
     campaign.ground.nats.restart(rotten)?;
