@@ -31,8 +31,8 @@ pub const USUAL: usize = 24;
 
 /// How many people use what they signed in to at each node at a time.
 const USERS: usize = 3;
-/// Between two sign-ins, two departures, two requests of one person.
-const PACE: [Duration; 3] = [Duration::from_millis(300), Duration::from_millis(700), Duration::from_millis(200)];
+/// Between two sign-ins at a node, two departures there, two requests of one person.
+const PACE: [Duration; 3] = [Duration::from_millis(900), Duration::from_millis(1500), Duration::from_millis(200)];
 /// How long people wait for a whole sign-in or sign-out, and for a page.
 const PATIENCE: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(5)];
 /// One departure in so many is an administrator's command.
@@ -108,15 +108,15 @@ impl Crowd {
 
     /// Brings everybody to life; they do nothing until told to go on.
     pub fn live(self: &Rc<Self>) -> Vec<JoinHandle<()>> {
-        let mut lives = Vec::new();
-        for (pace, kind) in PACE.into_iter().zip([Kind::Newcomer, Kind::Leaver]) {
-            lives.push(tokio::task::spawn_local(Rc::clone(self).again_and_again(kind, pace)));
-        }
-        let [.., pace] = PACE;
-        for number in (0..self.gates.len()).flat_map(|number| [number; USERS]) {
-            lives.push(tokio::task::spawn_local(Rc::clone(self).again_and_again(Kind::User(number), pace)));
-        }
-        lives
+        let [coming, leaving, using] = PACE;
+        let everywhere = 0..self.gates.len();
+        // a node that answers nobody keeps those who wait for it, and no others
+        let kinds = everywhere.flat_map(|number| {
+            let users = [(Kind::User(number), using); USERS];
+            [(Kind::Newcomer(number), coming), (Kind::Leaver(number), leaving)].into_iter().chain(users)
+        });
+        let live = |(kind, pace)| tokio::task::spawn_local(Rc::clone(self).again_and_again(kind, pace));
+        kinds.map(live).collect()
     }
 
     async fn again_and_again(self: Rc<Self>, kind: Kind, pace: Duration) {
@@ -124,14 +124,14 @@ impl Crowd {
             if self.is_going.get() {
                 self.at_work.set(self.at_work.get() + 1);
                 match kind {
-                    Kind::Newcomer => self.come().await,
-                    Kind::Leaver => self.leave().await,
+                    Kind::Newcomer(number) => self.come(number).await,
+                    Kind::Leaver(number) => self.leave(number).await,
                     Kind::User(number) => self.use_at(number).await,
                 }
                 self.at_work.set(self.at_work.get() - 1);
             }
             let is_hurried =
-                matches!(kind, Kind::Newcomer) && self.ledger.borrow().open().len() < self.wanted.get() / 2;
+                matches!(kind, Kind::Newcomer(_)) && self.ledger.borrow().open().len() < self.wanted.get() / 2;
             sleep(if is_hurried { pace / 8 } else { pace }).await;
         }
     }
@@ -150,16 +150,15 @@ impl Crowd {
         eventually("people stand still", STILL, async || Ok((self.at_work.get() == 0).then_some(()))).await
     }
 
-    fn somewhere(&self) -> Option<SocketAddr> {
-        let known: Vec<_> = self.gates.iter().filter_map(|gate| gate.address.get()).collect();
-        self.dice.pick(&known)
+    fn address(&self, number: usize) -> Option<SocketAddr> {
+        self.gates.get(number).and_then(|gate| gate.address.get())
     }
 
-    async fn come(&self) {
+    async fn come(&self, number: usize) {
         if self.ledger.borrow().open().len() >= self.wanted.get() {
             return;
         }
-        let Some(address) = self.somewhere() else { return };
+        let Some(address) = self.address(number) else { return };
         let person = self.stranger.holding(Jar::default()).through(address);
         let [patience, _] = PATIENCE;
         let began = Instant::now();
@@ -186,12 +185,12 @@ impl Crowd {
         }
     }
 
-    async fn leave(&self) {
+    async fn leave(&self, number: usize) {
         let open = self.ledger.borrow().open();
         if open.len() <= self.wanted.get() / 2 {
             return;
         }
-        let Some((id, address)) = self.dice.pick(&open).zip(self.somewhere()) else { return };
+        let Some((id, address)) = self.dice.pick(&open).zip(self.address(number)) else { return };
         let Some(cookies) = self.ledger.borrow().sessions.get(&id).map(|kept| kept.cookies.clone()) else { return };
         self.ledger.borrow_mut().stands(id, Standing::Leaving);
         let [patience, _] = PATIENCE;
@@ -296,8 +295,7 @@ impl Crowd {
     /// Whether a revoked session is refused at a node, and by a plain no.
     pub async fn is_refused(&self, number: usize, id: SessionId) -> bool {
         let cookies = self.ledger.borrow().sessions.get(&id).map(|kept| kept.cookies.clone());
-        let address = self.gates.get(number).and_then(|gate| gate.address.get());
-        let Some((cookies, address)) = cookies.zip(address) else { return false };
+        let Some((cookies, address)) = cookies.zip(self.address(number)) else { return false };
         matches!(self.told(&self.stranger.holding(cookies).through(address)).await, Told::Denied)
     }
 
@@ -324,7 +322,7 @@ async fn signed_out(person: &Visitor) -> Result<()> {
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    Newcomer,
-    Leaver,
+    Newcomer(usize),
+    Leaver(usize),
     User(usize),
 }

@@ -11,8 +11,8 @@ use crate::chronicle::STREAM;
 use crate::crowd::{BOUND, PROOF};
 use crate::ground::NODES;
 
-/// Longer than any node may go on by what it knew.
-const CUT: Duration = BOUND.saturating_add(PROOF).saturating_add(Duration::from_secs(5));
+/// So much longer than any node may go on by what it knew that one that goes on is caught.
+const CUT: Duration = BOUND.saturating_add(PROOF).saturating_add(Duration::from_secs(10));
 
 pub(super) async fn cut_gateway(campaign: &mut Campaign) -> Result<Option<String>> {
     let number = campaign.dice.below(NODES);
