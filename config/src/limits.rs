@@ -211,7 +211,7 @@ pub const QUORUM_BEAT: Duration = Duration::from_millis(1050);
 /// may have been elected. (Servers give each other a sign of life every second.)
 pub const QUORUM_HEARD: Duration = Duration::from_secs(3);
 /// Questions in a row that may go without a good answer before another server is tried: this one may be cut off from
-/// the others.
+/// the others. Also how often it is left again where luck leads back to it.
 pub const SERVER_PATIENCE: u32 = 3;
 /// How long a question to the authority of a log or vault may take.
 pub const STORE_REQUEST: Duration = Duration::from_secs(2);

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
 use actix_web::http::header::CACHE_CONTROL;
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use anyhow::Result;
 use portcullis_actors::clock;
+use portcullis_actors::databroker::digest;
 use portcullis_actors::databroker::progress::Standing;
 use portcullis_actors::databroker::view::Views;
 use serde_json::json;
@@ -69,15 +70,44 @@ impl Vitals {
     }
 }
 
+/// What the views come to, for whoever compares nodes: it takes a look at every session, so it is for this machine alone
+/// and one look at a time.
+async fn views(request: HttpRequest, vitals: web::Data<Vitals>, busy: web::Data<AtomicBool>) -> HttpResponse {
+    if !is_from_here(&request) {
+        return HttpResponse::NotFound().finish();
+    }
+    if busy.swap(true, Ordering::AcqRel) {
+        return HttpResponse::TooManyRequests().finish();
+    }
+    let looked = web::block(move || digest::of(&vitals.views)).await;
+    busy.store(false, Ordering::Release);
+    match looked {
+        Ok(Some(digest)) => HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(json!({
+            "applied": digest.applied,
+            "sessions": digest.sessions,
+            "sha256": digest.sha256,
+        })),
+        // sessions come and go faster than they can be looked at
+        Ok(None) | Err(_) => HttpResponse::ServiceUnavailable().finish(),
+    }
+}
+
+fn is_from_here(request: &HttpRequest) -> bool {
+    request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback())
+}
+
 /// Starts the health listener.
 ///
 /// # Errors
 /// The system refuses the socket.
 pub fn start(listener: TcpListener, vitals: Arc<Vitals>) -> Result<ServerHandle> {
     let vitals = web::Data::from(vitals);
+    let busy = web::Data::new(AtomicBool::new(false));
     let server = HttpServer::new(move || {
         App::new()
             .app_data(vitals.clone())
+            .app_data(busy.clone())
+            .route("/views", web::get().to(views))
             .route("/healthz", web::get().to(|vitals: web::Data<Vitals>| async move { vitals.answer(true) }))
             .route(
                 "/startupz",
@@ -94,4 +124,20 @@ pub fn start(listener: TcpListener, vitals: Arc<Vitals>) -> Result<ServerHandle>
     let handle = server.handle();
     actix_rt::spawn(server);
     Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn what_the_views_come_to_is_told_on_this_machine_alone() {
+        let from =
+            |peer: &str| is_from_here(&TestRequest::default().peer_addr(peer.parse().unwrap()).to_http_request());
+        assert!(from("127.0.0.1:40000") && from("[::1]:40000") && from("[::ffff:127.0.0.1]:40000"));
+        assert!(!from("10.0.0.7:40000") && !from("[2001:db8::1]:40000") && !from("[::ffff:10.0.0.7]:40000"));
+        assert!(!is_from_here(&TestRequest::default().to_http_request()));
+    }
 }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::future::try_join_all;
 use http::StatusCode;
+use portcullis_harness::agreement;
 use portcullis_harness::client::Visitor;
 use portcullis_harness::gateway::Gateway;
 use portcullis_harness::nats_cluster::{NatsCluster, SERVERS, ask};
 use portcullis_harness::process::eventually;
-use portcullis_harness::relay::Relay;
 use portcullis_harness::sign_in::{sign_in, sign_out};
 use portcullis_harness::world::{APP, World};
 use serde_json::{Value, json};
@@ -86,22 +86,8 @@ impl Ground {
         let events = eventually("the log is read", HEALED, async || Ok(Some(self.node(0)?.events().await?))).await?;
         let sequences = events.iter().map(|event| event["sequence"].as_str().unwrap_or_default().to_owned());
         ensure!(sequences.eq((1..=events.len()).map(|sequence| sequence.to_string())), "the log has a hole");
-        let views = async || {
-            let mut views = Vec::new();
-            for node in &self.nodes {
-                let (status, mut view) = node.health("/readyz").await?;
-                ensure!(status == 200, "{status} {view}");
-                let number = |name: &str| view.get(name).and_then(Value::as_u64);
-                let (applied, sessions) =
-                    (number("applied").context("applied")?, number("sessions").context("sessions")?);
-                views.push((applied, sessions, view.get_mut("epoch").map(Value::take)));
-            }
-            let is_same = views.windows(2).all(|pair| pair.first() == pair.last());
-            let (applied, sessions, _) = views.first().context("no node")?;
-            ensure!(is_same && *applied >= u64::try_from(events.len())?, "{views:?}");
-            Ok(Some(*sessions))
-        };
-        eventually("all nodes agree", HEALED, views).await
+        let least = u64::try_from(events.len())?;
+        Ok(agreement::of(self.nodes.iter(), least, HEALED).await?.sessions)
     }
 }
 
@@ -209,19 +195,13 @@ async fn a_leader_that_stands_still_for_ten_seconds_does_no_harm() -> Result<()>
 #[tokio::test]
 async fn a_gateway_cut_off_from_the_log_says_so_and_catches_up_by_itself() -> Result<()> {
     let nats = NatsCluster::start().await?;
-    let mut relays = Vec::new();
-    for number in 0..SERVERS {
-        let port = nats.url(number).port().context("no port")?;
-        relays.push(Relay::to(([127, 0, 0, 1], port).into())?);
-    }
-    let direct = nats.connection_string();
-    let relayed: Vec<_> = relays.iter().map(|relay| format!("nats://{}", relay.address())).collect();
-    let ground = Ground::on(nats, &[&direct, &direct, &relayed.join(",")]).await?;
+    let (ways, direct) = (nats.ways()?, nats.connection_string());
+    let ground = Ground::on(nats, &[&direct, &direct, &ways.connection_string()]).await?;
     let (bob, carol) = (ground.let_in(0).await?, ground.let_in(1).await?);
     ground.serve(&[2], &[&ground.alice, &bob, &carol]).await?;
 
     // packets are lost, and nobody is told
-    relays.iter().for_each(Relay::hold);
+    ways.hold();
     sign_out(&bob, APP).await?;
     let dave = ground.let_in(1).await?;
     ground.serve(&[0, 1], &[&ground.alice, &carol, &dave]).await?;
@@ -230,7 +210,7 @@ async fn a_gateway_cut_off_from_the_log_says_so_and_catches_up_by_itself() -> Re
     // within the staleness bound, and no longer
     ground.serve(&[2], &[&ground.alice, &carol]).await?;
 
-    relays.iter().for_each(Relay::heal);
+    ways.heal();
     ground.agree().await?;
     ground.serve(&[0, 1, 2], &[&ground.alice, &carol, &dave]).await?;
     assert_eq!(status(&bob, ground.node(2)?).await?, StatusCode::UNAUTHORIZED);

@@ -5,6 +5,7 @@ pub mod attendance;
 pub mod broker;
 pub mod caretaker;
 pub mod data_keys;
+pub mod digest;
 pub mod hand_over;
 pub mod journal;
 pub mod log;

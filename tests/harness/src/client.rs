@@ -79,6 +79,12 @@ impl Visitor {
         self.jar.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Another browser that holds these cookies.
+    #[must_use]
+    pub fn holding(&self, cookies: Jar) -> Self {
+        Self { jar: Arc::new(Mutex::new(cookies)), ..self.clone() }
+    }
+
     /// A page. Redirects are shown, not followed.
     ///
     /// # Errors

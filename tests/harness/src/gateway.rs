@@ -55,6 +55,12 @@ impl Gateway {
 }
 
 impl Launcher {
+    /// The program.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.binary
+    }
+
     /// `portcullis run` with a configuration, ready.
     ///
     /// # Errors
@@ -297,6 +303,22 @@ impl Gateway {
         Ok(std::fs::rename(&next, self.config_file())?)
     }
 
+    /// SIGSTOP: it stands still, and its connections stay.
+    ///
+    /// # Errors
+    /// It has ended already.
+    pub fn pause(&mut self) -> Result<()> {
+        self.process.signal("STOP")
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// It has ended already.
+    pub fn resume(&mut self) -> Result<()> {
+        self.process.signal("CONT")
+    }
+
     /// SIGHUP: read the configuration again.
     ///
     /// # Errors
@@ -342,12 +364,20 @@ impl Gateway {
     /// # Errors
     /// It does not start.
     pub async fn restart_with(&mut self, arguments: &[String]) -> Result<()> {
-        self.process.kill_9()?;
         arguments.clone_into(&mut self.arguments);
+        self.relaunch().await?;
+        self.ready().await
+    }
+
+    /// As [`Self::restart`], as far as its health listener.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn relaunch(&mut self) -> Result<()> {
+        self.process.kill_9()?;
         let command = self.launcher.command(self.home.path(), &self.arguments, &self.environment);
         self.process = Process::start("portcullis", command)?;
-        self.find_health().await?;
-        self.ready().await
+        self.find_health().await
     }
 }
 

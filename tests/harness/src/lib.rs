@@ -1,5 +1,6 @@
 //! What the tests stand on: the binary itself, real servers, a browser, and peers that do as they are told.
 
+pub mod agreement;
 pub mod certificate;
 pub mod chromium;
 pub mod client;

@@ -53,12 +53,20 @@ impl NatsCluster {
     /// # Errors
     /// The servers do not start, or do not come together.
     pub async fn start() -> Result<Self> {
+        Self::start_with("").await
+    }
+
+    /// As [`Self::start`], with more about the store (in the server's language).
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with(store: &str) -> Result<Self> {
         let accounts: String = (0..ACCOUNTS)
             .map(|n| format!("A{n}: {{ jetstream: enabled, users: [{{ user: a{n}, password: a{n} }}] }}\n"))
             .collect();
         let config = format!(
             "server_name: $NATS_NAME\n\
-             jetstream {{ store_dir: nats, sync_interval: always }}\n\
+             jetstream {{ store_dir: nats, sync_interval: always, {store} }}\n\
              cluster {{ name: test }}\n\
              accounts {{ MAIN: {{ jetstream: enabled, users: [{{ user: main, password: main }}] }}\n{accounts} }}\n\
              no_auth_user: main\n"
@@ -151,6 +159,22 @@ impl NatsCluster {
         self.urls().iter().map(Url::as_str).collect::<Vec<_>>().join(",")
     }
 
+    /// All of them as a connection string, for a user of one of the accounts.
+    #[must_use]
+    pub fn connection_string_of(&self, user: &str) -> String {
+        let ports = self.servers.iter().map(|server| format!("nats://{user}:{user}@127.0.0.1:{}", server.port));
+        ports.collect::<Vec<_>>().join(",")
+    }
+
+    /// Relays to all servers for one client, which can then be cut off from them alone.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn ways(&self) -> Result<Ways> {
+        let relay = |server: &Server| Relay::to((Ipv4Addr::LOCALHOST, server.port).into());
+        Ok(Ways { relays: self.servers.iter().map(relay).collect::<Result<_>>()? })
+    }
+
     /// Where a server keeps its files.
     #[must_use]
     pub fn store(&self, number: usize) -> PathBuf {
@@ -171,7 +195,11 @@ impl NatsCluster {
         self.client_of(None).await
     }
 
-    async fn client_of(&self, user: Option<&str>) -> Result<async_nats::Client> {
+    /// A client of one of the accounts by its user, connected to whichever server takes it.
+    ///
+    /// # Errors
+    /// None does.
+    pub async fn client_of(&self, user: Option<&str>) -> Result<async_nats::Client> {
         let mut options =
             async_nats::ConnectOptions::new().connection_timeout(QUESTION).request_timeout(Some(QUESTION));
         if let Some(user) = user {
@@ -259,17 +287,24 @@ impl NatsCluster {
     /// # Errors
     /// It does not become it in time.
     pub async fn lead(&self, stream: &str, number: usize) -> Result<()> {
-        let name = &self.server(number)?.name;
         let look = async || {
             if self.leader(stream).await? == number {
                 return Ok(Some(()));
             }
-            let client = self.client().await?;
-            let wish = json!({ "placement": { "preferred": name } });
-            let answer = ask(&client, &format!("STREAM.LEADER.STEPDOWN.{stream}"), &wish).await?;
+            let answer = self.step_down(stream, number).await?;
             bail!("{answer}")
         };
         eventually("the server leads", ELECTION, look).await
+    }
+
+    /// Makes the leader of a stream of the unnamed account step down for a server, which may be elected then; the answer
+    /// to that.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub async fn step_down(&self, stream: &str, number: usize) -> Result<Value> {
+        let wish = json!({ "placement": { "preferred": self.server(number)?.name } });
+        ask(&self.client().await?, &format!("STREAM.LEADER.STEPDOWN.{stream}"), &wish).await
     }
 
     /// SIGKILL.
@@ -322,23 +357,77 @@ impl NatsCluster {
         Ok(fs::remove_dir_all(self.store(number))?)
     }
 
+    /// Flips a bit in the middle of a stream's first block on a server that does not run, as a disk might; the index is
+    /// gone, as after an unclean stop. `place` is counted from that middle, in bytes.
+    ///
+    /// # Errors
+    /// It runs, or has no such block.
+    pub fn flip_a_bit(&self, number: usize, stream: &str, place: usize) -> Result<()> {
+        ensure!(self.server(number)?.process.is_none(), "the server runs");
+        let (mut first, mut indices, mut todo) = (None, Vec::new(), vec![self.store(number)]);
+        while let Some(path) = todo.pop() {
+            if path.is_dir() {
+                for entry in fs::read_dir(&path)? {
+                    todo.push(entry?.path());
+                }
+            } else if path.to_string_lossy().contains(stream) && path.ends_with("index.db") {
+                indices.push(path);
+            } else if path.to_string_lossy().contains(stream) && path.extension().is_some_and(|kind| kind == "blk") {
+                // blocks are numbered; a server that was filled by another does not begin with 1
+                let block = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+                first = first.into_iter().chain(block.map(|block| (block, path))).min();
+            }
+        }
+        let (_, first) = first.context("the stream has no block")?;
+        let mut bytes = fs::read(&first)?;
+        let middle = bytes.len() / 2 + place;
+        *bytes.get_mut(middle).context("the block is too short")? ^= 1;
+        fs::write(first, bytes)?;
+        indices.into_iter().try_for_each(fs::remove_file)?;
+        Ok(())
+    }
+
     /// Cuts a server off from the other two; clients still reach it.
     pub fn isolate(&self, number: usize) {
-        self.ways(number).for_each(Relay::cut);
+        self.routes_of(number).for_each(Relay::cut);
     }
 
     /// Brings it back.
     pub fn heal(&self, number: usize) {
-        self.ways(number).for_each(Relay::heal);
+        self.routes_of(number).for_each(Relay::heal);
     }
 
-    fn ways(&self, number: usize) -> impl Iterator<Item = &Relay> {
+    fn routes_of(&self, number: usize) -> impl Iterator<Item = &Relay> {
         let all = self
             .servers
             .iter()
             .enumerate()
             .flat_map(|(from, server)| server.routes.iter().map(move |(to, relay)| (from, *to, relay)));
         all.filter(move |(from, to, _)| *from == number || *to == number).map(|(_, _, relay)| relay)
+    }
+}
+
+/// The ways of one client to all servers.
+#[derive(Debug)]
+pub struct Ways {
+    relays: Vec<Relay>,
+}
+
+impl Ways {
+    /// The servers as this client reaches them, as a connection string.
+    #[must_use]
+    pub fn connection_string(&self) -> String {
+        self.relays.iter().map(|relay| format!("nats://{}", relay.address())).collect::<Vec<_>>().join(",")
+    }
+
+    /// Packets are lost, and nobody is told.
+    pub fn hold(&self) {
+        self.relays.iter().for_each(Relay::hold);
+    }
+
+    /// Everything passes again.
+    pub fn heal(&self) {
+        self.relays.iter().for_each(Relay::heal);
     }
 }
 

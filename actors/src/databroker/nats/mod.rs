@@ -16,7 +16,7 @@ use async_nats::jetstream::response::Response;
 use async_nats::{Client, Event, HeaderMap, Request, RequestErrorKind};
 use bytes::Bytes;
 use portcullis_config::NatsStorage;
-use portcullis_config::limits::{RECONNECT_PAUSE, SERVER_PING, STORE_REQUEST};
+use portcullis_config::limits::{RECONNECT_PAUSE, SERVER_PATIENCE, SERVER_PING, STORE_REQUEST};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
@@ -84,12 +84,34 @@ impl Nats {
         Ok(Self { client, objections, has_choice: storage.servers.len() > 1 })
     }
 
-    /// Leaves a server that is connected and of no use, if there are others; which one is next is a matter of luck.
+    /// Leaves a server that is connected and of no use, if there are others. Which one is next is a matter of luck, so
+    /// that it may be the same again: then it is left again.
     pub async fn go_elsewhere(&self) {
-        if self.has_choice && self.is_connected() {
+        if !self.has_choice || !self.is_connected() {
+            return;
+        }
+        let left = self.client.server_info().server_id;
+        for _ in 0..SERVER_PATIENCE {
             tracing::warn!("the nats server is of no use: another one is tried");
             // a client that has no room for this either finds out by itself that its server is silent
-            let _ = tokio::time::timeout(STORE_REQUEST, self.client.force_reconnect()).await;
+            match tokio::time::timeout(STORE_REQUEST, self.reconnect()).await {
+                Ok(Some(server)) if server == left => {}
+                Ok(Some(_) | None) | Err(_) => return,
+            }
+        }
+    }
+
+    /// The id of the server that a new connection leads to.
+    async fn reconnect(&self) -> Option<String> {
+        let known = self.client.server_info();
+        self.client.force_reconnect().await.ok()?;
+        loop {
+            let now = self.client.server_info();
+            // a server numbers its connections
+            if (&now.server_id, now.client_id) != (&known.server_id, known.client_id) {
+                return Some(now.server_id);
+            }
+            tokio::time::sleep(RECONNECT_PAUSE.0).await;
         }
     }
 

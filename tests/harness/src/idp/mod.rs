@@ -12,6 +12,7 @@ mod tls;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use url::Url;
@@ -103,6 +104,8 @@ struct State {
     refreshing: Refreshing,
     access_life: u64,
     grants: Vec<Grant>,
+    refresh_delay: Duration,
+    refreshes: usize,
     reuses: usize,
 }
 
@@ -166,6 +169,8 @@ impl ScriptedIdp {
             refreshing: Refreshing::Rotates,
             access_life: 300,
             grants: Vec::new(),
+            refresh_delay: Duration::ZERO,
+            refreshes: 0,
             reuses: 0,
         }));
         let (stop, stopped) = oneshot::channel();
@@ -200,6 +205,17 @@ impl ScriptedIdp {
     /// From now on its access tokens live for so many seconds.
     pub fn set_access_life(&self, seconds: u64) {
         lock(&self.shared).access_life = seconds;
+    }
+
+    /// From now on it takes so long to answer a refresh token.
+    pub fn set_refresh_delay(&self, delay: Duration) {
+        lock(&self.shared).refresh_delay = delay;
+    }
+
+    /// How often a refresh token was presented at all.
+    #[must_use]
+    pub fn refreshes(&self) -> usize {
+        lock(&self.shared).refreshes
     }
 
     /// How often a refresh token was presented that had been spent.

@@ -90,13 +90,24 @@ async fn answer(shared: Shared, request: Request<Incoming>) -> Result<Answer, Cl
         (state.mischief, state.refreshing)
     };
     if seen.path == "/token" && seen.form("grant_type").as_deref() == Some("refresh_token") {
+        let delay = {
+            let mut state = lock(&shared);
+            state.refreshes += 1;
+            state.refresh_delay
+        };
+        // the answer is on its way while the client may die
+        let answered = |shared: Shared| async move {
+            let answer = respond(&mut lock(&shared), &seen);
+            tokio::time::sleep(delay).await;
+            answer
+        };
         return match refreshing {
             Refreshing::Hangs => std::future::pending().await,
             Refreshing::Dies => {
-                drop(respond(&mut lock(&shared), &seen));
+                drop(answered(shared).await);
                 Err(Closed)
             }
-            _ => Ok(respond(&mut lock(&shared), &seen)),
+            _ => Ok(answered(shared).await),
         };
     }
     match (seen.path.as_str(), mischief) {

@@ -257,7 +257,7 @@ async fn a_flipped_bit_in_one_replica_is_never_a_hole_that_nobody_sees() {
     for attempt in 0..5 {
         // an orderly stop, past which its Raft log does not always reach back to mend its store
         cluster.stop(damaged).unwrap();
-        flip_a_bit(&cluster.store(damaged), attempt);
+        cluster.flip_a_bit(damaged, STREAM, attempt).unwrap();
         cluster.restart(damaged).unwrap();
         // it says that it is current, and is elected
         cluster.current(STREAM).await.unwrap();
@@ -297,20 +297,6 @@ async fn read_all(log: &JetStreamLog, records: u64) -> Result<(), TailFault> {
     let seen = timeout(PATIENCE, reading).await.expect("the tail stands still")?;
     assert_eq!(seen, records, "what was acknowledged is not there, and nobody says so");
     Ok(())
-}
-
-/// As a disk might, in the middle of the stream's first block; the index is gone, as after an unclean stop.
-fn flip_a_bit(store: &Path, attempt: usize) {
-    let files = files_under(store).into_iter().filter(|path| path.to_string_lossy().contains(STREAM));
-    let (indices, others): (Vec<_>, Vec<_>) = files.partition(|path| path.ends_with("index.db"));
-    let first = others.iter().find(|path| path.ends_with("msgs/1.blk")).unwrap();
-    let mut bytes = fs::read(first).unwrap();
-    let middle = bytes.len() / 2 + attempt;
-    bytes[middle] ^= 1;
-    fs::write(first, bytes).unwrap();
-    for index in indices {
-        fs::remove_file(index).unwrap();
-    }
 }
 
 fn files_under(dir: &Path) -> Vec<PathBuf> {
