@@ -9,7 +9,7 @@ pub mod journal;
 pub mod log;
 pub mod logout;
 mod nats;
-mod profile;
+pub mod profile;
 pub mod progress;
 pub mod refresher;
 pub mod replica;

@@ -151,6 +151,12 @@ impl NatsCluster {
         self.urls().iter().map(Url::as_str).collect::<Vec<_>>().join(",")
     }
 
+    /// A server's process, while it runs.
+    #[must_use]
+    pub fn id(&self, number: usize) -> Option<u32> {
+        Some(self.servers.get(number)?.process.as_ref()?.id())
+    }
+
     /// Where a server keeps its files.
     #[must_use]
     pub fn store(&self, number: usize) -> PathBuf {
@@ -340,6 +346,15 @@ impl NatsCluster {
             .flat_map(|(from, server)| server.routes.iter().map(move |(to, relay)| (from, *to, relay)));
         all.filter(move |(from, to, _)| *from == number || *to == number).map(|(_, _, relay)| relay)
     }
+}
+
+/// What the server says of itself, such as `nats-server: v2.15.1`.
+///
+/// # Errors
+/// There is none, or it does not run.
+pub fn version() -> Result<String> {
+    let output = nats_process::command()?.arg("--version").output().context("nats-server does not run")?;
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 /// A question to JetStream's API, with its answer as it is.
