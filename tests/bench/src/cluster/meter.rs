@@ -44,6 +44,7 @@ pub struct Share {
     others: Duration,
     stolen: Duration,
     cores: f64,
+    nice: i32,
 }
 
 impl Meter {
@@ -73,8 +74,16 @@ impl Meter {
             others: since(|used| used.all).saturating_sub(ours),
             stolen: since(|used| used.stolen),
             cores: f64::from(u32::try_from(std::thread::available_parallelism()?.get())?),
+            nice: nice()?,
         })
     }
+}
+
+/// How this process, and everything it starts, stands to others that want the machine (proc(5): the 19th field).
+fn nice() -> Result<i32> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let (_, after_name) = stat.rsplit_once(')').context("no name in /proc/self/stat")?;
+    Ok(after_name.split_ascii_whitespace().nth(16).context("no nice value in /proc/self/stat")?.parse()?)
 }
 
 fn used(ground: &Ground) -> Result<Used> {
@@ -106,6 +115,7 @@ impl Display for Share {
             percent(self.clients)
         )?;
         let (others, stolen) = (percent(self.others), percent(self.stolen));
-        writeln!(f, "  beside    processes that have nothing to do with it {others:.0} %, stolen {stolen:.0} %")
+        let nice = self.nice;
+        writeln!(f, "  beside    other processes {others:.0} %, the hypervisor {stolen:.0} %; these ran at nice {nice}")
     }
 }

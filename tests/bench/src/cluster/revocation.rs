@@ -95,12 +95,17 @@ async fn end(ground: &Ground, writer: &Writer, person: &Person, pause: Duration)
     let closed = tokio::time::timeout(PATIENCE, try_join_all(sockets)).await.context("a WebSocket is still open")?;
     let closed = closed?.into_iter().collect::<Result<Vec<_>>>()?;
     let since = |at: &Instant| at.saturating_duration_since(revoked.acked);
+    let (refusals, ends): (Vec<_>, Vec<_>) =
+        (asked.iter().map(|refusal| since(&refusal.at)).collect(), closed.iter().map(since).collect());
+    if refusals.iter().chain(&ends).any(|time| *time > Duration::from_micros(AIM.into())) {
+        say(&format!("  late: appended in {:.1?}; refused {refusals:.1?}, closed {ends:.1?}\n", revoked.took))?;
+    }
     let last = |times: Vec<Duration>| times.into_iter().max().unwrap_or_default();
     Ok(Ended {
         appended: revoked.took,
         admitted: last(asked.iter().filter_map(|refusal| refusal.admitted.as_ref()).map(since).collect()),
-        refused: last(asked.iter().map(|refusal| since(&refusal.at)).collect()),
-        closed: last(closed.iter().map(since).collect()),
+        refused: last(refusals),
+        closed: last(ends),
     })
 }
 
