@@ -8,8 +8,8 @@ use portcullis_actors::clock;
 use crate::say;
 
 const HEAD: &str = "# Figures\n\n\
-    Written by `portcullis-bench` itself: each command replaces its own section and no other. The machine is small and shared: each section says what\n\
-    it ran on and what else ran. Ratios and orders of magnitude are the message; measure yours with the command that stands there.\n";
+    Written by `portcullis-bench` itself: each command replaces its own section and no other. The machine is small and shared: each section says what it ran on and what else ran.\n\
+    Ratios and orders of magnitude are the message; measure yours with the command that stands there.\n";
 
 /// A section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

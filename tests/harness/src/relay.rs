@@ -170,3 +170,24 @@ async fn pass(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_target_sends_is_counted_and_what_it_is_sent_is_not() -> Result<()> {
+        let target = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let relay = Relay::to(target.local_addr()?)?;
+        let mut near = TcpStream::connect(relay.address()).await?;
+        near.write_all(b"a question").await?;
+        let (mut far, _) = target.accept().await?;
+        far.read_exact(&mut [0; 10]).await?;
+        far.write_all(b"an answer").await?;
+        drop(far);
+        near.read_to_end(&mut Vec::new()).await?;
+        // counted once it was passed on, which may be seen here first
+        crate::process::eventually("it is counted", CONNECT * 30, async || Ok((relay.carried() == 9).then_some(())))
+            .await
+    }
+}
