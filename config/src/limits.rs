@@ -241,6 +241,10 @@ pub const TAIL_INACTIVE: Duration = Duration::from_secs(20);
 pub const TAIL_STALL: Duration = Duration::from_secs(1);
 /// How long a tail waits before it asks again whether something is really wrong with the log.
 pub const TAIL_CONFIRM: Duration = Duration::from_millis(300);
+/// Consumers that a tail begins in one go to get one at the log's leader: which server gets one, is the servers' choice.
+pub const TAIL_SEEKS: u32 = 4;
+/// Least and longest pause between two goes.
+pub const TAIL_SEEK_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Largest value in the vault.
 pub const VALUE_BYTES: usize = 256 * 1024;
 /// How often it is looked whether the vault is there and as it must be.

@@ -12,7 +12,7 @@ pub mod log;
 pub mod logout;
 mod nats;
 pub mod neighbours;
-mod profile;
+pub mod profile;
 pub mod progress;
 pub mod refresher;
 pub mod replica;

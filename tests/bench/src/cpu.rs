@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 /// Length of a tick of `/proc/PID/stat`: `USER_HZ` is 100 on every Linux that we run on.
-const TICK: Duration = Duration::from_millis(10);
+pub const TICK: Duration = Duration::from_millis(10);
 
 /// User and system time so far of `root` and of every process below it that still runs.
 ///

@@ -1,15 +1,18 @@
-//! Portcullis beside bare nginx in front of the same upstream: CPU for each request, as a ratio.
+//! Portcullis beside bare nginx in front of the same upstream: CPU for each request, as a ratio. `-- cluster` measures
+//! three gateways on three NATS servers instead. What is found goes into `tests/bench/RESULTS.md`.
 //!
 //! `cargo run --release -p portcullis-bench`. Portcullis does everything it does (session, policy, assertion, identity
 //! headers, access and decision log); nginx passes on and writes its access log. The two are measured in turns, each
 //! turn by a load generator in a process of its own, and compared turn by turn: the machine is noisy, a pair is less so.
 
+mod cluster;
 mod cpu;
 mod gateway;
 mod load;
 mod machine;
 mod nginx;
 mod report;
+mod results;
 mod row;
 mod stage;
 mod statistics;
@@ -18,16 +21,21 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use report::Report;
+use results::Section;
 use row::Row;
 use stage::Stage;
+use tokio::task::LocalSet;
 
 /// Measures portcullis beside bare nginx.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "portcullis-bench", version)]
 struct Options {
+    /// What to measure instead of requests.
+    #[command(subcommand)]
+    instead: Option<Instead>,
     /// Turns of each that count; one more of each comes first and does not.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -52,16 +60,35 @@ struct Options {
     /// Be the load generator: a task on stdin, an outcome on stdout.
     #[arg(long, hide = true)]
     load: bool,
+    /// Be the provider of a cluster: told on stdin, answers on stdout.
+    #[arg(long, hide = true)]
+    provider: bool,
+    /// Leave tests/bench/RESULTS.md as it is.
+    #[arg(long)]
+    dry: bool,
+}
+
+/// What else can be measured.
+#[derive(Debug, Clone, Subcommand)]
+enum Instead {
+    /// Three gateways on three NATS servers: revocation, sign-ins, refreshes, a node that was away.
+    Cluster(cluster::Options),
 }
 
 fn main() -> Result<()> {
     let options = Options::parse();
+    if options.provider {
+        return cluster::provider::obey();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if options.load {
         return runtime.block_on(load::obey());
     }
     ensure!(!cfg!(debug_assertions), "a debug build measures nothing: cargo run --release -p portcullis-bench");
-    runtime.block_on(measure(&options))
+    match &options.instead {
+        None => runtime.block_on(measure(&options)),
+        Some(Instead::Cluster(options)) => LocalSet::new().block_on(&runtime, cluster::measure(options)),
+    }
 }
 
 async fn measure(options: &Options) -> Result<()> {
@@ -77,6 +104,9 @@ async fn measure(options: &Options) -> Result<()> {
     let report = Report::new(machine, options.connections, rows);
     let mut out = std::io::stdout().lock();
     write!(out, "\n{report}")?;
+    if !options.dry {
+        results::put(Section::Requests, &report.to_string())?;
+    }
     if let Some(file) = &options.json {
         std::fs::write(file, serde_json::to_vec_pretty(&report)?)
             .with_context(|| format!("cannot write {}", file.display()))?;

@@ -175,6 +175,12 @@ impl NatsCluster {
         Ok(Ways { relays: self.servers.iter().map(relay).collect::<Result<_>>()? })
     }
 
+    /// A server's process, while it runs.
+    #[must_use]
+    pub fn id(&self, number: usize) -> Option<u32> {
+        Some(self.servers.get(number)?.process.as_ref()?.id())
+    }
+
     /// Where a server keeps its files.
     #[must_use]
     pub fn store(&self, number: usize) -> PathBuf {
@@ -429,6 +435,15 @@ impl Ways {
     pub fn heal(&self) {
         self.relays.iter().for_each(Relay::heal);
     }
+}
+
+/// What the server says of itself, such as `nats-server: v2.15.1`.
+///
+/// # Errors
+/// There is none, or it does not run.
+pub fn version() -> Result<String> {
+    let output = nats_process::command()?.arg("--version").output().context("nats-server does not run")?;
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 /// A question to JetStream's API, with its answer as it is.

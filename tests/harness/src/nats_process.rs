@@ -44,6 +44,10 @@ impl NatsProcess {
         self.ports.routes
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(mut self) -> Result<()> {
         self.child.kill()?;

@@ -55,6 +55,20 @@ impl Default for Person {
     }
 }
 
+impl Person {
+    /// One of many who have nothing in common but the group `admins`.
+    #[must_use]
+    pub fn numbered(number: u64) -> Self {
+        Self {
+            sub: format!("person-{number:08}"),
+            email: format!("person.{number}@example.com"),
+            name: format!("Person Number {number}"),
+            sid: format!("sid-{number:08}"),
+            ..Self::default()
+        }
+    }
+}
+
 /// A request that the provider saw.
 #[derive(Debug, Clone)]
 pub struct Seen {
@@ -98,6 +112,8 @@ type Shared = Arc<Mutex<State>>;
 struct State {
     issuer: String,
     person: Person,
+    /// How many have come, if everybody who comes is somebody else.
+    crowd: Option<u64>,
     mischief: Mischief,
     seen: Vec<Seen>,
     codes: Vec<Code>,
@@ -163,6 +179,7 @@ impl ScriptedIdp {
         let shared = Arc::new(Mutex::new(State {
             issuer: issuer.clone(),
             person: Person::default(),
+            crowd: None,
             mischief: Mischief::None,
             seen: Vec::new(),
             codes: Vec::new(),
@@ -227,6 +244,11 @@ impl ScriptedIdp {
     /// From now on this person is at the browser, and is what user info and renewed ID tokens speak of.
     pub fn set_person(&self, person: Person) {
         lock(&self.shared).person = person;
+    }
+
+    /// From now on whoever comes to sign in is somebody else: [`Person::numbered`], from 1.
+    pub fn set_crowd(&self) {
+        lock(&self.shared).crowd = Some(0);
     }
 
     /// Every request so far, oldest first.

@@ -248,7 +248,7 @@ pub(super) fn authorize(state: &mut State, url: &Url) -> Result<Url, String> {
         redirect_uri,
         nonce: parameter("nonce")?,
         challenge,
-        person: state.person.clone(),
+        person: arriving(state),
     };
     to.query_pairs_mut().append_pair("code", &code.code);
     if let Some(value) = parameter("state")? {
@@ -261,6 +261,17 @@ pub(super) fn authorize(state: &mut State, url: &Url) -> Result<Url, String> {
     }
     state.codes.push(code);
     Ok(to)
+}
+
+/// Who is at the browser.
+fn arriving(state: &mut State) -> Person {
+    match &mut state.crowd {
+        Some(number) => {
+            *number += 1;
+            Person::numbered(*number)
+        }
+        None => state.person.clone(),
+    }
 }
 
 fn token(state: &mut State, seen: &Seen) -> Answer {
@@ -333,7 +344,8 @@ fn refresh(state: &mut State, seen: &Seen) -> Answer {
         return refuse("invalid_client");
     }
     let presented = seen.form("refresh_token").unwrap_or_default();
-    let Some(grant) = state.grants.iter_mut().find(|grant| grant.token == presented) else {
+    // the newest first: most of the old ones are spent
+    let Some(grant) = state.grants.iter_mut().rev().find(|grant| grant.token == presented) else {
         return refuse("invalid_grant");
     };
     let was_spent = std::mem::replace(&mut grant.is_spent, true);
@@ -403,10 +415,16 @@ fn client_is_ours(seen: &Seen, by_post: bool) -> bool {
 
 fn info(state: &State, seen: &Seen) -> Answer {
     let of = |person: &Person| format!("Bearer access.{}.", encoded(&person.sub));
-    if !seen.header("authorization").is_some_and(|header| header.starts_with(&of(&state.person))) {
+    let bearer = seen.header("authorization").unwrap_or_default();
+    let person = match state.crowd {
+        // of a crowd the newest grant of this person says who they are
+        Some(_) => state.grants.iter().rev().map(|grant| &grant.person).find(|person| bearer.starts_with(&of(person))),
+        None => Some(&state.person).filter(|person| bearer.starts_with(&of(person))),
+    };
+    let Some(person) = person else {
         return text(StatusCode::UNAUTHORIZED, "text/plain", "no such access token".into());
-    }
-    let mut claims = user_info(&state.person);
+    };
+    let mut claims = user_info(person);
     let object = claims.as_object_mut().expect("an object");
     match state.mischief {
         Mischief::UserInfoOther => drop(object.insert("sub".into(), json!("bob-0002"))),

@@ -3,6 +3,9 @@
 //! A consumer may stand on a replica that lags, lost messages, or stalls in silence; so every sequence must follow the
 //! one before it, and every second the leader says where the log ends. What is missing is asked of the leader itself
 //! before it is called a hole.
+//!
+//! A replica learns of a record when the leader has told it and its own disk has taken it, which may be long after the
+//! leader's ack: so a tail that has read everything moves to the leader itself, and what is acknowledged is on its way.
 
 use std::mem::discriminant;
 use std::sync::Arc;
@@ -15,7 +18,7 @@ use futures_util::future::{LocalBoxFuture, pending};
 use futures_util::stream::{self, LocalBoxStream, StreamExt};
 use portcullis_config::limits::{
     AWAY_PAUSE, HEAD_POLL, HEAD_POLL_LEAST, QUORUM_BEAT, SERVER_PATIENCE, TAIL_BATCH, TAIL_CONFIRM, TAIL_FETCH,
-    TAIL_HEARTBEAT, TAIL_INACTIVE, TAIL_STALL,
+    TAIL_HEARTBEAT, TAIL_INACTIVE, TAIL_SEEK_PAUSE, TAIL_SEEKS, TAIL_STALL,
 };
 use portcullis_events::Time;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -33,6 +36,7 @@ pub(super) fn follow(stream: Arc<Stream>, after: u64) -> LocalBoxStream<'static,
         seen: after,
         known: None,
         consumer: None,
+        place: Place::default(),
         restarts: 0,
         missing: None,
         lacking: 0,
@@ -61,6 +65,7 @@ struct Tail {
     /// Where the leader said that the log ends; absent before it was first heard.
     known: Option<u64>,
     consumer: Option<pull::Stream>,
+    place: Place,
     /// How often the consumer was begun anew since the last record.
     restarts: u32,
     /// The sequence that the leader itself did not have when it was last asked for it.
@@ -78,6 +83,46 @@ struct Tail {
     left_at: Instant,
     /// What the leader's last answer would mean if the next one says the same: a new leader may stumble.
     suspicion: Option<TailFault>,
+}
+
+/// Where the consumer is, and where it should be.
+#[derive(Debug, Default)]
+struct Place {
+    /// The server that the consumer is on, if the servers are many.
+    at: Option<String>,
+    /// The leader of the stream.
+    leader: Option<String>,
+    /// How many consumers may be begun now to get one at the leader.
+    seeks: u32,
+    /// When that may be tried again, and the pause after it.
+    again: Option<(Instant, Duration)>,
+}
+
+impl Place {
+    /// Whether a consumer on this server does.
+    fn will_do(&mut self, at: Option<&str>) -> bool {
+        self.seeks = self.seeks.saturating_sub(1);
+        self.seeks == 0 || at == self.leader.as_deref()
+    }
+
+    /// The stream's leader is this one, and there is nothing to read: whether to look for a consumer there.
+    fn seek(&mut self, leader: Option<&str>, now: Instant) -> bool {
+        if self.leader.as_deref() != leader {
+            (self.leader, self.again) = (leader.map(str::to_owned), None);
+        }
+        if self.leader.is_none() || self.at.is_none() || self.at == self.leader {
+            self.again = None;
+            return false;
+        }
+        let pause = match self.again {
+            Some((at, _)) if now < at => return false,
+            Some((_, pause)) => (pause * 2).min(TAIL_SEEK_PAUSE.1),
+            None => TAIL_SEEK_PAUSE.0,
+        };
+        self.again = Some((now + pause, pause));
+        self.seeks = TAIL_SEEKS;
+        true
+    }
 }
 
 /// What the leader said.
@@ -206,18 +251,26 @@ impl Tail {
         if self.restarts > 1 {
             sleep(jittered(AWAY_PAUSE)).await;
         }
-        let config = pull::Config {
-            name: Some(format!("tail-{}", Uuid::new_v4().simple())),
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.seen + 1 },
-            ack_policy: AckPolicy::None,
-            memory_storage: true,
-            num_replicas: 1,
-            inactive_threshold: TAIL_INACTIVE,
-            ..pull::Config::default()
-        };
-        let consumer = match self.stream.context().create_consumer_on_stream(config, self.stream.name()).await {
-            Ok(consumer) => consumer,
-            Err(error) => return self.restart(&error.to_string()),
+        let consumer = loop {
+            let config = pull::Config {
+                name: Some(format!("tail-{}", Uuid::new_v4().simple())),
+                deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.seen + 1 },
+                ack_policy: AckPolicy::None,
+                memory_storage: true,
+                num_replicas: 1,
+                inactive_threshold: TAIL_INACTIVE,
+                ..pull::Config::default()
+            };
+            let consumer = match self.stream.context().create_consumer_on_stream(config, self.stream.name()).await {
+                Ok(consumer) => consumer,
+                Err(error) => return self.restart(&error.to_string()),
+            };
+            let at = consumer.cached_info().cluster.as_ref().and_then(|cluster| cluster.leader.clone());
+            // one that is not used goes away by itself
+            if self.place.will_do(at.as_deref()) {
+                self.place.at = at;
+                break consumer;
+            }
         };
         let is_far = known.saturating_sub(self.seen) > u64::try_from(TAIL_BATCH.0).unwrap_or(u64::MAX);
         let fetch = consumer.stream().max_messages_per_batch(if is_far { TAIL_BATCH.1 } else { TAIL_BATCH.0 });
@@ -256,11 +309,11 @@ impl Tail {
 
     /// What the leader says of where the log stands, and whether it still is the same log.
     fn hear(&mut self, answer: Answer) -> Result<Option<Tailed>, TailFault> {
-        let (head, heard) = match answer.info {
+        let info = match answer.info {
             Ok(info) => {
                 self.unanswered = 0;
                 self.count(&info);
-                (head(&info), quorum(&info).unwrap_or(Duration::MAX))
+                info
             }
             Err(StreamError::Away(why)) => {
                 self.unanswered += 1;
@@ -269,6 +322,7 @@ impl Tail {
             Err(StreamError::Gone(why)) => return self.suspect(TailFault::Replaced(why)),
             Err(StreamError::Differs(why)) => return self.suspect(TailFault::Broken(why)),
         };
+        let (head, heard) = (head(&info), quorum(&info).unwrap_or(Duration::MAX));
         if self.known.is_none() && self.seen == 0 {
             // whoever has nothing yet begins with what is kept
             self.seen = head.first.saturating_sub(1);
@@ -287,6 +341,11 @@ impl Tail {
         // asked just after the replicas' next sign of life, it can prove the most
         let beat = QUORUM_BEAT.saturating_sub(heard).max(HEAD_POLL_LEAST);
         self.poll_at = self.poll_at.min(Instant::now() + beat);
+        let leader = info.cluster.as_ref().and_then(|cluster| cluster.leader.as_deref());
+        let follows = head.last <= self.seen && self.restarts == 0 && self.consumer.is_some();
+        if follows && self.place.seek(leader, Instant::now()) {
+            self.consumer = None;
+        }
         // another leader may have spoken since this one was last followed
         self.heads.heard(self.seen, head, answer.at.minus(heard));
         Ok(None)
@@ -345,6 +404,26 @@ mod tests {
         assert_eq!(order(4, 4), Order::Again);
         assert_eq!(order(4, 1), Order::Again);
         assert_eq!(order(4, 6), Order::Gap);
+    }
+
+    #[test]
+    fn a_consumer_is_sought_at_the_leader_in_few_goes_and_ever_more_rarely() {
+        let now = Instant::now();
+        let mut place = Place { at: Some("a".into()), ..Place::default() };
+        assert!(!place.seek(None, now), "one server alone");
+        assert!(place.seek(Some("b"), now));
+        let mut begun = 1;
+        while !place.will_do(Some("c")) {
+            begun += 1;
+        }
+        assert_eq!(begun, TAIL_SEEKS);
+        assert!(!place.seek(Some("b"), now), "not again at once");
+        let (first, second) = (now + TAIL_SEEK_PAUSE.0, now + TAIL_SEEK_PAUSE.0 * 2);
+        assert!(place.seek(Some("b"), first) && !place.seek(Some("b"), second), "and then later still");
+        assert!(place.seek(Some("c"), second), "another leader is another matter");
+        assert!(place.will_do(Some("c")), "the first that is there");
+        place.at = Some("c".into());
+        assert!(!place.seek(Some("c"), second + TAIL_SEEK_PAUSE.1));
     }
 
     #[test]

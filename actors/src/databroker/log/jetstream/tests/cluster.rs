@@ -241,6 +241,38 @@ async fn a_tail_has_no_gap_and_goes_on_whichever_server_falls() {
 }
 
 #[actix::test]
+async fn a_tail_that_has_read_everything_goes_to_the_leader_whoever_that_is() {
+    let cluster = NatsCluster::start().await.unwrap();
+    let log = log_on(&cluster).await;
+    append_each(&log, 1..=3).await;
+    let mut tail = log.tail(0);
+    until_records(&mut tail, 3).await;
+    let moving = async {
+        for number in 0..SERVERS {
+            cluster.lead(STREAM, number).await.unwrap();
+            let at_the_leader = async || {
+                let client = cluster.client().await?;
+                let found = ask(&client, &format!("CONSUMER.LIST.{STREAM}"), &json!({})).await?;
+                let consumers = found["consumers"].as_array().cloned().unwrap_or_default();
+                // those that nobody reads from go away by themselves
+                let in_use = |consumer: &&serde_json::Value| consumer["num_waiting"] == 1;
+                let leaders: Vec<_> =
+                    consumers.iter().filter(in_use).map(|consumer| consumer["cluster"]["leader"].clone()).collect();
+                let leader = format!("nats-{}", cluster.leader(STREAM).await? + 1);
+                Ok((leaders == [json!(leader)]).then_some(()))
+            };
+            eventually("the tail reads at the leader", PATIENCE, at_the_leader).await.unwrap();
+        }
+        // an election may have been held meanwhile
+        while log.append(event(session(4), Expected::NoStream, "x")).await.is_err() {}
+    };
+    let reading = async {
+        until_records(&mut tail, 4).await;
+    };
+    join(moving, reading).await;
+}
+
+#[actix::test]
 async fn a_flipped_bit_in_one_replica_is_never_a_hole_that_nobody_sees() {
     /// More than one block of the server's files: from a damaged last block it recovers by itself.
     const EVENTS: u128 = 1000;
