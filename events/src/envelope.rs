@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::{Aggregate, AggregateKind, Epoch, EventId, Time, group, log, logout, session, token};
 
@@ -20,6 +21,18 @@ impl Hash {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest.as_ref());
         Self(hash)
+    }
+
+    /// A hash that was kept as its bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn bytes(self) -> [u8; 32] {
+        self.0
     }
 }
 
@@ -103,7 +116,7 @@ pub enum DecodeError {
 
 /// The JSON form. Extension attributes have lower-case names (CloudEvents 1.0.2, Naming Conventions).
 #[derive(Serialize, Deserialize)]
-struct Wire {
+struct Wire<D> {
     specversion: String,
     id: EventId,
     source: String,
@@ -120,7 +133,7 @@ struct Wire {
     epoch: Epoch,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     prevhash: Option<String>,
-    data: Value,
+    data: D,
 }
 
 impl Event {
@@ -176,10 +189,10 @@ impl Event {
         }
     }
 
-    fn from_wire(kind: &str, data: Value) -> Result<Self, DecodeError> {
-        fn read<T: serde::de::DeserializeOwned>(data: Value) -> Result<T, DecodeError> {
+    fn from_wire(kind: &str, data: &RawValue) -> Result<Self, DecodeError> {
+        fn read<T: serde::de::DeserializeOwned>(data: &RawValue) -> Result<T, DecodeError> {
             // the message may quote a value: it names the fault and nothing of the data
-            serde_json::from_value(data).map_err(|error| DecodeError::Malformed(category(&error).to_owned()))
+            serde_json::from_str(data.get()).map_err(|error| DecodeError::Malformed(category(&error).to_owned()))
         }
         Ok(match kind {
             "portcullis.log.created.v1" => Self::Log(log::Event::Created(read(data)?)),
@@ -241,7 +254,7 @@ impl Envelope {
     /// [`DecodeError`]; an attribute that is missing, of another type or of another version is one.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let malformed = |what: &str| DecodeError::Malformed(what.to_owned());
-        let wire: Wire = serde_json::from_slice(body).map_err(|error| malformed(category(&error)))?;
+        let wire: Wire<&RawValue> = serde_json::from_slice(body).map_err(|error| malformed(category(&error)))?;
         if wire.specversion != "1.0" {
             return Err(malformed("specversion is not 1.0"));
         }

@@ -27,6 +27,8 @@ use portcullis_actors::databroker::refresher::schedule::Nodes;
 use portcullis_actors::databroker::refresher::{Pace, Refresher, Rest, Tools as RefresherTools};
 use portcullis_actors::databroker::replica::Replica;
 use portcullis_actors::databroker::revocations::Revocations;
+use portcullis_actors::databroker::snapshot::{Snapshot, StoreNow};
+use portcullis_actors::databroker::snapshots::Snapshots;
 use portcullis_actors::databroker::store::{self, Store};
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::idp::RenewalClient;
@@ -35,7 +37,7 @@ use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_actors::proxy::connections::{Connections, Cutter, Scope};
 use portcullis_config::limits::{
     ASKS_IN_FLIGHT, CLOSE, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_SIGN_IN, IDP_TIMEOUT, LAST_LINES,
-    LOGOUT_DEADLINE, SIGN_IN_DEADLINE,
+    LOGOUT_DEADLINE, SIGN_IN_DEADLINE, SNAPSHOT_CLOSE,
 };
 use portcullis_config::{Config, Secret};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -59,6 +61,7 @@ pub struct Node {
     connections: Connections,
     journal: Addr<Journal>,
     refresher: Addr<Refresher>,
+    snapshot: Addr<Snapshot>,
     gateway: ServerHandle,
     health: ServerHandle,
     metrics: Option<ServerHandle>,
@@ -147,7 +150,7 @@ impl Node {
         let gateway = listen::start(listener, speech, blueprint, workers)?;
         vitals.listening.store(true, Ordering::Release);
         tracing::info!("listening on {scheme}://{address}");
-        let (journal, refresher) = (databroker.journal, databroker.refresher);
+        let Databroker { journal, refresher, snapshot, .. } = databroker;
         Ok(Self {
             vitals,
             stage,
@@ -155,6 +158,7 @@ impl Node {
             connections,
             journal,
             refresher,
+            snapshot,
             gateway,
             health,
             metrics,
@@ -194,6 +198,9 @@ impl Node {
         // a refresh that is broken off is found in the vault later, or is in doubt
         let _ = tokio::time::timeout_at(deadline, resting).await;
         let _ = tokio::time::timeout_at(deadline, self.journal.send(Flush)).await;
+        // what is not stored in time is read from the log at the next start
+        let _ = tokio::time::timeout(SNAPSHOT_CLOSE, self.snapshot.send(StoreNow)).await;
+        let deadline = tokio::time::Instant::now() + CLOSE;
         while let Some(arbiter) = self.arbiters.pop() {
             arbiter.stop();
             let (ended, end) = oneshot::channel();
@@ -277,26 +284,31 @@ struct Databroker {
     log_out: Port<LogOut>,
     journal: Addr<Journal>,
     refresher: Addr<Refresher>,
+    snapshot: Addr<Snapshot>,
 }
 
 async fn start_databroker(
     arbiters: &mut Vec<Arbiter>,
     fall: &mpsc::Sender<&'static str>,
     config: &Arc<Config>,
-    Store { log, vault }: Store,
+    Store { log, vault, snapshots }: Store,
     views: &Arc<Views>,
     keys: &Keys,
 ) -> Result<Databroker> {
     let wrapping = keys.shared.sealer(Purpose::DataKey)?;
     let hand_overs = keys.shared.sealer(Purpose::HandOver)?;
     let id_token_hints = keys.shared.sealer(Purpose::IdTokenHint)?;
+    let snapshots = Arc::new(Snapshots::new(snapshots, keys.shared.authenticator(Purpose::Snapshot)?));
+    let (kept, standing_of) = (Arc::clone(&snapshots), Arc::clone(views));
     let (config, views) = (Arc::clone(config), Arc::clone(views));
     let (idp, authenticate_url) = (config.idp.clone(), config.authenticate_service_url.clone());
     let source = format!("/portcullis/{}", uuid::Uuid::new_v4());
     let (made, making) = oneshot::channel();
+    let storing = arbiter(arbiters, fall, "snapshots");
     arbiter(arbiters, fall, "databroker").spawn(async move {
         let data_keys = Rc::new(DataKeys::new(Arc::clone(&vault), wrapping));
-        let replica = Replica::new(Arc::clone(&log), Rc::clone(&data_keys), Arc::clone(&views), source.clone()).start();
+        let (of_log, of_keys, of_views) = (Arc::clone(&log), Rc::clone(&data_keys), Arc::clone(&views));
+        let replica = Replica::starting_from(snapshots, of_log, of_keys, of_views, source.clone()).start();
         let journal = Journal::new(Arc::clone(&log), replica.clone(), Arc::clone(&views), source.clone()).start();
         Attendance::new(Arc::clone(&views), journal.clone()).start();
         let logouts = Logouts::new(LogoutTools {
@@ -311,7 +323,7 @@ async fn start_databroker(
             data_keys: Rc::clone(&data_keys),
             views: Arc::clone(&views),
             journal: journal.clone(),
-            replica,
+            replica: replica.clone(),
             idp: provider_id(&idp),
             provider: Rc::new(RenewalClient::new(idp.clone(), authenticate_url.clone())),
             nodes: Nodes::alone(source),
@@ -331,6 +343,7 @@ async fn start_databroker(
             revocations: Revocations::new(idp, authenticate_url),
         });
         let broker = broker.start();
+        let snapshot = Snapshot::start_in_arbiter(&storing, move |_| Snapshot::new(replica, standing_of, kept));
         let _ = made.send(Databroker {
             open: Port::new(broker.clone(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
             end: Port::new(broker.clone(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
@@ -338,6 +351,7 @@ async fn start_databroker(
             log_out: Port::new(logouts.start(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
             journal,
             refresher,
+            snapshot,
         });
     });
     making.await.map_err(|_| anyhow!("databroker did not start"))

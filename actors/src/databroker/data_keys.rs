@@ -1,8 +1,6 @@
 //! The data keys of people: what their personal data is sealed with, in the vault, wrapped. Forgetting one makes the
 //! data unreadable in every copy of the log.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis_events::{GroupId, LogoutId, PersonId, Sealed};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::vault::{Revision, Shelf, Vault, VaultError};
 use crate::keyring::{KeyError, Sealer, open_with, random, raw, seal_with};
@@ -88,18 +87,52 @@ impl Pseudonyms {
     }
 }
 
-/// The data keys in the vault, and those that were needed lately.
+/// The data keys that this node has read: whoever opens a sealed value with them waits for nothing.
+#[derive(Default)]
+pub struct KnownKeys(papaya::HashMap<PersonId, Zeroizing<[u8; 32]>>);
+
+impl KnownKeys {
+    /// A person's key, if it was read.
+    #[must_use]
+    pub fn get(&self, person: PersonId) -> Option<DataKey> {
+        raw(self.0.pin().get(&person)?).ok().map(DataKey)
+    }
+
+    /// Whether a person's key was read.
+    #[must_use]
+    pub fn has(&self, person: PersonId) -> bool {
+        self.0.pin().contains_key(&person)
+    }
+
+    fn remember(&self, person: PersonId, key: [u8; 32]) {
+        self.0.pin().insert(person, Zeroizing::new(key));
+    }
+}
+
+impl std::fmt::Debug for KnownKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KnownKeys({})", self.0.len())
+    }
+}
+
+/// The data keys in the vault, and those that were read.
 pub struct DataKeys {
     vault: Arc<dyn Vault>,
-    wrapping: Sealer,
-    known: RefCell<HashMap<PersonId, Rc<DataKey>>>,
+    wrapping: Arc<Sealer>,
+    known: Arc<KnownKeys>,
 }
 
 impl DataKeys {
     /// The keys of a vault, wrapped for [`crate::keyring::Purpose::DataKey`].
     #[must_use]
     pub fn new(vault: Arc<dyn Vault>, wrapping: Sealer) -> Self {
-        Self { vault, wrapping, known: RefCell::default() }
+        Self { vault, wrapping: Arc::new(wrapping), known: Arc::default() }
+    }
+
+    /// Those that were read, for whoever must not wait.
+    #[must_use]
+    pub fn known(&self) -> Arc<KnownKeys> {
+        Arc::clone(&self.known)
     }
 
     /// A person's key; `None` if it was forgotten or never was.
@@ -107,8 +140,8 @@ impl DataKeys {
     /// # Errors
     /// [`DataKeyError`].
     pub async fn get(&self, person: PersonId) -> Result<Option<Rc<DataKey>>, DataKeyError> {
-        if let Some(key) = self.known.borrow().get(&person) {
-            return Ok(Some(Rc::clone(key)));
+        if let Some(key) = self.known.get(person) {
+            return Ok(Some(Rc::new(key)));
         }
         let Some(wrapped) = self.vault.get(Shelf::DataKey, &person.to_string()).await? else {
             return Ok(None);
@@ -142,7 +175,8 @@ impl DataKeys {
     pub async fn pseudonyms(&self) -> Result<Pseudonyms, DataKeyError> {
         self.get_or_make(PSEUDONYMS).await?;
         let wrapped = self.vault.get(Shelf::DataKey, &PSEUDONYMS.to_string()).await?;
-        let key = wrapped.and_then(|wrapped| self.unwrap(PSEUDONYMS, &wrapped.value)).ok_or(DataKeyError::Wrapping)?;
+        let key = wrapped.and_then(|wrapped| unwrap(&self.wrapping, PSEUDONYMS, &wrapped.value));
+        let key = key.ok_or(DataKeyError::Wrapping)?;
         Ok(Pseudonyms(hmac::Key::new(hmac::HMAC_SHA256, &key)))
     }
 
@@ -152,25 +186,31 @@ impl DataKeys {
     /// [`DataKeyError::Vault`]; [`DataKeyError::Wrapping`] where the pseudonyms' key does not open, which every node
     /// needs. A person's key that does not open is left for [`DataKeys::get`] to report.
     pub async fn load_all(&self) -> Result<(), DataKeyError> {
-        for (key, wrapped) in self.vault.scan(Shelf::DataKey).await? {
-            let Ok(person) = key.parse() else { continue };
-            let remembered = self.remember(person, &wrapped.value);
-            if person == PSEUDONYMS {
-                remembered?;
+        let all = self.vault.scan(Shelf::DataKey).await?;
+        let (wrapping, known) = (Arc::clone(&self.wrapping), Arc::clone(&self.known));
+        // a million of them take a second, which this thread has no time for
+        let done = tokio::task::spawn_blocking(move || {
+            for (key, wrapped) in all {
+                let Ok(person) = key.parse() else { continue };
+                match unwrap(&wrapping, person, &wrapped.value) {
+                    Some(key) => known.remember(person, key),
+                    None if person == PSEUDONYMS => return Err(DataKeyError::Wrapping),
+                    None => {}
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        });
+        done.await.unwrap_or_else(|_| Err(VaultError::Unavailable("the process is stopping".into()).into()))
     }
 
     fn remember(&self, person: PersonId, wrapped: &[u8]) -> Result<Rc<DataKey>, DataKeyError> {
-        let key = self.unwrap(person, wrapped).ok_or(DataKeyError::Wrapping)?;
-        let key = Rc::new(DataKey(raw(&key)?));
-        self.known.borrow_mut().insert(person, Rc::clone(&key));
-        Ok(key)
+        let key = unwrap(&self.wrapping, person, wrapped).ok_or(DataKeyError::Wrapping)?;
+        self.known.remember(person, key);
+        Ok(Rc::new(DataKey(raw(&key)?)))
     }
+}
 
-    fn unwrap(&self, person: PersonId, wrapped: &[u8]) -> Option<[u8; 32]> {
-        let text = std::str::from_utf8(wrapped).ok()?;
-        self.wrapping.open(&person.to_string(), text)?.try_into().ok()
-    }
+fn unwrap(wrapping: &Sealer, person: PersonId, wrapped: &[u8]) -> Option<[u8; 32]> {
+    let text = std::str::from_utf8(wrapped).ok()?;
+    wrapping.open(&person.to_string(), text)?.try_into().ok()
 }

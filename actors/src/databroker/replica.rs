@@ -1,27 +1,31 @@
 //! Owns   · the fold of the log on this node; the only writer of the published views.
-//! Answers · [`Read`]: what an aggregate is, with its tip.
-//! Asks   · the log (tail) and the vault (data keys).
-//! If it dies · the views stand still, their freshness runs out, and the node refuses; a restart reads the log again.
+//! Answers · [`Read`]: what an aggregate is, with its tip; [`Picture`]: everything, to be stored.
+//! Asks   · the log (tail), the vault (data keys) and, at the start, the stored snapshots.
+//! If it dies · the views stand still, their freshness runs out, and the node refuses; a restart begins with a snapshot.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResponse, WrapFuture};
+use actix::{
+    Actor, AsyncContext, Context, Handler, Message, MessageResponse, MessageResult, ResponseFuture, WrapFuture,
+};
 use futures_util::StreamExt;
-use portcullis_config::limits::{AWAY_PAUSE, SWEEP};
+use portcullis_config::limits::{AWAY_PAUSE, FORGET_AFTER, REFRESH_BATCH, SWEEP, SWEEP_STEPS};
 use portcullis_events::session::{self, Open};
 use portcullis_events::{
-    Aggregate, AggregateKind, Context as Cause, Envelope, Epoch, Event, EventId, Fold, LogoutId, PersonId, SessionId,
-    Time, Tip, group, log, logout, token,
+    Aggregate, AggregateKind, Context as Cause, Envelope, Epoch, Event, EventId, Fold, Hash, LogoutId, PersonId,
+    SessionId, SessionRecord, Time, Tip, group, log, logout, token,
 };
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::data_keys::{DataKeyError, DataKeys};
 use super::log::{AppendError, Expected, Log, NewRecord, Record, Tailed};
 use super::profile::Profile;
 use super::refresher::schedule::{Due, WhatIsOwed};
+use super::snapshots::Snapshots;
 use super::view::Views;
 use crate::clock;
 
@@ -29,6 +33,12 @@ use crate::clock;
 #[derive(Message)]
 #[rtype(result = "Known")]
 pub struct Read(pub Aggregate);
+
+/// Everything the log says, as far as it was applied; `None` before the log was read to its end, and of a log that
+/// cannot be followed any further. Taking it copies next to nothing.
+#[derive(Message)]
+#[rtype(result = "Option<Fold>")]
+pub struct Picture;
 
 /// What the replica knows of an aggregate.
 #[derive(Debug, Clone, MessageResponse)]
@@ -66,14 +76,44 @@ struct Inner {
     data_keys: Rc<DataKeys>,
     views: Arc<Views>,
     source: String,
+    snapshots: Option<Arc<Snapshots>>,
     fold: RefCell<Fold>,
+    /// Where the next sweep of the fold begins.
+    piece: Cell<usize>,
 }
 
 impl Replica {
     /// A replica that begins to follow the log when it is started.
     #[must_use]
     pub fn new(log: Arc<dyn Log>, data_keys: Rc<DataKeys>, views: Arc<Views>, source: String) -> Self {
-        Self { inner: Rc::new(Inner { log, data_keys, views, source, fold: RefCell::default() }) }
+        views.open_with(data_keys.known());
+        Self::of(Inner {
+            log,
+            data_keys,
+            views,
+            source,
+            snapshots: None,
+            fold: RefCell::default(),
+            piece: Cell::new(0),
+        })
+    }
+
+    /// A replica that begins with the newest snapshot that fits, and reads the log from there.
+    #[must_use]
+    pub fn starting_from(
+        snapshots: Arc<Snapshots>,
+        log: Arc<dyn Log>,
+        data_keys: Rc<DataKeys>,
+        views: Arc<Views>,
+        source: String,
+    ) -> Self {
+        views.open_with(data_keys.known());
+        let (snapshots, fold) = (Some(snapshots), RefCell::default());
+        Self::of(Inner { log, data_keys, views, source, snapshots, fold, piece: Cell::new(0) })
+    }
+
+    fn of(inner: Inner) -> Self {
+        Self { inner: Rc::new(inner) }
     }
 }
 
@@ -82,8 +122,23 @@ impl Actor for Replica {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let inner = Rc::clone(&self.inner);
-        ctx.spawn(async move { inner.follow().await }.into_actor(self));
-        ctx.run_interval(SWEEP, |this, _| this.inner.views.sweep(clock::now()));
+        ctx.spawn(inner.follow().into_actor(self));
+        ctx.run_interval(SWEEP, |this, _| {
+            let views = Arc::clone(&this.inner.views);
+            // looks at every session: not on the thread that a revocation waits for
+            drop(tokio::task::spawn_blocking(move || views.sweep(clock::now())));
+        });
+        ctx.run_interval(SWEEP / SWEEP_STEPS, |this, _| this.inner.forget());
+    }
+}
+
+impl Handler<Picture> for Replica {
+    type Result = MessageResult<Picture>;
+
+    fn handle(&mut self, _: Picture, _: &mut Self::Context) -> Self::Result {
+        let progress = &self.inner.views.progress;
+        let is_whole = progress.caught_up() && progress.stopped().is_none();
+        MessageResult(is_whole.then(|| self.inner.fold.borrow().clone()))
     }
 }
 
@@ -104,21 +159,41 @@ impl Handler<Read> for Replica {
 }
 
 impl Handler<WhatIsOwed> for Replica {
-    type Result = Vec<Due>;
+    type Result = ResponseFuture<Vec<Due>>;
 
-    fn handle(&mut self, look: WhatIsOwed, _: &mut Self::Context) -> Vec<Due> {
-        look.due(&self.inner.fold.borrow())
+    fn handle(&mut self, look: WhatIsOwed, _: &mut Self::Context) -> Self::Result {
+        let inner = Rc::clone(&self.inner);
+        // reads every open session: a revocation that arrives meanwhile gets its turn between two steps
+        Box::pin(async move {
+            let mut due = Vec::new();
+            for piece in 0..Fold::PIECES {
+                due.extend(look.due_in(piece, &inner.fold.borrow()));
+                if due.len() >= REFRESH_BATCH {
+                    break;
+                }
+                if piece % pieces_a_step() == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            due.truncate(REFRESH_BATCH);
+            due
+        })
     }
 }
 
 impl Inner {
-    async fn follow(&self) {
-        self.create_log().await;
-        let mut tail = self.log.tail(0);
+    async fn follow(self: Rc<Self>) {
+        let keys = self.load_keys();
+        let after = match self.begin().await {
+            Ok(after) => after,
+            Err(why) => return self.stop(why),
+        };
+        let mut keys = Some(keys);
+        let mut tail = self.log.tail(after);
         while let Some(item) = tail.next().await {
             let outcome = match item {
                 Ok(Tailed::Record(record)) => self.apply(record).await,
-                Ok(Tailed::Head { head, at }) => self.heard(head.last, at).await,
+                Ok(Tailed::Head { head, at }) => self.heard(head.last, at, &mut keys).await,
                 Ok(Tailed::Away(why)) => {
                     tracing::warn!(%why, "the log is away");
                     self.views.progress.away(format!("the log did not answer: {why}"));
@@ -136,6 +211,58 @@ impl Inner {
     fn stop(&self, why: String) {
         tracing::error!(%why, applied = self.fold.borrow().applied(), "the log cannot be followed any further");
         self.views.progress.stop(why);
+    }
+
+    /// Where the tail begins: behind what a snapshot says, if there is one, else at the beginning.
+    async fn begin(&self) -> Result<u64, String> {
+        let newest = match &self.snapshots {
+            Some(snapshots) => snapshots.newest().await,
+            None => None,
+        };
+        let Some(fold) = newest else {
+            self.create_log().await;
+            return Ok(0);
+        };
+        let applied = fold.applied();
+        self.compare(&fold).await?;
+        if let Some(epoch) = fold.epoch() {
+            self.views.progress.set_epoch(epoch);
+        }
+        self.views.progress.set_applied(applied);
+        *self.fold.borrow_mut() = fold;
+        tracing::info!(applied, "begins with a snapshot");
+        // the record that the snapshot ends with is read once more, to be compared
+        Ok(applied.saturating_sub(1))
+    }
+
+    /// Whether the log is the one that a snapshot was taken of, and goes as far. Where it is not, revocations may have
+    /// been lost: nobody is served, nothing is changed, and somebody has to look.
+    async fn compare(&self, fold: &Fold) -> Result<(), String> {
+        loop {
+            match self.standing_of_log().await {
+                Ok((last, _)) if last < fold.applied() => {
+                    let seq = fold.applied();
+                    return Err(format!("the log ends at {last}, behind a snapshot of it at {seq}: it went backwards"));
+                }
+                Ok((_, Some(epoch))) if Some(epoch) != fold.epoch() => {
+                    return Err(format!("the log has the epoch {epoch}, and the snapshot is of another log"));
+                }
+                Ok(_) => return Ok(()),
+                Err(why) => {
+                    tracing::warn!(%why, "waiting for the log");
+                    self.views.progress.away(why);
+                    tokio::time::sleep(AWAY_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// The last sequence and the epoch, according to the log's authority.
+    async fn standing_of_log(&self) -> Result<(u64, Option<Epoch>), String> {
+        let head = self.log.head().await.map_err(|error| error.to_string())?;
+        let first = self.log.last(Aggregate::LOG).await.map_err(|error| error.to_string())?;
+        let epoch = first.and_then(|record| Envelope::decode(&record.body).ok()).map(|envelope| envelope.epoch);
+        Ok((head.last, epoch))
     }
 
     /// An empty log gets its first event; of several nodes one wins, and all read the winner's.
@@ -179,8 +306,10 @@ impl Inner {
 
     async fn apply(&self, record: Record) -> Result<(), String> {
         let began = Instant::now();
-        if record.seq <= self.fold.borrow().applied() {
-            return Ok(());
+        let (applied, last) = (self.fold.borrow().applied(), self.fold.borrow().last());
+        if record.seq <= applied {
+            let is_the_same = record.seq < applied || last == Some(Hash::of(&record.body));
+            return if is_the_same { Ok(()) } else { Err(format!("sequence {applied} is another event now")) };
         }
         let applied = self.fold.borrow_mut().apply(record.seq, &record.subject, &record.body);
         let envelope = applied.map_err(|error| format!("sequence {}: {error}", record.seq))?;
@@ -189,7 +318,7 @@ impl Inner {
         }
         // while catching up nothing is projected: most sessions of a long log have ended by its end
         if self.is_caught_up() {
-            self.project(&envelope, record.seq).await;
+            self.project(&envelope).await;
         }
         self.views.progress.set_applied(record.seq);
         self.views.metrics.apply_time.observe(began.elapsed());
@@ -200,50 +329,59 @@ impl Inner {
         self.views.progress.caught_up()
     }
 
-    async fn heard(&self, head: u64, at: Time) -> Result<(), String> {
+    async fn heard(&self, head: u64, at: Time, keys: &mut Option<Keys>) -> Result<(), String> {
         let applied = self.fold.borrow().applied();
         if !self.is_caught_up() && applied >= head {
-            self.project_all().await?;
+            if let Some(keys) = keys.take() {
+                keys.await.map_err(|_| "the node is stopping".to_owned())?.map_err(|error| error.to_string())?;
+            }
+            self.project_all().await;
             tracing::info!(applied, sessions = self.views.sessions(), "the log was read to its end");
         }
         self.views.progress.heard(head, at, applied >= head);
         Ok(())
     }
 
-    async fn project_all(&self) -> Result<(), String> {
-        self.until_answered(|| self.data_keys.load_all()).await.map_err(|error| error.to_string())?;
-        let now = clock::now();
-        for (id, open, seq) in self.open_sessions(now) {
-            self.open(id, &open, seq).await;
-        }
-        Ok(())
+    /// Reads the data keys while the log is read.
+    fn load_keys(self: &Rc<Self>) -> Keys {
+        let this = Rc::clone(self);
+        actix_rt::spawn(async move { this.until_answered(|| this.data_keys.load_all()).await })
     }
 
-    fn open_sessions(&self, now: Time) -> Vec<(SessionId, Open, u64)> {
-        let idle = self.idle_timeout();
-        let fold = self.fold.borrow();
-        let open = fold.sessions().filter_map(|(id, state)| match state {
-            session::State::Open(open) if !open.is_over(now, idle) => {
-                Some((id, open.clone(), fold.tip(Aggregate::session(id)).map_or(0, |tip| tip.seq)))
+    /// Publishes every session that is open, its profile sealed as it is.
+    async fn project_all(&self) {
+        let (now, idle) = (clock::now(), self.idle_timeout());
+        let known = self.data_keys.known();
+        let mut unknown = Vec::new();
+        for (id, record) in unexpired_sessions(&self.fold.borrow(), now) {
+            match record.state() {
+                session::State::Open(open) if open.is_over(now, idle) => {}
+                session::State::Open(open) if known.has(open.signed_in.person) => {
+                    self.views.open_sealed(id, record, &open);
+                }
+                session::State::Open(open) => unknown.push((id, open, record)),
+                session::State::Absent | session::State::Ended => {}
             }
-            session::State::Open(_) | session::State::Ended | session::State::Absent => None,
-        });
-        open.collect()
+        }
+        // their keys were made while the others were read, or do not open
+        for (id, open, record) in unknown {
+            self.open(id, &open, record).await;
+        }
     }
 
-    async fn project(&self, envelope: &Envelope, seq: u64) {
+    async fn project(&self, envelope: &Envelope) {
         let Event::Session(event) = &envelope.event else { return };
         let id = SessionId::new(envelope.aggregate.id);
+        let Some(record) = self.fold.borrow().session_record(id) else { return };
         if let session::Event::Seen(seen) = event
-            && self.views.seen(id, seen.at, seq)
+            && self.views.seen(id, seen.at, record.seq(), Some(record.clone()))
         {
             return;
         }
-        let state = self.fold.borrow().session(id);
-        match state {
+        match record.state() {
             // seen elsewhere after it was forgotten here, and too long ago
             session::State::Open(open) if open.is_over(clock::now(), self.idle_timeout()) => {}
-            session::State::Open(open) => self.open(id, &open, seq).await,
+            session::State::Open(open) => self.open(id, &open, record).await,
             session::State::Ended | session::State::Absent => {
                 self.views.end(id);
                 self.views.metrics.revocation_time.observe(clock::now().since(envelope.time));
@@ -255,16 +393,27 @@ impl Inner {
         self.views.idle().map(|idle| idle.timeout)
     }
 
-    async fn open(&self, id: SessionId, open: &Open, seq: u64) {
+    async fn open(&self, id: SessionId, open: &Open, record: SessionRecord) {
         let signed_in = &open.signed_in;
         let key = self.until_answered(|| self.data_keys.get(signed_in.person)).await.unwrap_or_else(|error| {
             tracing::error!(%error, "a sealed value cannot be opened");
             None
         });
-        let profile = key.and_then(|key| Profile::open(&key, id, &signed_in.profile));
+        let (seq, profile) = (record.seq(), key.and_then(|key| Profile::open(&key, id, &signed_in.profile)));
         match profile {
-            Some(profile) => self.views.open(profile.view(id, signed_in, seq), open.last_seen),
+            Some(profile) => self.views.open(profile.view(id, signed_in, seq), Some(record), open.last_seen),
             None => tracing::warn!(session = %id, seq, "the profile of a session does not open: it stays shut"),
+        }
+    }
+
+    /// Gives back, a few pieces at a time, what sessions left behind that ended by themselves long ago.
+    fn forget(&self) {
+        let at = clock::now().minus(FORGET_AFTER);
+        let mut fold = self.fold.borrow_mut();
+        for _ in 0..pieces_a_step() {
+            let piece = self.piece.get();
+            self.piece.set((piece + 1) % Fold::PIECES);
+            fold.forget_expired(piece, at);
         }
     }
 
@@ -284,4 +433,16 @@ impl Inner {
             }
         }
     }
+}
+
+/// Pieces of the fold that are gone through without a pause.
+fn pieces_a_step() -> usize {
+    Fold::PIECES.div_ceil(usize::try_from(SWEEP_STEPS).unwrap_or(1))
+}
+
+/// The data keys being read.
+type Keys = JoinHandle<Result<(), DataKeyError>>;
+
+fn unexpired_sessions(fold: &Fold, now: Time) -> impl Iterator<Item = (SessionId, SessionRecord)> {
+    fold.sessions().filter(move |(_, record)| record.open_until().is_some_and(|until| now < until))
 }

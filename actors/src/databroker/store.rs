@@ -10,6 +10,7 @@ use super::log::file::FileLog;
 use super::log::jetstream::JetStreamLog;
 pub use super::nats::BadOption;
 use super::nats::{Nats, StreamError};
+use super::snapshots::{Places, SharedSnapshots};
 pub use super::sqlite::FileError;
 use super::sqlite::Scratch;
 use super::vault::Vault;
@@ -23,7 +24,12 @@ pub struct Store {
     pub log: Arc<dyn Log>,
     /// The vault.
     pub vault: Arc<dyn Vault>,
+    /// Where snapshots of the log go.
+    pub snapshots: Places,
 }
+
+/// The directory of a node's own snapshots.
+const SNAPSHOTS: &str = "snapshots";
 
 /// Why there is no store. A store that is merely away is none of these: it is waited for.
 #[derive(Debug, thiserror::Error)]
@@ -51,12 +57,13 @@ pub async fn open(storage: &Storage, data_dir: &Path) -> Result<Store, StoreErro
     match storage {
         Storage::File(dir) => {
             let dir = dir.as_deref().unwrap_or(data_dir);
-            Ok(Store { log: Arc::new(FileLog::open(dir)?), vault: Arc::new(FileVault::open(dir)?) })
+            let (log, vault) = (Arc::new(FileLog::open(dir)?), Arc::new(FileVault::open(dir)?));
+            Ok(Store { log, vault, snapshots: Places { own: Some(dir.join(SNAPSHOTS)), shared: None } })
         }
         Storage::Memory => {
             let scratch = Arc::new(Scratch::new()?);
             let (log, vault) = (FileLog::temporary(&scratch)?, FileVault::temporary(&scratch)?);
-            Ok(Store { log: Arc::new(log), vault: Arc::new(vault) })
+            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), snapshots: Places::default() })
         }
         Storage::Nats(servers) => {
             let nats = Nats::connect(servers).await?;
@@ -64,7 +71,10 @@ pub async fn open(storage: &Storage, data_dir: &Path) -> Result<Store, StoreErro
             let (log, vault) = (JetStreamLog::new(&nats, replicas), JetStreamVault::new(&nats, replicas));
             forgive_absence(log.check().await)?;
             forgive_absence(vault.check().await)?;
-            Ok(Store { log: Arc::new(log), vault: Arc::new(vault) })
+            // beside, and apart from, those of a log in files that may have been in use before
+            let own = Some(data_dir.join("nats").join(SNAPSHOTS));
+            let snapshots = Places { own, shared: Some(SharedSnapshots::new(&nats, replicas)) };
+            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), snapshots })
         }
     }
 }
@@ -85,7 +95,8 @@ pub async fn open_log_for_reading(storage: &Storage, data_dir: &Path) -> Result<
     }
 }
 
-/// Opens both, as they are, beside the gateways that they belong to: takes no lock and makes nothing.
+/// Opens both, as they are, beside the gateways that they belong to: takes no lock, makes nothing and leaves snapshots to
+/// them.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -93,7 +104,8 @@ pub async fn open_beside(storage: &Storage, data_dir: &Path) -> Result<Store, St
     match storage {
         Storage::File(dir) => {
             let dir = dir.as_deref().unwrap_or(data_dir);
-            Ok(Store { log: Arc::new(FileLog::open_beside(dir)?), vault: Arc::new(FileVault::open_beside(dir)?) })
+            let (log, vault) = (FileLog::open_beside(dir)?, FileVault::open_beside(dir)?);
+            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), snapshots: Places::default() })
         }
         Storage::Memory => Err(StoreError::Memory),
         Storage::Nats(servers) => {
@@ -101,7 +113,7 @@ pub async fn open_beside(storage: &Storage, data_dir: &Path) -> Result<Store, St
             let (log, vault) = (JetStreamLog::new_for_reading(&nats), JetStreamVault::new_beside(&nats));
             forgive_absence(log.check().await)?;
             forgive_absence(vault.check().await)?;
-            Ok(Store { log: Arc::new(log), vault: Arc::new(vault) })
+            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), snapshots: Places::default() })
         }
     }
 }

@@ -1,13 +1,20 @@
 //! What the log says now, published for the request path: read without a lock, written by the replica alone.
+//!
+//! A session is held sealed, sharing its bytes with the fold; its profile is opened when somebody first comes with it,
+//! and closed again when nobody does any more. Opening takes microseconds and waits for nothing.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use portcullis_config::limits::ENDED_BACKLOG;
-use portcullis_events::{PersonId, SessionId, Time};
+use portcullis_events::{PersonId, SessionId, SessionRecord, Time, session};
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
 use super::activity::{Activity, Idle};
+use super::data_keys::KnownKeys;
+use super::profile::Profile;
 use super::progress::Progress;
 use crate::metrics::Metrics;
 
@@ -55,10 +62,33 @@ pub struct SessionChanged {
     pub session: SessionId,
 }
 
+/// A session that is open.
+#[derive(Debug)]
+struct Held {
+    /// What it is opened from; absent in tests that have no log.
+    record: Option<SessionRecord>,
+    expires_at: Time,
+    /// Shared by all views of the session, and kept while its profile is closed.
+    activity: Arc<Activity>,
+    opened: ArcSwapOption<SessionView>,
+    /// Whether somebody came with it since the last sweep.
+    is_in_use: AtomicBool,
+}
+
+impl Held {
+    /// Whether its own end has come or it lay idle for too long.
+    fn is_over(&self, now: Time) -> bool {
+        self.expires_at <= now || self.activity.is_idle(now)
+    }
+}
+
 /// The published views of a node.
 #[derive(Debug)]
 pub struct Views {
-    sessions: papaya::HashMap<SessionId, Arc<SessionView>>,
+    sessions: papaya::HashMap<SessionId, Arc<Held>>,
+    /// Those whose profile is open.
+    opened: papaya::HashSet<SessionId>,
+    keys: OnceLock<Arc<KnownKeys>>,
     /// How far they have come.
     pub progress: Progress,
     /// What this node counts and measures.
@@ -74,6 +104,8 @@ impl Default for Views {
     fn default() -> Self {
         Self {
             sessions: papaya::HashMap::new(),
+            opened: papaya::HashSet::new(),
+            keys: OnceLock::new(),
             progress: Progress::default(),
             metrics: Metrics::default(),
             idle: None,
@@ -96,10 +128,13 @@ impl Views {
         self.idle
     }
 
-    /// The sessions in the view that are as `wanted`, in no order. Looks at all of them: not for the request path.
+    /// The sessions in the view that are as `wanted`, in no order. Looks at all of them and opens their profiles for as
+    /// long as that takes: not for the request path.
     #[must_use]
     pub fn find(&self, wanted: impl Fn(&SessionView) -> bool) -> Vec<Arc<SessionView>> {
-        self.sessions.pin().values().filter(|view| wanted(view)).map(Arc::clone).collect()
+        let sessions = self.sessions.pin();
+        let views = sessions.iter().filter_map(|(id, held)| self.look(*id, held));
+        views.filter(|view| wanted(view)).collect()
     }
 
     /// A session was in use on this node. Costs a comparison where that was noted a moment ago.
@@ -109,10 +144,39 @@ impl Views {
         }
     }
 
-    /// An open session. It may have passed its end: that is compared when it is used.
+    /// An open session. It may have passed its end: that is compared when it is used. `None` too if its profile does
+    /// not open.
     #[must_use]
     pub fn session(&self, id: SessionId) -> Option<Arc<SessionView>> {
-        self.sessions.pin().get(&id).map(Arc::clone)
+        let held = Arc::clone(self.sessions.pin().get(&id)?);
+        if !held.is_in_use.load(Ordering::Relaxed) {
+            held.is_in_use.store(true, Ordering::Relaxed);
+        }
+        if let Some(view) = held.opened.load_full() {
+            return Some(view);
+        }
+        let view = Arc::new(self.unseal(id, &held)?);
+        // where the session has ended meanwhile, this is no longer what the view holds
+        held.opened.store(Some(Arc::clone(&view)));
+        self.opened.pin().insert(id);
+        Some(view)
+    }
+
+    /// The view of a session, which is left as closed as it is.
+    fn look(&self, id: SessionId, held: &Held) -> Option<Arc<SessionView>> {
+        held.opened.load_full().or_else(|| self.unseal(id, held).map(Arc::new))
+    }
+
+    fn unseal(&self, id: SessionId, held: &Held) -> Option<SessionView> {
+        let record = held.record.as_ref()?;
+        let session::State::Open(session::Open { signed_in, .. }) = record.state() else { return None };
+        let key = self.keys.get()?.get(signed_in.person)?;
+        let profile = Profile::open(&key, id, &signed_in.profile);
+        if profile.is_none() {
+            tracing::warn!(session = %id, seq = record.seq(), "the profile of a session does not open: it stays shut");
+        }
+        let activity = Arc::clone(&held.activity);
+        Some(SessionView { activity, ..profile?.view(id, &signed_in, record.seq()) })
     }
 
     /// How many sessions are in the view.
@@ -127,29 +191,65 @@ impl Views {
         self.changes.subscribe()
     }
 
+    /// What sealed profiles are opened with.
+    pub(super) fn open_with(&self, keys: Arc<KnownKeys>) {
+        // once for each node; a second replica on the same views has the same keys
+        let _ = self.keys.set(keys);
+    }
+
     /// Publishes a session that the log last saw in use at `last_seen`. What this node knows of its use is kept.
-    pub(super) fn open(&self, mut session: SessionView, last_seen: Time) {
-        let sessions = self.sessions.pin();
-        session.activity = match sessions.get(&session.id) {
+    pub(super) fn open(&self, mut session: SessionView, record: Option<SessionRecord>, last_seen: Time) {
+        let (id, expires_at) = (session.id, session.expires_at);
+        let activity = self.activity(id, last_seen);
+        session.activity = Arc::clone(&activity);
+        let opened = ArcSwapOption::from_pointee(session);
+        self.hold(id, Held { record, expires_at, activity, opened, is_in_use: AtomicBool::new(true) });
+        self.opened.pin().insert(id);
+    }
+
+    /// Opens a session whose profile nobody has asked for yet.
+    pub(super) fn open_sealed(&self, id: SessionId, record: SessionRecord, open: &session::Open) {
+        let (record, expires_at) = (Some(record), open.signed_in.expires_at);
+        let activity = self.activity(id, open.last_seen);
+        let (opened, is_in_use) = (ArcSwapOption::empty(), AtomicBool::new(false));
+        self.hold(id, Held { record, expires_at, activity, opened, is_in_use });
+    }
+
+    /// The use of a session that the log last saw in use at `last_seen`.
+    fn activity(&self, id: SessionId, last_seen: Time) -> Arc<Activity> {
+        let activity = match self.sessions.pin().get(&id) {
             Some(before) => Arc::clone(&before.activity),
             None => Arc::new(Activity::since(last_seen, self.idle)),
         };
-        session.activity.recorded(last_seen);
-        let id = session.id;
-        if sessions.insert(id, Arc::new(session)).is_some() {
+        activity.recorded(last_seen);
+        activity
+    }
+
+    fn hold(&self, id: SessionId, held: Held) {
+        if self.sessions.pin().insert(id, Arc::new(held)).is_some() {
             // nobody listening is no fault
             let _ = self.changes.send(SessionChanged { session: id });
         }
     }
 
-    /// The log says that a session was in use; false if it is not in the view.
-    pub(super) fn seen(&self, id: SessionId, at: Time, seq: u64) -> bool {
+    /// The log says, as its event `seq`, that a session was in use; false if it is not in the view.
+    pub(super) fn seen(&self, id: SessionId, at: Time, seq: u64, record: Option<SessionRecord>) -> bool {
         let sessions = self.sessions.pin();
         let Some(before) = sessions.get(&id) else { return false };
         before.activity.recorded(at);
-        let mut view = (**before).clone();
-        view.seq = seq;
-        sessions.insert(id, Arc::new(view));
+        let opened = before.opened.load_full().map(|view| Arc::new(SessionView { seq, ..(*view).clone() }));
+        let is_opened = opened.is_some();
+        let held = Held {
+            record,
+            expires_at: before.expires_at,
+            activity: Arc::clone(&before.activity),
+            opened: ArcSwapOption::new(opened),
+            is_in_use: AtomicBool::new(before.is_in_use.load(Ordering::Relaxed)),
+        };
+        sessions.insert(id, Arc::new(held));
+        if is_opened {
+            self.opened.pin().insert(id);
+        }
         true
     }
 
@@ -157,17 +257,17 @@ impl Views {
     /// whose telling fails is owed again by [`Views::owe`].
     pub(super) fn due(&self, now: Time) -> Vec<(SessionId, Time)> {
         let Some(idle) = self.idle else { return Vec::new() };
-        let owed = self.owed.pin();
+        let (owed, sessions) = (self.owed.pin(), self.sessions.pin());
         let mut due = Vec::new();
         for id in owed.keys() {
-            let Some(view) = self.session(*id) else {
+            let Some(held) = sessions.get(id) else {
                 owed.remove(id);
                 continue;
             };
-            if view.activity.is_due(now, idle) {
+            if held.activity.is_due(now, idle) {
                 // in this order: a use that comes in between is owed again
                 owed.remove(id);
-                due.push((*id, view.activity.settle()));
+                due.push((*id, held.activity.settle()));
             }
         }
         due
@@ -175,25 +275,40 @@ impl Views {
 
     /// The log was not told: the session is owed again.
     pub(super) fn owe(&self, id: SessionId) {
-        if let Some(view) = self.session(id) {
-            view.activity.owe();
+        if let Some(held) = self.sessions.pin().get(&id) {
+            held.activity.owe();
             self.owed.pin().insert(id, ());
         }
     }
 
     pub(super) fn end(&self, session: SessionId) {
         if self.sessions.pin().remove(&session).is_some() {
+            self.opened.pin().remove(&session);
             // nobody listening is no fault
             let _ = self.changes.send(SessionChanged { session });
         }
     }
 
-    /// Forgets sessions whose own end has passed or that lay idle; they were refused already.
+    /// Forgets sessions whose own end has passed or that lay idle, which were refused already, and closes the profiles
+    /// of those that nobody came with since the last sweep. May run beside the replica: an end is final.
     pub(super) fn sweep(&self, now: Time) {
         let sessions = self.sessions.pin();
-        let over: Vec<_> = sessions.iter().filter(|(_, view)| !view.is_open(now)).map(|(id, _)| *id).collect();
+        let over: Vec<_> = sessions.iter().filter(|(_, held)| held.is_over(now)).map(|(id, _)| *id).collect();
         for id in over {
             self.end(id);
+        }
+        let opened = self.opened.pin();
+        for id in &opened {
+            match sessions.get(id) {
+                Some(held) if held.record.is_none() || held.is_in_use.swap(false, Ordering::Relaxed) => {}
+                Some(held) => {
+                    held.opened.store(None);
+                    opened.remove(id);
+                }
+                None => {
+                    opened.remove(id);
+                }
+            }
         }
     }
 }
@@ -203,7 +318,7 @@ impl Views {
     /// Opens a session without a log, for the tests of other components.
     pub(crate) fn begin(&self, session: SessionView) {
         let last_seen = session.issued_at;
-        self.open(session, last_seen);
+        self.open(session, None, last_seen);
     }
 
     /// Ends one.
@@ -213,94 +328,4 @@ impl Views {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn alice(issued_at: Time) -> SessionView {
-        SessionView {
-            id: SessionId::new(Uuid::from_u128(1)),
-            person: PersonId::new(Uuid::from_u128(7)),
-            idp: "idp".into(),
-            user: "alice".into(),
-            email: None,
-            name: None,
-            claims: Map::new(),
-            groups: Vec::new(),
-            issued_at,
-            expires_at: issued_at.plus(Duration::from_secs(3600)),
-            seq: 1,
-            activity: Arc::default(),
-        }
-    }
-
-    const BEGAN: Time = Time::from_secs(1000);
-
-    fn at(secs: u64) -> Time {
-        BEGAN.plus(Duration::from_secs(secs))
-    }
-
-    fn idle_after_a_minute() -> (Views, SessionId) {
-        let views = Views::with_idle_timeout(Some(Duration::from_secs(60)));
-        views.begin(alice(BEGAN));
-        (views, alice(BEGAN).id)
-    }
-
-    #[test]
-    fn what_is_owed_to_the_log_is_told_once_in_a_while_and_again_after_a_failure() {
-        let (views, id) = idle_after_a_minute();
-        for second in 1..15 {
-            views.touch(&views.session(id).unwrap(), at(second));
-        }
-        assert_eq!(views.due(at(14)), []);
-        assert_eq!(views.due(at(15)), [(id, at(14))]);
-        assert_eq!(views.due(at(15)), [], "it is under way");
-        views.owe(id);
-        assert_eq!(views.due(at(16)), [(id, at(14))]);
-        assert!(views.seen(id, at(14), 2));
-        views.touch(&views.session(id).unwrap(), at(17));
-        assert_eq!(views.due(at(28)), []);
-        assert_eq!(views.due(at(29)), [(id, at(17))]);
-    }
-
-    #[test]
-    fn what_this_node_knows_of_a_sessions_use_outlives_a_new_view_of_it() {
-        let (views, id) = idle_after_a_minute();
-        let before = views.session(id).unwrap();
-        views.touch(&before, at(50));
-        views.open(SessionView { seq: 9, ..alice(BEGAN) }, at(15));
-        // whoever holds the old view touches the same session
-        views.touch(&before, at(55));
-        let view = views.session(id).unwrap();
-        assert_eq!((view.seq, view.activity.last()), (9, at(55)));
-        assert!(views.seen(id, at(56), 10));
-        assert_eq!(views.session(id).unwrap().seq, 10);
-    }
-
-    #[test]
-    fn an_idle_session_is_swept_and_whoever_listens_is_told() {
-        let (views, id) = idle_after_a_minute();
-        let mut ended = views.changes();
-        views.touch(&views.session(id).unwrap(), at(10));
-        views.sweep(at(69));
-        assert!(views.session(id).is_some());
-        views.sweep(at(70));
-        assert!(views.session(id).is_none());
-        assert_eq!(ended.try_recv().unwrap().session, id);
-        assert_eq!(views.due(at(100)), [], "nothing is owed of what is over");
-        assert!(!views.seen(id, at(71), 2));
-    }
-
-    #[test]
-    fn without_a_bound_on_idleness_nothing_is_owed() {
-        let views = Views::default();
-        views.begin(alice(BEGAN));
-        let view = views.session(alice(BEGAN).id).unwrap();
-        views.touch(&view, at(100));
-        assert_eq!(views.due(at(3000)), []);
-        assert!(view.is_open(at(3599)));
-    }
-}
+mod tests;

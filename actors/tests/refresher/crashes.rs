@@ -25,7 +25,7 @@ async fn world(fates: &[Fate]) -> World {
     let store = store::open(&Storage::File(None), dir.path()).await.unwrap();
     let vault = Mortal::new(store.vault);
     let provider = Rotating::with(fates);
-    let store = Store { log: store.log, vault: vault.clone() };
+    let store = Store { log: store.log, vault: vault.clone(), snapshots: store.snapshots };
     let clock = Clock::new();
     let seen = Rc::new(Seen { provider: Rc::clone(&provider), vault: Arc::clone(&vault) });
     let node = Node::start(store, seen, clock.clone()).await;

@@ -27,25 +27,37 @@ pub struct Machine {
     pub command: String,
 }
 
+/// Looks around, where there is no nginx to compare with.
+///
+/// # Errors
+/// Not a Linux, or the gateway does not run.
+pub fn look_at(gateway: &Path) -> Result<Machine> {
+    look_around(String::new(), gateway)
+}
+
 /// Looks around.
 ///
 /// # Errors
 /// Not a Linux, or one of the programs does not run.
 pub fn look(nginx: &Path, gateway: &Path) -> Result<Machine> {
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo")?;
-    let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
     let about_nginx = said(nginx, "-V")?;
     let parts: Vec<&str> = about_nginx
         .lines()
         .filter_map(|line| line.strip_prefix("nginx version: ").or_else(|| line.strip_prefix("built with ")))
         .collect();
+    look_around(parts.join(", "), gateway)
+}
+
+fn look_around(nginx: String, gateway: &Path) -> Result<Machine> {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo")?;
+    let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     Ok(Machine {
         cpu: cpu.unwrap_or("unknown").to_owned(),
         cores: std::thread::available_parallelism()?.get(),
         kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
         load: std::fs::read_to_string("/proc/loadavg")?.split(' ').next().unwrap_or_default().to_owned(),
-        nginx: parts.join(", "),
+        nginx,
         portcullis: said(gateway, "--version")?.trim().to_owned(),
         rustc: said(Path::new("rustc"), "--version")
             .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned()),

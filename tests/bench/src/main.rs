@@ -1,4 +1,5 @@
-//! Portcullis beside bare nginx in front of the same upstream: CPU for each request, as a ratio.
+//! Portcullis beside bare nginx in front of the same upstream: CPU for each request, as a ratio. `-- start` measures the
+//! start of a node with many sessions instead.
 //!
 //! `cargo run --release -p portcullis-bench`. Portcullis does everything it does (session, policy, assertion, identity
 //! headers, access and decision log); nginx passes on and writes its access log. The two are measured in turns, each
@@ -9,16 +10,18 @@ mod gateway;
 mod load;
 mod machine;
 mod nginx;
+mod people;
 mod report;
 mod row;
 mod stage;
+mod start;
 mod statistics;
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use report::Report;
 use row::Row;
@@ -28,6 +31,9 @@ use stage::Stage;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "portcullis-bench", version)]
 struct Options {
+    /// What to measure instead of requests.
+    #[command(subcommand)]
+    instead: Option<Instead>,
     /// Turns of each that count; one more of each comes first and does not.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -54,6 +60,13 @@ struct Options {
     load: bool,
 }
 
+/// What else can be measured.
+#[derive(Debug, Clone, Subcommand)]
+enum Instead {
+    /// The start of a node with many sessions: time until it is ready, memory for each session.
+    Start(start::Options),
+}
+
 fn main() -> Result<()> {
     let options = Options::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -61,7 +74,13 @@ fn main() -> Result<()> {
         return runtime.block_on(load::obey());
     }
     ensure!(!cfg!(debug_assertions), "a debug build measures nothing: cargo run --release -p portcullis-bench");
-    runtime.block_on(measure(&options))
+    match &options.instead {
+        None => runtime.block_on(measure(&options)),
+        Some(Instead::Start(start)) => {
+            let report = runtime.block_on(start::measure(start))?;
+            Ok(write!(std::io::stdout().lock(), "\n{report}")?)
+        }
+    }
 }
 
 async fn measure(options: &Options) -> Result<()> {

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use actix::Message;
 use aws_lc_rs::digest;
-use portcullis_config::limits::{
-    REFRESH_BATCH, REFRESH_LEAD, REFRESH_PAUSE, REFRESH_SPREAD, REFRESH_TAKEOVER, USER_INFO_EVERY,
-};
+use portcullis_config::limits::{REFRESH_LEAD, REFRESH_PAUSE, REFRESH_SPREAD, REFRESH_TAKEOVER, USER_INFO_EVERY};
 use portcullis_events::{Fold, PersonId, SessionId, Time, session, token};
 use uuid::Uuid;
 
@@ -86,13 +84,13 @@ fn weight(node: &str, session: SessionId) -> [u8; 8] {
 }
 
 impl WhatIsOwed {
-    /// Everything that is owed and this node's turn, up to [`REFRESH_BATCH`]. One pass over the tokens of the log.
-    #[must_use]
-    pub fn due(&self, fold: &Fold) -> Vec<Due> {
-        fold.tokens()
-            .filter_map(|(id, state)| self.due_to(id, state, fold.session_ref(id)?))
-            .take(REFRESH_BATCH)
-            .collect()
+    /// Everything that is owed and this node's turn in one of the [`Fold::PIECES`]. Reads each open session with tokens.
+    pub fn due_in(&self, piece: usize, fold: &Fold) -> impl Iterator<Item = Due> {
+        fold.sessions_in(piece).filter_map(|(id, record)| {
+            record.open_until().filter(|until| self.now < *until && record.has_tokens())?;
+            let (session, tokens) = record.states();
+            self.due_to(id, &tokens, &session)
+        })
     }
 
     fn due_to(&self, id: SessionId, state: &token::State, session: &session::State) -> Option<Due> {
