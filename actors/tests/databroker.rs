@@ -231,6 +231,20 @@ async fn a_hand_over_delivered_twice_opens_one_session() {
 }
 
 #[actix_rt::test]
+async fn a_hand_over_that_comes_again_after_its_session_ended_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let id = session();
+    let sealed = hand_over(id, &["a"]);
+    node.open(&sealed, HOST).await.unwrap();
+    node.broker.send(End { session: id, request_id: "r".into() }).await.unwrap().unwrap();
+    let head = node.store.log.head().await.unwrap().last;
+    assert!(matches!(node.open(&sealed, HOST).await, Err(BrokerError::Refused(_))));
+    assert_eq!(node.store.log.head().await.unwrap().last, head, "something was written");
+    assert!(node.store.vault.get(Shelf::Secret, &id.to_string()).await.unwrap().is_none(), "tokens were stored");
+}
+
+#[actix_rt::test]
 async fn a_hand_over_is_refused_at_another_host_when_it_is_old_and_when_it_is_not_ours() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path()).await;

@@ -241,6 +241,8 @@ pub const SEEN_LOOK: (Duration, Duration) = (Duration::from_millis(250), Duratio
 pub const SEEN_IN_FLIGHT: usize = 64;
 /// The same for `max_staleness: strict`, and the least that may be asked for.
 pub const STRICT_STALENESS: Duration = Duration::from_secs(2);
+/// So many sessions or keys are gone through where they are met; more of them away from the threads that must not wait.
+pub const FEW: usize = 1000;
 /// How often ended sessions are swept from the views.
 pub const SWEEP: Duration = Duration::from_secs(60);
 /// Steps in which the fold is swept, so that no step takes long.

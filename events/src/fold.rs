@@ -49,9 +49,6 @@ pub enum FoldError {
     /// The event was written for another log.
     #[error("the event belongs to another log")]
     AnotherEpoch,
-    /// What the aggregate is now cannot be kept.
-    #[error("the aggregate's state cannot be kept")]
-    Unkept,
 }
 
 /// Everything the log says.
@@ -110,6 +107,12 @@ impl Fold {
     #[must_use]
     pub fn session(&self, id: SessionId) -> session::State {
         self.life(id.uuid()).state.session
+    }
+
+    /// How many sessions are kept, ended ones too.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.lives.len()
     }
 
     /// Every session, ended ones too, by id.
@@ -180,36 +183,34 @@ impl Fold {
             (_, Some(_)) => {}
         }
         let tip = Tip { seq, hash: Hash::of(body) };
-        self.evolve(&envelope, tip).ok_or(FoldError::Unkept)?;
+        self.evolve(&envelope, tip);
         (self.applied, self.last) = (seq, Some(tip.hash));
         Ok(envelope)
     }
 
-    /// `None` where a state cannot be kept; nothing has changed then.
-    fn evolve(&mut self, envelope: &Envelope, tip: Tip) -> Option<()> {
+    fn evolve(&mut self, envelope: &Envelope, tip: Tip) {
         let id = envelope.aggregate.id;
         match &envelope.event {
             Event::Log(_) => self.log = Some(tip),
             Event::Session(event) => {
                 let Record { tips: [_, token], state } = self.life(id);
                 let state = Life { session: session::evolve(state.session, event), ..state };
-                self.lives.insert(id, Record { tips: [Some(tip), token], state: state.trimmed() }.pack()?);
+                self.lives.insert(id, Record { tips: [Some(tip), token], state: state.trimmed() }.pack());
             }
             Event::Token(event) => {
                 let Record { tips: [session, _], state } = self.life(id);
                 let state = Life { token: token::evolve(state.token, event), ..state };
-                self.lives.insert(id, Record { tips: [session, Some(tip)], state: state.trimmed() }.pack()?);
+                self.lives.insert(id, Record { tips: [session, Some(tip)], state: state.trimmed() }.pack());
             }
             Event::Group(event) => {
                 let state = group::evolve(self.membership(id).state, event);
-                self.groups.insert(id, Record { tips: [Some(tip), None], state }.pack()?);
+                self.groups.insert(id, Record { tips: [Some(tip), None], state }.pack());
             }
             Event::Logout(event) => {
                 let state = logout::evolve(self.logout(LogoutId::new(id)), event);
-                self.logouts.insert(id, Record { tips: [Some(tip), None], state }.pack()?);
+                self.logouts.insert(id, Record { tips: [Some(tip), None], state }.pack());
             }
         }
-        Some(())
     }
 
     fn life(&self, id: Uuid) -> Record<Life> {

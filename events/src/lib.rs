@@ -11,6 +11,7 @@ pub mod group;
 mod ids;
 pub mod log;
 pub mod logout;
+mod packed;
 mod record;
 mod sealed;
 pub mod session;
@@ -24,7 +25,7 @@ pub use fold::{Fold, FoldError, Tip};
 pub use ids::{
     Aggregate, AggregateKind, BadId, Epoch, EventId, GroupId, LogoutId, PersonId, SUBJECT_PREFIX, SessionId,
 };
-pub use record::SessionRecord;
+pub use record::{Brief, SessionRecord};
 pub use sealed::Sealed;
 pub use snapshot::{SCHEMA, SnapshotError};
 pub use time::Time;

@@ -29,7 +29,7 @@ pub struct Received {
 }
 
 /// What a logout is now.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum State {
     /// Nobody has heard of it.
     #[default]

@@ -1,15 +1,13 @@
-//! What is kept of an aggregate, in memory and in snapshots alike: tips and end in binary, the state in MessagePack.
+//! What is kept of an aggregate, in memory and in snapshots alike: tips and end first, then the state.
 //!
 //! `flags · tip? · tip? · until? · state`; a tip is the sequence (8 bytes, big-endian) and the hash (32), `until` is in
-//! milliseconds since the Unix epoch (8). The names of fields are written too, so that fields that are left out when
-//! they are absent read back as they were.
+//! milliseconds since the Unix epoch (8). What is asked of every session stands in front, and is read without the rest.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-
-use crate::{Hash, Time, Tip, session, token};
+use crate::packed::{self, Bytes, Packed, put_time};
+use crate::{Hash, PersonId, Time, Tip, session, token};
 
 const FIRST_TIP: u8 = 1;
 const SECOND_TIP: u8 = 2;
@@ -25,7 +23,7 @@ pub(crate) struct Record<S> {
 }
 
 /// A session and its tokens.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Life {
     pub(crate) session: session::State,
     pub(crate) token: token::State,
@@ -53,79 +51,50 @@ impl Life {
     }
 }
 
-/// A state that is a record's; `until` is where a sweep looks without reading the state.
-pub(crate) trait Stored: Serialize + DeserializeOwned + Default {
-    fn ends(&self) -> Option<Time>;
-}
-
-impl Stored for Life {
-    fn ends(&self) -> Option<Time> {
-        self.until()
-    }
-}
-
-impl Stored for crate::group::State {
-    fn ends(&self) -> Option<Time> {
-        None
-    }
-}
-
-impl Stored for crate::logout::State {
-    fn ends(&self) -> Option<Time> {
-        None
-    }
-}
-
-impl<S: Stored> Record<S> {
-    /// The bytes; `None` where the state does not survive as MessagePack, which none of ours does not.
-    pub(crate) fn pack(&self) -> Option<Arc<[u8]>> {
+impl<S: Packed> Record<S> {
+    /// The bytes.
+    pub(crate) fn pack(&self) -> Arc<[u8]> {
         let [first, second] = self.tips;
         let until = self.state.ends();
         let flag = |is_there: bool, flag: u8| if is_there { flag } else { 0 };
-        let mut bytes = Vec::with_capacity(256);
+        let mut bytes = Vec::with_capacity(768);
         bytes
             .push(flag(first.is_some(), FIRST_TIP) | flag(second.is_some(), SECOND_TIP) | flag(until.is_some(), UNTIL));
         for tip in [first, second].into_iter().flatten() {
             bytes.extend(tip.seq.to_be_bytes());
             bytes.extend(tip.hash.bytes());
         }
-        bytes.extend(until.into_iter().flat_map(|until| until.millis().to_be_bytes()));
-        let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
-        self.state.serialize(&mut serializer).ok()?;
-        Some(bytes.into())
+        until.iter().for_each(|until| put_time(&mut bytes, *until));
+        self.state.put(&mut bytes);
+        bytes.into()
     }
 
     /// Reads the bytes; `None` where they are none of ours.
     pub(crate) fn unpack(bytes: &[u8]) -> Option<Self> {
-        let Head { tips, until, rest } = head(bytes)?;
-        let state: S = rmp_serde::from_slice(rest).ok()?;
-        (state.ends() == until).then_some(Self { tips, state })
+        let Head { tips, until, mut rest } = head(bytes)?;
+        let state = S::take(&mut rest, until)?;
+        (state.ends() == until && rest.0.is_empty()).then_some(Self { tips, state })
     }
 }
 
 struct Head<'a> {
     tips: [Option<Tip>; 2],
     until: Option<Time>,
-    rest: &'a [u8],
+    rest: Bytes<'a>,
 }
 
 fn head(bytes: &[u8]) -> Option<Head<'_>> {
-    let (flags, mut rest) = bytes.split_first()?;
+    let (flags, rest) = bytes.split_first()?;
+    let mut rest = Bytes(rest);
     let mut tip = |flag: u8| {
         if flags & flag == 0 {
             return Some(None);
         }
-        let (seq, after) = rest.split_first_chunk::<8>()?;
-        let (hash, after) = after.split_first_chunk::<32>()?;
-        rest = after;
-        Some(Some(Tip { seq: u64::from_be_bytes(*seq), hash: Hash::from_bytes(*hash) }))
+        let (seq, hash) = (u64::from_be_bytes(rest.array()?), Hash::from_bytes(rest.array()?));
+        Some(Some(Tip { seq, hash }))
     };
     let tips = [tip(FIRST_TIP)?, tip(SECOND_TIP)?];
-    let mut until = None;
-    if flags & UNTIL != 0 {
-        let (millis, after) = rest.split_first_chunk::<8>()?;
-        (until, rest) = (Some(Time::from_millis(i64::from_be_bytes(*millis))), after);
-    }
+    let until = if flags & UNTIL == 0 { None } else { Some(rest.time()?) };
     (flags & !(FIRST_TIP | SECOND_TIP | UNTIL) == 0).then_some(Head { tips, until, rest })
 }
 
@@ -138,7 +107,26 @@ pub(crate) fn tips(bytes: &[u8]) -> [Option<Tip>; 2] {
 pub(crate) fn expired(bytes: &[u8], at: Time) -> Option<Arc<[u8]>> {
     let head = head(bytes)?;
     head.until.filter(|until| *until <= at)?;
-    Record { tips: head.tips, state: Life::over() }.pack()
+    Some(Record { tips: head.tips, state: Life::over() }.pack())
+}
+
+/// What is asked of every session that is open, read without the rest of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Brief {
+    /// Whose it is.
+    pub person: PersonId,
+    /// When it ends by itself.
+    pub expires_at: Time,
+    /// When it was last in use, as far as the log knows.
+    pub last_seen: Time,
+}
+
+impl Brief {
+    /// Whether its own end has come, or it lay idle for `idle` (never, where there is no such bound).
+    #[must_use]
+    pub fn is_over(&self, now: Time, idle: Option<Duration>) -> bool {
+        now >= self.expires_at || idle.is_some_and(|idle| now >= self.last_seen.plus(idle))
+    }
 }
 
 /// A session as the fold keeps it: opened and read when somebody asks for it.
@@ -170,6 +158,15 @@ impl SessionRecord {
     #[must_use]
     pub fn open_until(&self) -> Option<Time> {
         head(&self.0)?.until
+    }
+
+    /// What is asked of every session that is open; `None` of one that is not.
+    #[must_use]
+    pub fn brief(&self) -> Option<Brief> {
+        let mut head = head(&self.0)?;
+        let expires_at = head.until?;
+        let (person, last_seen) = packed::whose(&mut head.rest)?;
+        Some(Brief { person, expires_at, last_seen })
     }
 
     /// The sequence of the session's last event; 0 if it has none.

@@ -85,7 +85,7 @@ pub struct Revoked {
 }
 
 /// What a session is now.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum State {
     /// Nobody has heard of it.
     #[default]
@@ -97,7 +97,7 @@ pub enum State {
 }
 
 /// A session that is open.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Open {
     /// How it began.
     pub signed_in: SignedIn,

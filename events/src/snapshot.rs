@@ -10,13 +10,14 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use uuid::Uuid;
 
-use crate::record::{self, Life, Record, Stored};
+use crate::packed::Packed;
+use crate::record::{self, Life, Record};
 use crate::shards::Shards;
 use crate::{Epoch, Fold, Hash, Time, Tip, group, logout};
 
 /// The version of this form and of the states in it. It goes up with every change of either: a snapshot of another
 /// schema is not read, and the log is read instead.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 const MAGIC: &[u8; 20] = b"portcullis snapshot\n";
 /// No aggregate is larger: a person's groups come from a few sources, each within one event.
@@ -117,7 +118,7 @@ fn write_family<E>(
     Ok(())
 }
 
-fn read_family<S: Stored, E>(from: &mut impl FnMut(&mut [u8]) -> Result<(), E>) -> Result<Shards, SnapshotError<E>> {
+fn read_family<S: Packed, E>(from: &mut impl FnMut(&mut [u8]) -> Result<(), E>) -> Result<Shards, SnapshotError<E>> {
     let count = u64::from_be_bytes(take(from)?);
     let mut records = Shards::default();
     let mut piece: Vec<(Uuid, Arc<[u8]>)> = Vec::new();

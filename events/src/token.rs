@@ -119,7 +119,7 @@ pub enum FailureClass {
 }
 
 /// What a session's tokens are now.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum State {
     /// There never were any.
     #[default]

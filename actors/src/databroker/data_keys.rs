@@ -12,6 +12,7 @@ use portcullis_events::{GroupId, LogoutId, PersonId, Sealed};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::aside::aside;
 use super::vault::{Revision, Shelf, Vault, VaultError};
 use crate::keyring::{KeyError, Sealer, open_with, random, raw, seal_with};
 
@@ -188,8 +189,8 @@ impl DataKeys {
     pub async fn load_all(&self) -> Result<(), DataKeyError> {
         let all = self.vault.scan(Shelf::DataKey).await?;
         let (wrapping, known) = (Arc::clone(&self.wrapping), Arc::clone(&self.known));
-        // a million of them take a second, which this thread has no time for
-        let done = tokio::task::spawn_blocking(move || {
+        let opened = aside(all.len(), move || {
+            known.0.pin().reserve(all.len());
             for (key, wrapped) in all {
                 let Ok(person) = key.parse() else { continue };
                 match unwrap(&wrapping, person, &wrapped.value) {
@@ -200,7 +201,7 @@ impl DataKeys {
             }
             Ok(())
         });
-        done.await.unwrap_or_else(|_| Err(VaultError::Unavailable("the process is stopping".into()).into()))
+        opened.await.unwrap_or_else(|| Err(VaultError::Unavailable("the process is stopping".into()).into()))
     }
 
     fn remember(&self, person: PersonId, wrapped: &[u8]) -> Result<Rc<DataKey>, DataKeyError> {

@@ -132,7 +132,7 @@ impl Tools {
         }
         // all sessions of the node are looked at: away from the thread that everything else here runs on
         let looked = tokio::task::spawn_blocking(move || {
-            let found = views.find(|view| is_meant(view, &idp, person, sid.as_deref()));
+            let found = views.find(person, |view| is_meant(view, &idp, sid.as_deref()));
             found.iter().map(|view| view.id).collect::<Vec<_>>()
         });
         looked.await.map_err(|_| BrokerError::Unavailable("the node is stopping".into()))
@@ -156,8 +156,6 @@ impl Tools {
 }
 
 /// Whoever is named must be the right one, each by each.
-fn is_meant(view: &SessionView, idp: &str, person: Option<PersonId>, sid: Option<&str>) -> bool {
-    view.idp == idp
-        && person.is_none_or(|person| view.person == person)
-        && sid.is_none_or(|sid| view.claims.get("sid").and_then(Value::as_str) == Some(sid))
+fn is_meant(view: &SessionView, idp: &str, sid: Option<&str>) -> bool {
+    view.idp == idp && sid.is_none_or(|sid| view.claims.get("sid").and_then(Value::as_str) == Some(sid))
 }

@@ -1,6 +1,7 @@
 //! databroker: keeps the log, stores tokens, and tells every node what happened.
 
 pub mod activity;
+mod aside;
 pub mod attendance;
 pub mod broker;
 pub mod data_keys;

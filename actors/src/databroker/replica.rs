@@ -3,27 +3,28 @@
 //! Asks   · the log (tail), the vault (data keys) and, at the start, the stored snapshots.
 //! If it dies · the views stand still, their freshness runs out, and the node refuses; a restart begins with a snapshot.
 
+mod begin;
+mod publish;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix::{
     Actor, AsyncContext, Context, Handler, Message, MessageResponse, MessageResult, ResponseFuture, WrapFuture,
 };
-use futures_util::StreamExt;
-use portcullis_config::limits::{AWAY_PAUSE, FORGET_AFTER, REFRESH_BATCH, SWEEP, SWEEP_STEPS};
-use portcullis_events::session::{self, Open};
+use futures_util::{FutureExt, StreamExt};
+use portcullis_config::limits::{FORGET_AFTER, REFRESH_BATCH, SWEEP, SWEEP_STEPS};
 use portcullis_events::{
-    Aggregate, AggregateKind, Context as Cause, Envelope, Epoch, Event, EventId, Fold, Hash, LogoutId, PersonId,
-    SessionId, SessionRecord, Time, Tip, group, log, logout, token,
+    Aggregate, AggregateKind, Epoch, Event, Fold, Hash, LogoutId, PersonId, SessionId, Time, Tip, group, log, logout,
+    session, token,
 };
 use tokio::task::JoinHandle;
-use uuid::Uuid;
 
+use super::aside::aside;
 use super::data_keys::{DataKeyError, DataKeys};
-use super::log::{AppendError, Expected, Log, NewRecord, Record, Tailed};
-use super::profile::Profile;
+use super::log::{Log, Record, Tailed};
 use super::refresher::schedule::{Due, WhatIsOwed};
 use super::snapshots::Snapshots;
 use super::view::Views;
@@ -123,10 +124,10 @@ impl Actor for Replica {
     fn started(&mut self, ctx: &mut Self::Context) {
         let inner = Rc::clone(&self.inner);
         ctx.spawn(inner.follow().into_actor(self));
-        ctx.run_interval(SWEEP, |this, _| {
+        ctx.run_interval(SWEEP, |this, ctx| {
             let views = Arc::clone(&this.inner.views);
-            // looks at every session: not on the thread that a revocation waits for
-            drop(tokio::task::spawn_blocking(move || views.sweep(clock::now())));
+            let swept = aside(views.sessions(), move || views.sweep(clock::now()));
+            ctx.spawn(swept.map(|_| ()).into_actor(this));
         });
         ctx.run_interval(SWEEP / SWEEP_STEPS, |this, _| this.inner.forget());
     }
@@ -213,97 +214,6 @@ impl Inner {
         self.views.progress.stop(why);
     }
 
-    /// Where the tail begins: behind what a snapshot says, if there is one, else at the beginning.
-    async fn begin(&self) -> Result<u64, String> {
-        let newest = match &self.snapshots {
-            Some(snapshots) => snapshots.newest().await,
-            None => None,
-        };
-        let Some(fold) = newest else {
-            self.create_log().await;
-            return Ok(0);
-        };
-        let applied = fold.applied();
-        self.compare(&fold).await?;
-        if let Some(epoch) = fold.epoch() {
-            self.views.progress.set_epoch(epoch);
-        }
-        self.views.progress.set_applied(applied);
-        *self.fold.borrow_mut() = fold;
-        tracing::info!(applied, "begins with a snapshot");
-        // the record that the snapshot ends with is read once more, to be compared
-        Ok(applied.saturating_sub(1))
-    }
-
-    /// Whether the log is the one that a snapshot was taken of, and goes as far. Where it is not, revocations may have
-    /// been lost: nobody is served, nothing is changed, and somebody has to look.
-    async fn compare(&self, fold: &Fold) -> Result<(), String> {
-        loop {
-            match self.standing_of_log().await {
-                Ok((last, _)) if last < fold.applied() => {
-                    let seq = fold.applied();
-                    return Err(format!("the log ends at {last}, behind a snapshot of it at {seq}: it went backwards"));
-                }
-                Ok((_, Some(epoch))) if Some(epoch) != fold.epoch() => {
-                    return Err(format!("the log has the epoch {epoch}, and the snapshot is of another log"));
-                }
-                Ok(_) => return Ok(()),
-                Err(why) => {
-                    tracing::warn!(%why, "waiting for the log");
-                    self.views.progress.away(why);
-                    tokio::time::sleep(AWAY_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// The last sequence and the epoch, according to the log's authority.
-    async fn standing_of_log(&self) -> Result<(u64, Option<Epoch>), String> {
-        let head = self.log.head().await.map_err(|error| error.to_string())?;
-        let first = self.log.last(Aggregate::LOG).await.map_err(|error| error.to_string())?;
-        let epoch = first.and_then(|record| Envelope::decode(&record.body).ok()).map(|envelope| envelope.epoch);
-        Ok((head.last, epoch))
-    }
-
-    /// An empty log gets its first event; of several nodes one wins, and all read the winner's.
-    async fn create_log(&self) {
-        loop {
-            let outcome = match self.log.head().await {
-                Ok(head) if head.last > 0 => return,
-                Ok(_) => self.append_creation().await,
-                Err(error) => Err(error.to_string()),
-            };
-            match outcome {
-                Ok(()) => return,
-                Err(why) => {
-                    tracing::warn!(%why, "waiting for the log");
-                    self.views.progress.away(why);
-                    tokio::time::sleep(AWAY_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    async fn append_creation(&self) -> Result<(), String> {
-        let epoch = Epoch::new(Uuid::new_v4());
-        let envelope = Envelope {
-            id: EventId::new(Uuid::now_v7()),
-            source: self.source.clone(),
-            aggregate: Aggregate::LOG,
-            time: clock::now(),
-            context: Cause { actor: "databroker".into(), cause: None, traceparent: None },
-            epoch,
-            prev: None,
-            event: Event::Log(log::Event::Created(log::Created { epoch })),
-        };
-        let body = envelope.encode().map_err(|error| error.to_string())?;
-        let record = NewRecord { aggregate: Aggregate::LOG, expected: Expected::NoStream, id: envelope.id, body };
-        match self.log.append(record).await {
-            Ok(_) | Err(AppendError::Conflict { .. }) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
     async fn apply(&self, record: Record) -> Result<(), String> {
         let began = Instant::now();
         let (applied, last) = (self.fold.borrow().applied(), self.fold.borrow().last());
@@ -342,70 +252,6 @@ impl Inner {
         Ok(())
     }
 
-    /// Reads the data keys while the log is read.
-    fn load_keys(self: &Rc<Self>) -> Keys {
-        let this = Rc::clone(self);
-        actix_rt::spawn(async move { this.until_answered(|| this.data_keys.load_all()).await })
-    }
-
-    /// Publishes every session that is open, its profile sealed as it is.
-    async fn project_all(&self) {
-        let (now, idle) = (clock::now(), self.idle_timeout());
-        let known = self.data_keys.known();
-        let mut unknown = Vec::new();
-        for (id, record) in unexpired_sessions(&self.fold.borrow(), now) {
-            match record.state() {
-                session::State::Open(open) if open.is_over(now, idle) => {}
-                session::State::Open(open) if known.has(open.signed_in.person) => {
-                    self.views.open_sealed(id, record, &open);
-                }
-                session::State::Open(open) => unknown.push((id, open, record)),
-                session::State::Absent | session::State::Ended => {}
-            }
-        }
-        // their keys were made while the others were read, or do not open
-        for (id, open, record) in unknown {
-            self.open(id, &open, record).await;
-        }
-    }
-
-    async fn project(&self, envelope: &Envelope) {
-        let Event::Session(event) = &envelope.event else { return };
-        let id = SessionId::new(envelope.aggregate.id);
-        let Some(record) = self.fold.borrow().session_record(id) else { return };
-        if let session::Event::Seen(seen) = event
-            && self.views.seen(id, seen.at, record.seq(), Some(record.clone()))
-        {
-            return;
-        }
-        match record.state() {
-            // seen elsewhere after it was forgotten here, and too long ago
-            session::State::Open(open) if open.is_over(clock::now(), self.idle_timeout()) => {}
-            session::State::Open(open) => self.open(id, &open, record).await,
-            session::State::Ended | session::State::Absent => {
-                self.views.end(id);
-                self.views.metrics.revocation_time.observe(clock::now().since(envelope.time));
-            }
-        }
-    }
-
-    fn idle_timeout(&self) -> Option<Duration> {
-        self.views.idle().map(|idle| idle.timeout)
-    }
-
-    async fn open(&self, id: SessionId, open: &Open, record: SessionRecord) {
-        let signed_in = &open.signed_in;
-        let key = self.until_answered(|| self.data_keys.get(signed_in.person)).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a sealed value cannot be opened");
-            None
-        });
-        let (seq, profile) = (record.seq(), key.and_then(|key| Profile::open(&key, id, &signed_in.profile)));
-        match profile {
-            Some(profile) => self.views.open(profile.view(id, signed_in, seq), Some(record), open.last_seen),
-            None => tracing::warn!(session = %id, seq, "the profile of a session does not open: it stays shut"),
-        }
-    }
-
     /// Gives back, a few pieces at a time, what sessions left behind that ended by themselves long ago.
     fn forget(&self) {
         let at = clock::now().minus(FORGET_AFTER);
@@ -414,23 +260,6 @@ impl Inner {
             let piece = self.piece.get();
             self.piece.set((piece + 1) % Fold::PIECES);
             fold.forget_expired(piece, at);
-        }
-    }
-
-    /// Tries again while the vault is away; an error is one that trying again does not mend.
-    async fn until_answered<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, DataKeyError>
-    where
-        F: Future<Output = Result<T, DataKeyError>>,
-    {
-        loop {
-            match attempt().await {
-                Err(DataKeyError::Vault(error)) => {
-                    tracing::warn!(%error, "waiting for the vault");
-                    self.views.progress.away(error.to_string());
-                    tokio::time::sleep(AWAY_PAUSE).await;
-                }
-                outcome => return outcome,
-            }
         }
     }
 }
@@ -442,7 +271,3 @@ fn pieces_a_step() -> usize {
 
 /// The data keys being read.
 type Keys = JoinHandle<Result<(), DataKeyError>>;
-
-fn unexpired_sessions(fold: &Fold, now: Time) -> impl Iterator<Item = (SessionId, SessionRecord)> {
-    fold.sessions().filter(move |(_, record)| record.open_until().is_some_and(|until| now < until))
-}

@@ -52,13 +52,23 @@ impl Snapshots {
         Self { files, shared: places.shared, begun_with: AtomicU64::new(0) }
     }
 
-    /// The newest that can be used: of this schema, and written by a node of this installation. The node's own comes
-    /// first, and a shared one only where there is none. What cannot be used is left where it is, with a word why.
+    /// The newest that can be used: of this schema, and written by a node of this installation. A shared one comes
+    /// before the node's own only where it is so far ahead that fetching it is less than reading that part of the log.
+    /// What cannot be used is left where it is, with a word why.
     pub async fn newest(&self) -> Option<Fold> {
         let files = self.files.clone()?;
-        let newest = match blocking(move || files.newest()).await.flatten() {
-            Some(newest) => newest,
-            None => self.fetch().await?,
+        let looked = Arc::clone(&files);
+        let own = blocking(move || looked.list()).await?.into_iter().next().map(|(name, _)| name);
+        let ahead = match own {
+            Some(own) => self.fetch(Some(own)).await,
+            None => None,
+        };
+        let newest = match ahead {
+            Some(ahead) => ahead,
+            None => match blocking(move || files.newest()).await.flatten() {
+                Some(newest) => newest,
+                None => self.fetch(None).await?,
+            },
         };
         self.begun_with.store(newest.applied(), Ordering::Release);
         Some(newest)
@@ -106,11 +116,14 @@ impl Snapshots {
         }
     }
 
-    async fn fetch(&self) -> Option<Fold> {
+    /// The newest that is shared; beside one of our own, only of the same log and where it is far ahead.
+    async fn fetch(&self, own: Option<Name>) -> Option<Fold> {
         let (files, shared) = (self.files.clone()?, self.shared.as_ref()?);
+        let is_worth_it = |name: &Name| own.is_none_or(|own| name.seq >= own.seq.saturating_add(SNAPSHOT_EVENTS));
         let fetching = async {
-            let newest = tokio::time::timeout(SNAPSHOT_SHARE.0, shared.newest(None)).await;
-            let Some(name) = newest.map_err(|_| "no answer in time".to_owned())?? else { return Ok(None) };
+            let newest = tokio::time::timeout(SNAPSHOT_SHARE.0, shared.newest(own.map(|own| own.epoch))).await;
+            let newest = newest.map_err(|_| "no answer in time".to_owned())??;
+            let Some(name) = newest.filter(is_worth_it) else { return Ok(None) };
             let staged = files.stage().map_err(|error| error.to_string())?;
             shared.get(name, &staged).await?;
             Ok::<_, String>(Some((name, staged)))
@@ -119,11 +132,11 @@ impl Snapshots {
             Ok(Ok(Some((name, staged)))) => blocking(move || files.adopt(name, &staged)).await.flatten(),
             Ok(Ok(None)) => None,
             Ok(Err(why)) => {
-                tracing::warn!(%why, "no shared snapshot: the log is read from its beginning");
+                tracing::warn!(%why, "no shared snapshot could be had");
                 None
             }
             Err(_) => {
-                tracing::warn!("no shared snapshot in time: the log is read from its beginning");
+                tracing::warn!("no shared snapshot could be had in time");
                 None
             }
         }

@@ -3,12 +3,11 @@
 //! A session is held sealed, sharing its bytes with the fold; its profile is opened when somebody first comes with it,
 //! and closed again when nobody does any more. Opening takes microseconds and waits for nothing.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use portcullis_config::limits::ENDED_BACKLOG;
-use portcullis_events::{PersonId, SessionId, SessionRecord, Time, session};
+use portcullis_events::{Brief, PersonId, SessionId, SessionRecord, Time, session};
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
@@ -62,30 +61,49 @@ pub struct SessionChanged {
     pub session: SessionId,
 }
 
-/// A session that is open.
+/// A session that is open. One whose profile nobody has asked for yet is its record and nothing else.
 #[derive(Debug)]
 struct Held {
     /// What it is opened from; absent in tests that have no log.
     record: Option<SessionRecord>,
-    expires_at: Time,
-    /// Shared by all views of the session, and kept while its profile is closed.
-    activity: Arc<Activity>,
+    /// Made when somebody first comes with it; shared by all views of the session, and kept while its profile is closed.
+    activity: OnceLock<Arc<Activity>>,
     opened: ArcSwapOption<SessionView>,
-    /// Whether somebody came with it since the last sweep.
-    is_in_use: AtomicBool,
 }
 
 impl Held {
     /// Whether its own end has come or it lay idle for too long.
-    fn is_over(&self, now: Time) -> bool {
-        self.expires_at <= now || self.activity.is_idle(now)
+    fn is_over(&self, now: Time, idle: Option<Idle>) -> bool {
+        if let Some(activity) = self.activity.get() {
+            return activity.is_idle(now) || self.expires_at().is_some_and(|expires_at| expires_at <= now);
+        }
+        self.brief().is_some_and(|brief| brief.is_over(now, idle.map(|idle| idle.timeout)))
+    }
+
+    fn brief(&self) -> Option<Brief> {
+        self.record.as_ref().and_then(SessionRecord::brief)
+    }
+
+    fn expires_at(&self) -> Option<Time> {
+        let record = self.record.as_ref().and_then(SessionRecord::open_until);
+        record.or_else(|| self.opened.load().as_ref().map(|view| view.expires_at))
+    }
+
+    /// Its use: of one that nobody came with yet, what the log knows.
+    fn activity(&self, idle: Option<Idle>) -> &Arc<Activity> {
+        self.activity.get_or_init(|| self.begin_activity(idle))
+    }
+
+    fn begin_activity(&self, idle: Option<Idle>) -> Arc<Activity> {
+        let last_seen = self.brief().map_or(Time::from_millis(0), |brief| brief.last_seen);
+        Arc::new(Activity::since(last_seen, idle))
     }
 }
 
 /// The published views of a node.
 #[derive(Debug)]
 pub struct Views {
-    sessions: papaya::HashMap<SessionId, Arc<Held>>,
+    sessions: papaya::HashMap<SessionId, Held>,
     /// Those whose profile is open.
     opened: papaya::HashSet<SessionId>,
     keys: OnceLock<Arc<KnownKeys>>,
@@ -128,13 +146,15 @@ impl Views {
         self.idle
     }
 
-    /// The sessions in the view that are as `wanted`, in no order. Looks at all of them and opens their profiles for as
-    /// long as that takes: not for the request path.
+    /// The sessions in the view that are as `wanted`, in no order: of one person, or of all. Looks at all of them, and
+    /// opens the profiles of those it is about for as long as that takes: not for the request path.
     #[must_use]
-    pub fn find(&self, wanted: impl Fn(&SessionView) -> bool) -> Vec<Arc<SessionView>> {
+    pub fn find(&self, of: Option<PersonId>, wanted: impl Fn(&SessionView) -> bool) -> Vec<Arc<SessionView>> {
+        let is_theirs = |held: &Held| of.is_none_or(|person| held.brief().is_none_or(|brief| brief.person == person));
         let sessions = self.sessions.pin();
-        let views = sessions.iter().filter_map(|(id, held)| self.look(*id, held));
-        views.filter(|view| wanted(view)).collect()
+        let theirs = sessions.iter().filter(|(_, held)| is_theirs(held));
+        let views = theirs.filter_map(|(id, held)| self.look(*id, held));
+        views.filter(|view| of.is_none_or(|person| view.person == person) && wanted(view)).collect()
     }
 
     /// A session was in use on this node. Costs a comparison where that was noted a moment ago.
@@ -148,14 +168,14 @@ impl Views {
     /// not open.
     #[must_use]
     pub fn session(&self, id: SessionId) -> Option<Arc<SessionView>> {
-        let held = Arc::clone(self.sessions.pin().get(&id)?);
-        if !held.is_in_use.load(Ordering::Relaxed) {
-            held.is_in_use.store(true, Ordering::Relaxed);
-        }
+        let sessions = self.sessions.pin();
+        let held = sessions.get(&id)?;
         if let Some(view) = held.opened.load_full() {
+            view.activity.come();
             return Some(view);
         }
-        let view = Arc::new(self.unseal(id, &held)?);
+        let view = Arc::new(SessionView { activity: Arc::clone(held.activity(self.idle)), ..self.unseal(id, held)? });
+        view.activity.come();
         // where the session has ended meanwhile, this is no longer what the view holds
         held.opened.store(Some(Arc::clone(&view)));
         self.opened.pin().insert(id);
@@ -164,7 +184,10 @@ impl Views {
 
     /// The view of a session, which is left as closed as it is.
     fn look(&self, id: SessionId, held: &Held) -> Option<Arc<SessionView>> {
-        held.opened.load_full().or_else(|| self.unseal(id, held).map(Arc::new))
+        held.opened.load_full().or_else(|| {
+            let activity = held.activity.get().map_or_else(|| held.begin_activity(self.idle), Arc::clone);
+            Some(Arc::new(SessionView { activity, ..self.unseal(id, held)? }))
+        })
     }
 
     fn unseal(&self, id: SessionId, held: &Held) -> Option<SessionView> {
@@ -175,8 +198,7 @@ impl Views {
         if profile.is_none() {
             tracing::warn!(session = %id, seq = record.seq(), "the profile of a session does not open: it stays shut");
         }
-        let activity = Arc::clone(&held.activity);
-        Some(SessionView { activity, ..profile?.view(id, &signed_in, record.seq()) })
+        Some(profile?.view(id, &signed_in, record.seq()))
     }
 
     /// How many sessions are in the view.
@@ -199,34 +221,31 @@ impl Views {
 
     /// Publishes a session that the log last saw in use at `last_seen`. What this node knows of its use is kept.
     pub(super) fn open(&self, mut session: SessionView, record: Option<SessionRecord>, last_seen: Time) {
-        let (id, expires_at) = (session.id, session.expires_at);
-        let activity = self.activity(id, last_seen);
-        session.activity = Arc::clone(&activity);
-        let opened = ArcSwapOption::from_pointee(session);
-        self.hold(id, Held { record, expires_at, activity, opened, is_in_use: AtomicBool::new(true) });
-        self.opened.pin().insert(id);
-    }
-
-    /// Opens a session whose profile nobody has asked for yet.
-    pub(super) fn open_sealed(&self, id: SessionId, record: SessionRecord, open: &session::Open) {
-        let (record, expires_at) = (Some(record), open.signed_in.expires_at);
-        let activity = self.activity(id, open.last_seen);
-        let (opened, is_in_use) = (ArcSwapOption::empty(), AtomicBool::new(false));
-        self.hold(id, Held { record, expires_at, activity, opened, is_in_use });
-    }
-
-    /// The use of a session that the log last saw in use at `last_seen`.
-    fn activity(&self, id: SessionId, last_seen: Time) -> Arc<Activity> {
+        let id = session.id;
         let activity = match self.sessions.pin().get(&id) {
-            Some(before) => Arc::clone(&before.activity),
+            Some(before) => Arc::clone(before.activity(self.idle)),
             None => Arc::new(Activity::since(last_seen, self.idle)),
         };
         activity.recorded(last_seen);
-        activity
+        activity.come();
+        session.activity = Arc::clone(&activity);
+        self.hold(id, Held { record, activity: activity.into(), opened: ArcSwapOption::from_pointee(session) });
+        self.opened.pin().insert(id);
+    }
+
+    /// Makes room for so many sessions.
+    pub(super) fn expect(&self, sessions: usize) {
+        self.sessions.pin().reserve(sessions);
+    }
+
+    /// Opens a session that was not in the view, whose profile nobody has asked for yet.
+    pub(super) fn open_sealed(&self, id: SessionId, record: SessionRecord) {
+        let held = Held { record: Some(record), activity: OnceLock::new(), opened: ArcSwapOption::empty() };
+        self.hold(id, held);
     }
 
     fn hold(&self, id: SessionId, held: Held) {
-        if self.sessions.pin().insert(id, Arc::new(held)).is_some() {
+        if self.sessions.pin().insert(id, held).is_some() {
             // nobody listening is no fault
             let _ = self.changes.send(SessionChanged { session: id });
         }
@@ -236,17 +255,11 @@ impl Views {
     pub(super) fn seen(&self, id: SessionId, at: Time, seq: u64, record: Option<SessionRecord>) -> bool {
         let sessions = self.sessions.pin();
         let Some(before) = sessions.get(&id) else { return false };
-        before.activity.recorded(at);
+        let activity = Arc::clone(before.activity(self.idle));
+        activity.recorded(at);
         let opened = before.opened.load_full().map(|view| Arc::new(SessionView { seq, ..(*view).clone() }));
         let is_opened = opened.is_some();
-        let held = Held {
-            record,
-            expires_at: before.expires_at,
-            activity: Arc::clone(&before.activity),
-            opened: ArcSwapOption::new(opened),
-            is_in_use: AtomicBool::new(before.is_in_use.load(Ordering::Relaxed)),
-        };
-        sessions.insert(id, Arc::new(held));
+        sessions.insert(id, Held { record, activity: activity.into(), opened: ArcSwapOption::new(opened) });
         if is_opened {
             self.opened.pin().insert(id);
         }
@@ -264,10 +277,11 @@ impl Views {
                 owed.remove(id);
                 continue;
             };
-            if held.activity.is_due(now, idle) {
+            let activity = held.activity(self.idle);
+            if activity.is_due(now, idle) {
                 // in this order: a use that comes in between is owed again
                 owed.remove(id);
-                due.push((*id, held.activity.settle()));
+                due.push((*id, activity.settle()));
             }
         }
         due
@@ -276,7 +290,7 @@ impl Views {
     /// The log was not told: the session is owed again.
     pub(super) fn owe(&self, id: SessionId) {
         if let Some(held) = self.sessions.pin().get(&id) {
-            held.activity.owe();
+            held.activity(self.idle).owe();
             self.owed.pin().insert(id, ());
         }
     }
@@ -293,14 +307,15 @@ impl Views {
     /// of those that nobody came with since the last sweep. May run beside the replica: an end is final.
     pub(super) fn sweep(&self, now: Time) {
         let sessions = self.sessions.pin();
-        let over: Vec<_> = sessions.iter().filter(|(_, held)| held.is_over(now)).map(|(id, _)| *id).collect();
+        let over: Vec<_> =
+            sessions.iter().filter(|(_, held)| held.is_over(now, self.idle)).map(|(id, _)| *id).collect();
         for id in over {
             self.end(id);
         }
         let opened = self.opened.pin();
         for id in &opened {
             match sessions.get(id) {
-                Some(held) if held.record.is_none() || held.is_in_use.swap(false, Ordering::Relaxed) => {}
+                Some(held) if held.record.is_none() || held.activity(self.idle).has_come() => {}
                 Some(held) => {
                     held.opened.store(None);
                     opened.remove(id);

@@ -30,6 +30,9 @@ pub enum Unusable {
     /// Its tag is not one of ours.
     #[error("it was not written by a node with this shared_secret, or was changed since")]
     Forged,
+    /// It is a snapshot, and not the one that its name says.
+    #[error("its name says something else than it does")]
+    Misnamed,
 }
 
 impl From<io::Error> for Unusable {
@@ -52,7 +55,7 @@ impl Files {
 
     /// The newest that can be used.
     pub fn newest(&self) -> Option<Fold> {
-        self.list().into_iter().find_map(|(name, path)| match self.read(&path) {
+        self.list().into_iter().find_map(|(name, path)| match self.read(name, &path) {
             Ok(fold) => Some(fold),
             Err(why) => {
                 tracing::warn!(%why, seq = name.seq, path = %path.display(), "a snapshot is not used");
@@ -103,7 +106,7 @@ impl Files {
 
     /// Reads a staged file that came from elsewhere, and puts it among our own if it can be used.
     pub fn adopt(&self, name: Name, staged: &Path) -> Option<Fold> {
-        let read = self.read(staged).and_then(|fold| {
+        let read = self.read(name, staged).and_then(|fold| {
             self.place(name, staged)?;
             Ok(fold)
         });
@@ -131,7 +134,7 @@ impl Files {
     }
 
     /// Reads a whole file. What it says is nobody's before its tag has held.
-    fn read(&self, path: &Path) -> Result<Fold, Unusable> {
+    fn read(&self, name: Name, path: &Path) -> Result<Fold, Unusable> {
         let (mut file, mut running) = (BufReader::with_capacity(BUFFER, File::open(path)?), self.authenticator.begin());
         let fold = Fold::read(&mut |room: &mut [u8]| {
             file.read_exact(room)?;
@@ -140,7 +143,11 @@ impl Files {
         })?;
         let mut tag = Vec::new();
         file.by_ref().take(2 * TAG).read_to_end(&mut tag)?;
-        if running.verifies(&tag) { Ok(fold) } else { Err(Unusable::Forged) }
+        if !running.verifies(&tag) {
+            return Err(Unusable::Forged);
+        }
+        let is_it = (fold.applied(), fold.epoch()) == (name.seq, Some(name.epoch));
+        if is_it { Ok(fold) } else { Err(Unusable::Misnamed) }
     }
 
     /// From then on it is a snapshot, power loss or not; older ones of the same log go.

@@ -95,6 +95,33 @@ async fn a_snapshot_with_any_byte_changed_or_cut_is_not_used_and_the_one_before_
 }
 
 #[actix_rt::test]
+async fn a_snapshot_under_the_name_of_another_is_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = snapshots(dir.path(), &[1]);
+    assert!(snapshots.store(fold(2), AT).await);
+    assert!(snapshots.store(fold(3), AT).await);
+    let (name, path) = snapshots.files.as_ref().unwrap().list().into_iter().next().unwrap();
+    std::fs::rename(path, dir.path().join(Name { seq: 9, ..name }.to_string())).unwrap();
+    assert_eq!(snapshots.newest().await.unwrap().applied(), 2);
+}
+
+#[actix_rt::test]
+async fn a_shared_snapshot_that_is_far_ahead_comes_before_a_nodes_own() {
+    let server = NatsServer::start().unwrap();
+    let shared = SharedSnapshots::new(&Nats::connect(&NatsStorage::at(vec![server.url()])).await.unwrap(), 1);
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let place = |dir: &Path| Places { own: Some(dir.into()), shared: Some(shared.clone()) };
+    let (one, two) = (with(place(one.path()), &[1]), with(place(two.path()), &[1]));
+    for (ahead, begins_with) in [(SNAPSHOT_EVENTS - 1, 3), (SNAPSHOT_EVENTS, 3 + SNAPSHOT_EVENTS)] {
+        assert!(two.store(fold(3), AT).await);
+        assert!(one.store(fold(3 + ahead), AT).await);
+        let (name, path) = one.files.as_ref().unwrap().list().into_iter().next().unwrap();
+        shared.put(name, &path).await.unwrap();
+        assert_eq!(two.newest().await.unwrap().applied(), begins_with);
+    }
+}
+
+#[actix_rt::test]
 async fn a_snapshot_of_another_installation_is_not_used_and_one_of_an_older_secret_is() {
     let dir = tempfile::tempdir().unwrap();
     assert!(snapshots(dir.path(), &[1]).store(fold(3), AT).await);

@@ -54,8 +54,7 @@ async fn views(of: SessionId) -> Views {
     let views = Views::default();
     views.open_with(keys.known());
     let record = record(&keys, of).await;
-    let session::State::Open(open) = record.state() else { panic!("the session is open") };
-    views.open_sealed(ID, record, &open);
+    views.open_sealed(ID, record);
     views
 }
 
