@@ -1,5 +1,7 @@
 //! An event as it stands on the log: CloudEvents 1.0.2, structured JSON, hashed byte for byte.
 
+use std::borrow::Cow;
+
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -116,23 +118,27 @@ pub enum DecodeError {
 
 /// The JSON form. Extension attributes have lower-case names (CloudEvents 1.0.2, Naming Conventions).
 #[derive(Serialize, Deserialize)]
-struct Wire<D> {
-    specversion: String,
+struct Wire<'a, D> {
+    #[serde(borrow)]
+    specversion: Cow<'a, str>,
     id: EventId,
     source: String,
-    #[serde(rename = "type")]
-    kind: String,
-    subject: String,
-    time: String,
-    datacontenttype: String,
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    subject: Cow<'a, str>,
+    #[serde(borrow)]
+    time: Cow<'a, str>,
+    #[serde(borrow)]
+    datacontenttype: Cow<'a, str>,
     actor: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     cause: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     traceparent: Option<String>,
     epoch: Epoch,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    prevhash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default, borrow)]
+    prevhash: Option<Cow<'a, str>>,
     data: D,
 }
 
@@ -235,14 +241,14 @@ impl Envelope {
             id: self.id,
             source: self.source.clone(),
             kind: self.event.type_name().into(),
-            subject: self.aggregate.to_string(),
-            time: self.time.rfc3339(),
+            subject: self.aggregate.to_string().into(),
+            time: self.time.rfc3339().into(),
             datacontenttype: "application/json".into(),
             actor: self.context.actor.clone(),
             cause: self.context.cause.clone(),
             traceparent: self.context.traceparent.clone(),
             epoch: self.epoch,
-            prevhash: self.prev.map(|hash| hash.to_string()),
+            prevhash: self.prev.map(|hash| hash.to_string().into()),
             data: self.event.data().map_err(malformed)?,
         };
         serde_json::to_vec(&wire).map_err(malformed)
@@ -254,14 +260,14 @@ impl Envelope {
     /// [`DecodeError`]; an attribute that is missing, of another type or of another version is one.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let malformed = |what: &str| DecodeError::Malformed(what.to_owned());
-        let wire: Wire<&RawValue> = serde_json::from_slice(body).map_err(|error| malformed(category(&error)))?;
+        let wire: Wire<'_, &RawValue> = serde_json::from_slice(body).map_err(|error| malformed(category(&error)))?;
         if wire.specversion != "1.0" {
             return Err(malformed("specversion is not 1.0"));
         }
         let event = Event::from_wire(&wire.kind, wire.data)?;
         let aggregate: Aggregate = wire.subject.parse().map_err(|_| malformed("subject is not an aggregate"))?;
         if aggregate.kind != event.kind() {
-            return Err(DecodeError::Misplaced { kind: wire.kind, subject: wire.subject });
+            return Err(DecodeError::Misplaced { kind: wire.kind.into_owned(), subject: wire.subject.into_owned() });
         }
         let prev = wire.prevhash.map(|text| parse_hash(&text).ok_or_else(|| malformed("prevhash is not a hash")));
         Ok(Self {

@@ -34,8 +34,10 @@ fn files(dir: &Path, suffix: &str) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Where a gateway keeps its own.
 fn snapshots(gateway: &Gateway) -> PathBuf {
-    gateway.state_dir().join("snapshots")
+    let on_nats = gateway.state_dir().join("nats/snapshots");
+    if on_nats.exists() { on_nats } else { gateway.state_dir().join("snapshots") }
 }
 
 /// The newest snapshot of a gateway.

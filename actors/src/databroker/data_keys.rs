@@ -1,19 +1,23 @@
 //! The data keys of people: what their personal data is sealed with, in the vault, wrapped. Forgetting one makes the
 //! data unreadable in every copy of the log.
 
+use std::num::NonZero;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use aws_lc_rs::aead::LessSafeKey;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::future::join_all;
+use portcullis_config::limits::FEW;
 use portcullis_events::{GroupId, LogoutId, PersonId, Sealed};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::aside::aside;
-use super::vault::{Revision, Shelf, Vault, VaultError};
+use super::vault::{Revision, Sealed as InVault, Shelf, Vault, VaultError};
 use crate::keyring::{KeyError, Sealer, open_with, random, raw, seal_with};
 
 /// The vault key under which the pseudonym key lies.
@@ -187,21 +191,21 @@ impl DataKeys {
     /// [`DataKeyError::Vault`]; [`DataKeyError::Wrapping`] where the pseudonyms' key does not open, which every node
     /// needs. A person's key that does not open is left for [`DataKeys::get`] to report.
     pub async fn load_all(&self) -> Result<(), DataKeyError> {
-        let all = self.vault.scan(Shelf::DataKey).await?;
-        let (wrapping, known) = (Arc::clone(&self.wrapping), Arc::clone(&self.known));
-        let opened = aside(all.len(), move || {
-            known.0.pin().reserve(all.len());
-            for (key, wrapped) in all {
-                let Ok(person) = key.parse() else { continue };
-                match unwrap(&wrapping, person, &wrapped.value) {
-                    Some(key) => known.remember(person, key),
-                    None if person == PSEUDONYMS => return Err(DataKeyError::Wrapping),
-                    None => {}
-                }
-            }
-            Ok(())
-        });
-        opened.await.unwrap_or_else(|| Err(VaultError::Unavailable("the process is stopping".into()).into()))
+        let mut all = self.vault.scan(Shelf::DataKey).await?;
+        let many = all.len();
+        self.known.0.pin().reserve(many);
+        let share = if many <= FEW { many } else { many.div_ceil(available_parallelism().map_or(1, NonZero::get)) };
+        let mut shares = Vec::new();
+        while !all.is_empty() {
+            let share = all.split_off(all.len().saturating_sub(share));
+            let (wrapping, known) = (Arc::clone(&self.wrapping), Arc::clone(&self.known));
+            shares.push(aside(many, move || open_all(&wrapping, &known, share)));
+        }
+        let stopping = || VaultError::Unavailable("the process is stopping".into());
+        for opened in join_all(shares).await {
+            opened.ok_or_else(stopping)??;
+        }
+        Ok(())
     }
 
     fn remember(&self, person: PersonId, wrapped: &[u8]) -> Result<Rc<DataKey>, DataKeyError> {
@@ -209,6 +213,18 @@ impl DataKeys {
         self.known.remember(person, key);
         Ok(Rc::new(DataKey(raw(&key)?)))
     }
+}
+
+fn open_all(wrapping: &Sealer, known: &KnownKeys, all: Vec<(String, InVault)>) -> Result<(), DataKeyError> {
+    for (key, wrapped) in all {
+        let Ok(person) = key.parse() else { continue };
+        match unwrap(wrapping, person, &wrapped.value) {
+            Some(key) => known.remember(person, key),
+            None if person == PSEUDONYMS => return Err(DataKeyError::Wrapping),
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 fn unwrap(wrapping: &Sealer, person: PersonId, wrapped: &[u8]) -> Option<[u8; 32]> {
