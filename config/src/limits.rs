@@ -280,8 +280,28 @@ pub const STRICT_STALENESS: Duration = Duration::from_secs(2);
 /// How long a request waits for the log's authority where its last sign of life has just become too old: with the
 /// replicas' own pace in a stream at rest, and some of its messages late.
 pub const FRESHENS: Duration = Duration::from_millis(500);
+/// So many sessions or keys are gone through where they are met; more of them away from the threads that must not wait.
+pub const FEW: usize = 1000;
 /// How often ended sessions are swept from the views.
 pub const SWEEP: Duration = Duration::from_secs(60);
+/// Steps in which the fold is swept, so that no step takes long.
+pub const SWEEP_STEPS: u32 = 64;
+/// How long after its own end a session is forgotten but for that it ended: longer than clocks of nodes ever differ.
+pub const FORGET_AFTER: Duration = Duration::from_secs(60 * 60);
+/// How often it is looked whether a snapshot is due.
+pub const SNAPSHOT_CHECK: Duration = Duration::from_secs(10);
+/// Events after which a snapshot is due.
+pub const SNAPSHOT_EVENTS: u64 = 50_000;
+/// Time after which a snapshot is due if anything happened at all.
+pub const SNAPSHOT_AGE: Duration = Duration::from_secs(15 * 60);
+/// Snapshots that a node keeps of a log.
+pub const SNAPSHOTS_KEPT: usize = 2;
+/// Snapshots that nodes keep together.
+pub const SNAPSHOTS_SHARED: usize = 3;
+/// How long an orderly stop waits for its last snapshot.
+pub const SNAPSHOT_CLOSE: Duration = Duration::from_secs(2);
+/// How long reaching the shared snapshots may take, and one of their files.
+pub const SNAPSHOT_SHARE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(120));
 /// Changed and ended sessions that a slow listener may lag behind before it must look at all of its connections.
 pub const ENDED_BACKLOG: usize = 4096;
 /// Pause between attempts to reach a log or vault that is away.

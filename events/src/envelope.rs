@@ -1,10 +1,13 @@
 //! An event as it stands on the log: CloudEvents 1.0.2, structured JSON, hashed byte for byte.
 
+use std::borrow::Cow;
+
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::{Aggregate, AggregateKind, Epoch, EventId, Time, group, log, logout, session, token};
 
@@ -20,6 +23,18 @@ impl Hash {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest.as_ref());
         Self(hash)
+    }
+
+    /// A hash that was kept as its bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn bytes(self) -> [u8; 32] {
+        self.0
     }
 }
 
@@ -103,24 +118,28 @@ pub enum DecodeError {
 
 /// The JSON form. Extension attributes have lower-case names (CloudEvents 1.0.2, Naming Conventions).
 #[derive(Serialize, Deserialize)]
-struct Wire {
-    specversion: String,
+struct Wire<'a, D> {
+    #[serde(borrow)]
+    specversion: Cow<'a, str>,
     id: EventId,
     source: String,
-    #[serde(rename = "type")]
-    kind: String,
-    subject: String,
-    time: String,
-    datacontenttype: String,
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    subject: Cow<'a, str>,
+    #[serde(borrow)]
+    time: Cow<'a, str>,
+    #[serde(borrow)]
+    datacontenttype: Cow<'a, str>,
     actor: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     cause: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     traceparent: Option<String>,
     epoch: Epoch,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    prevhash: Option<String>,
-    data: Value,
+    #[serde(skip_serializing_if = "Option::is_none", default, borrow)]
+    prevhash: Option<Cow<'a, str>>,
+    data: D,
 }
 
 impl Event {
@@ -176,10 +195,10 @@ impl Event {
         }
     }
 
-    fn from_wire(kind: &str, data: Value) -> Result<Self, DecodeError> {
-        fn read<T: serde::de::DeserializeOwned>(data: Value) -> Result<T, DecodeError> {
+    fn from_wire(kind: &str, data: &RawValue) -> Result<Self, DecodeError> {
+        fn read<T: serde::de::DeserializeOwned>(data: &RawValue) -> Result<T, DecodeError> {
             // the message may quote a value: it names the fault and nothing of the data
-            serde_json::from_value(data).map_err(|error| DecodeError::Malformed(category(&error).to_owned()))
+            serde_json::from_str(data.get()).map_err(|error| DecodeError::Malformed(category(&error).to_owned()))
         }
         Ok(match kind {
             "portcullis.log.created.v1" => Self::Log(log::Event::Created(read(data)?)),
@@ -222,14 +241,14 @@ impl Envelope {
             id: self.id,
             source: self.source.clone(),
             kind: self.event.type_name().into(),
-            subject: self.aggregate.to_string(),
-            time: self.time.rfc3339(),
+            subject: self.aggregate.to_string().into(),
+            time: self.time.rfc3339().into(),
             datacontenttype: "application/json".into(),
             actor: self.context.actor.clone(),
             cause: self.context.cause.clone(),
             traceparent: self.context.traceparent.clone(),
             epoch: self.epoch,
-            prevhash: self.prev.map(|hash| hash.to_string()),
+            prevhash: self.prev.map(|hash| hash.to_string().into()),
             data: self.event.data().map_err(malformed)?,
         };
         serde_json::to_vec(&wire).map_err(malformed)
@@ -241,14 +260,14 @@ impl Envelope {
     /// [`DecodeError`]; an attribute that is missing, of another type or of another version is one.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let malformed = |what: &str| DecodeError::Malformed(what.to_owned());
-        let wire: Wire = serde_json::from_slice(body).map_err(|error| malformed(category(&error)))?;
+        let wire: Wire<'_, &RawValue> = serde_json::from_slice(body).map_err(|error| malformed(category(&error)))?;
         if wire.specversion != "1.0" {
             return Err(malformed("specversion is not 1.0"));
         }
         let event = Event::from_wire(&wire.kind, wire.data)?;
         let aggregate: Aggregate = wire.subject.parse().map_err(|_| malformed("subject is not an aggregate"))?;
         if aggregate.kind != event.kind() {
-            return Err(DecodeError::Misplaced { kind: wire.kind, subject: wire.subject });
+            return Err(DecodeError::Misplaced { kind: wire.kind.into_owned(), subject: wire.subject.into_owned() });
         }
         let prev = wire.prevhash.map(|text| parse_hash(&text).ok_or_else(|| malformed("prevhash is not a hash")));
         Ok(Self {

@@ -1,12 +1,17 @@
 //! The sum of a log: every event applied once, in order, or a reason why not.
 //!
-//! The same records, folded in any number of steps, give the same value on every node.
+//! The same records, folded in any number of steps, give the same value on every node. It is kept packed, an
+//! aggregate in one piece of memory, and a clone of it is cheap.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
+use uuid::Uuid;
+
+use crate::record::{self, Life, Record, SessionRecord};
+use crate::shards::Shards;
 use crate::{
-    Aggregate, DecodeError, Envelope, Epoch, Event, Hash, LogoutId, PersonId, SessionId, group, log, logout, session,
-    token,
+    Aggregate, AggregateKind, DecodeError, Envelope, Epoch, Event, Hash, LogoutId, PersonId, SessionId, Time, group,
+    log, logout, session, token,
 };
 
 /// Where an aggregate stands.
@@ -47,21 +52,36 @@ pub enum FoldError {
 }
 
 /// Everything the log says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Fold {
-    applied: u64,
-    epoch: Option<Epoch>,
-    tips: HashMap<Aggregate, Tip>,
-    sessions: HashMap<SessionId, session::State>,
-    tokens: HashMap<SessionId, token::State>,
-    groups: HashMap<PersonId, group::State>,
+    pub(crate) applied: u64,
+    pub(crate) epoch: Option<Epoch>,
+    /// The hash of the record that was applied last.
+    pub(crate) last: Option<Hash>,
+    /// Where the log's own aggregate stands.
+    pub(crate) log: Option<Tip>,
+    /// Sessions with their tokens.
+    pub(crate) lives: Shards,
+    /// The groups of people.
+    pub(crate) groups: Shards,
+    /// The logouts that providers asked for.
+    pub(crate) logouts: Shards,
 }
 
 impl Fold {
+    /// Pieces that [`Self::forget_expired`] and [`Self::sessions_in`] go through one at a time.
+    pub const PIECES: usize = Shards::COUNT;
+
     /// The last sequence that was applied; 0 at first.
     #[must_use]
     pub const fn applied(&self) -> u64 {
         self.applied
+    }
+
+    /// The hash of the record that was applied last: a log that has another one there is another log.
+    #[must_use]
+    pub const fn last(&self) -> Option<Hash> {
+        self.last
     }
 
     /// The log's epoch, once its first event was applied.
@@ -73,47 +93,68 @@ impl Fold {
     /// Where an aggregate stands; `None` if it has no event.
     #[must_use]
     pub fn tip(&self, aggregate: Aggregate) -> Option<Tip> {
-        self.tips.get(&aggregate).copied()
+        let tips = |records: &Shards| records.get(aggregate.id).map_or([None, None], |bytes| record::tips(bytes));
+        match aggregate.kind {
+            AggregateKind::Log => self.log.filter(|_| aggregate == Aggregate::LOG),
+            AggregateKind::Session => tips(&self.lives)[0],
+            AggregateKind::Token => tips(&self.lives)[1],
+            AggregateKind::Group => tips(&self.groups)[0],
+            AggregateKind::Logout => tips(&self.logouts)[0],
+        }
     }
 
     /// What a session is.
     #[must_use]
     pub fn session(&self, id: SessionId) -> session::State {
-        self.sessions.get(&id).cloned().unwrap_or_default()
+        self.life(id.uuid()).state.session
     }
 
-    /// Every session, ended ones too, in no order.
-    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &session::State)> {
-        self.sessions.iter().map(|(id, state)| (*id, state))
+    /// How many sessions are kept, ended ones too.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.lives.len()
     }
 
-    /// What a session's tokens are.
+    /// Every session, ended ones too, by id.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, SessionRecord)> {
+        self.lives.iter().map(|(id, bytes)| (SessionId::new(id), SessionRecord(Arc::clone(bytes))))
+    }
+
+    /// Every session in one of the [`Self::PIECES`], ended ones too, by id.
+    pub fn sessions_in(&self, piece: usize) -> impl Iterator<Item = (SessionId, SessionRecord)> {
+        self.lives.piece(piece).map(|(id, bytes)| (SessionId::new(id), SessionRecord(Arc::clone(bytes))))
+    }
+
+    /// A session as it is kept; `None` if nothing is.
+    #[must_use]
+    pub fn session_record(&self, id: SessionId) -> Option<SessionRecord> {
+        self.lives.get(id.uuid()).map(|bytes| SessionRecord(Arc::clone(bytes)))
+    }
+
+    /// What a session's tokens are. Of a session that has ended nothing is known of its tokens any more.
     #[must_use]
     pub fn token(&self, id: SessionId) -> token::State {
-        self.tokens.get(&id).cloned().unwrap_or_default()
-    }
-
-    /// The tokens of every session, of ended ones too, in no order.
-    pub fn tokens(&self) -> impl Iterator<Item = (SessionId, &token::State)> {
-        self.tokens.iter().map(|(id, state)| (*id, state))
-    }
-
-    /// A session as it stands, without a copy of it.
-    #[must_use]
-    pub fn session_ref(&self, id: SessionId) -> Option<&session::State> {
-        self.sessions.get(&id)
+        self.life(id.uuid()).state.token
     }
 
     /// What a person belongs to.
     #[must_use]
     pub fn group(&self, id: PersonId) -> group::State {
-        self.groups.get(&id).cloned().unwrap_or_default()
+        self.membership(id.uuid()).state
     }
 
-    /// What a logout is: that one was received is all there is to know, and its tip says it.
+    /// Forgets what sessions leave behind that ended by themselves before `at`, in one of the [`Self::PIECES`]. That
+    /// they are over and where they stand stays: such a session never opens again, and the chain goes on.
+    ///
+    /// [`Self::write`] at the same time or a later one writes the same bytes before and after.
+    pub fn forget_expired(&mut self, piece: usize, at: Time) {
+        self.lives.replace(piece, |bytes| record::expired(bytes, at));
+    }
+
+    /// What a logout is: that one was received is all there is to know, and that it is kept says it.
     #[must_use]
     pub fn logout(&self, id: LogoutId) -> logout::State {
-        self.tip(Aggregate::logout(id)).map_or(logout::State::Absent, |_| logout::State::Received)
+        self.logouts.get(id.uuid()).map_or(logout::State::Absent, |_| logout::State::Received)
     }
 
     /// Applies the next record and says what it was.
@@ -141,28 +182,57 @@ impl Fold {
             (_, Some(epoch)) if epoch != envelope.epoch => return Err(FoldError::AnotherEpoch),
             (_, Some(_)) => {}
         }
-        self.evolve(&envelope);
-        self.tips.insert(envelope.aggregate, Tip { seq, hash: Hash::of(body) });
-        self.applied = seq;
+        let tip = Tip { seq, hash: Hash::of(body) };
+        self.evolve(&envelope, tip);
+        (self.applied, self.last) = (seq, Some(tip.hash));
         Ok(envelope)
     }
 
-    fn evolve(&mut self, envelope: &Envelope) {
+    fn evolve(&mut self, envelope: &Envelope, tip: Tip) {
         let id = envelope.aggregate.id;
         match &envelope.event {
-            Event::Log(_) | Event::Logout(_) => {}
+            Event::Log(_) => self.log = Some(tip),
             Event::Session(event) => {
-                let state = self.sessions.entry(SessionId::new(id)).or_default();
-                *state = session::evolve(std::mem::take(state), event);
+                let Record { tips: [_, token], state } = self.life(id);
+                let state = Life { session: session::evolve(state.session, event), ..state };
+                self.lives.insert(id, Record { tips: [Some(tip), token], state: state.trimmed() }.pack());
             }
             Event::Token(event) => {
-                let state = self.tokens.entry(SessionId::new(id)).or_default();
-                *state = token::evolve(std::mem::take(state), event);
+                let Record { tips: [session, _], state } = self.life(id);
+                let state = Life { token: token::evolve(state.token, event), ..state };
+                self.lives.insert(id, Record { tips: [session, Some(tip)], state: state.trimmed() }.pack());
             }
             Event::Group(event) => {
-                let state = self.groups.entry(PersonId::new(id)).or_default();
-                *state = group::evolve(std::mem::take(state), event);
+                let state = group::evolve(self.membership(id).state, event);
+                self.groups.insert(id, Record { tips: [Some(tip), None], state }.pack());
+            }
+            Event::Logout(event) => {
+                let state = logout::evolve(self.logout(LogoutId::new(id)), event);
+                self.logouts.insert(id, Record { tips: [Some(tip), None], state }.pack());
             }
         }
+    }
+
+    fn life(&self, id: Uuid) -> Record<Life> {
+        let Some(bytes) = self.lives.get(id) else { return Record::default() };
+        // what cannot be read, which was never kept, must not open again
+        Record::unpack(bytes).unwrap_or_else(|| Record { tips: record::tips(bytes), state: Life::over() })
+    }
+
+    fn membership(&self, id: Uuid) -> Record<group::State> {
+        self.groups.get(id).and_then(|bytes| Record::unpack(bytes)).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Fold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fold")
+            .field("applied", &self.applied)
+            .field("epoch", &self.epoch)
+            .field("last", &self.last)
+            .field("lives", &self.lives.len())
+            .field("groups", &self.groups.len())
+            .field("logouts", &self.logouts.len())
+            .finish_non_exhaustive()
     }
 }

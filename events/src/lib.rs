@@ -11,8 +11,12 @@ pub mod group;
 mod ids;
 pub mod log;
 pub mod logout;
+mod packed;
+mod record;
 mod sealed;
 pub mod session;
+mod shards;
+mod snapshot;
 mod time;
 pub mod token;
 
@@ -21,5 +25,7 @@ pub use fold::{Fold, FoldError, Tip};
 pub use ids::{
     Aggregate, AggregateKind, BadId, Epoch, EventId, GroupId, LogoutId, PersonId, SUBJECT_PREFIX, SessionId,
 };
+pub use record::{Brief, SessionRecord};
 pub use sealed::Sealed;
+pub use snapshot::{SCHEMA, SnapshotError};
 pub use time::Time;

@@ -29,6 +29,8 @@ use portcullis_actors::databroker::refresher::spool::Spool;
 use portcullis_actors::databroker::refresher::{Pace, Refresher, Rest, Tools as RefresherTools};
 use portcullis_actors::databroker::replica::Replica;
 use portcullis_actors::databroker::revocations::Revocations;
+use portcullis_actors::databroker::snapshot::{Snapshot, StoreNow};
+use portcullis_actors::databroker::snapshots::Snapshots;
 use portcullis_actors::databroker::store::{self, Store};
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::idp::RenewalClient;
@@ -37,7 +39,7 @@ use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_actors::proxy::connections::{Connections, Cutter, Scope};
 use portcullis_config::limits::{
     ASKS_IN_FLIGHT, CLOSE, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_SIGN_IN, IDP_TIMEOUT, LAST_LINES,
-    LOGOUT_DEADLINE, SIGN_IN_DEADLINE,
+    LOGOUT_DEADLINE, SIGN_IN_DEADLINE, SNAPSHOT_CLOSE,
 };
 use portcullis_config::{Config, Secret, Storage};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -62,6 +64,7 @@ pub struct Node {
     journal: Addr<Journal>,
     refresher: Addr<Refresher>,
     neighbours: Arc<Neighbours>,
+    snapshot: Addr<Snapshot>,
     gateway: ServerHandle,
     health: ServerHandle,
     metrics: Option<ServerHandle>,
@@ -150,7 +153,7 @@ impl Node {
         let gateway = listen::start(listener, speech, blueprint, workers)?;
         vitals.listening.store(true, Ordering::Release);
         tracing::info!("listening on {scheme}://{address}");
-        let (journal, refresher, neighbours) = (databroker.journal, databroker.refresher, databroker.neighbours);
+        let Databroker { journal, refresher, neighbours, snapshot, .. } = databroker;
         Ok(Self {
             vitals,
             stage,
@@ -159,6 +162,7 @@ impl Node {
             journal,
             refresher,
             neighbours,
+            snapshot,
             gateway,
             health,
             metrics,
@@ -200,6 +204,9 @@ impl Node {
         // a refresh that is broken off is found in the vault later, or is in doubt
         let _ = tokio::time::timeout_at(deadline, resting).await;
         let _ = tokio::time::timeout_at(deadline, self.journal.send(Flush)).await;
+        // what is not stored in time is read from the log at the next start
+        let _ = tokio::time::timeout(SNAPSHOT_CLOSE, self.snapshot.send(StoreNow)).await;
+        let deadline = tokio::time::Instant::now() + CLOSE;
         while let Some(arbiter) = self.arbiters.pop() {
             arbiter.stop();
             let (ended, end) = oneshot::channel();
@@ -284,13 +291,14 @@ struct Databroker {
     journal: Addr<Journal>,
     refresher: Addr<Refresher>,
     neighbours: Arc<Neighbours>,
+    snapshot: Addr<Snapshot>,
 }
 
 async fn start_databroker(
     arbiters: &mut Vec<Arbiter>,
     fall: &mpsc::Sender<&'static str>,
     config: &Arc<Config>,
-    Store { log, vault, meeting }: Store,
+    Store { log, vault, meeting, snapshots }: Store,
     views: &Arc<Views>,
     keys: &Keys,
     data_dir: &Path,
@@ -298,6 +306,8 @@ async fn start_databroker(
     let wrapping = keys.shared.sealer(Purpose::DataKey)?;
     let hand_overs = keys.shared.sealer(Purpose::HandOver)?;
     let id_token_hints = keys.shared.sealer(Purpose::IdTokenHint)?;
+    let snapshots = Arc::new(Snapshots::new(snapshots, keys.shared.authenticator(Purpose::Snapshot)?));
+    let (kept, standing_of) = (Arc::clone(&snapshots), Arc::clone(views));
     let (config, views) = (Arc::clone(config), Arc::clone(views));
     let (idp, authenticate_url) = (config.idp.clone(), config.authenticate_service_url.clone());
     let name = uuid::Uuid::new_v4().to_string();
@@ -307,9 +317,11 @@ async fn start_databroker(
     // a vault in a file lies on the same disk
     let spool = matches!(config.storage, Storage::Nats(_)).then(|| Spool::at(data_dir.join("answers")));
     let (made, making) = oneshot::channel();
+    let storing = arbiter(arbiters, fall, "snapshots");
     arbiter(arbiters, fall, "databroker").spawn(async move {
         let data_keys = Rc::new(DataKeys::new(Arc::clone(&vault), wrapping));
-        let replica = Replica::new(Arc::clone(&log), Rc::clone(&data_keys), Arc::clone(&views), source.clone()).start();
+        let (of_log, of_keys, of_views) = (Arc::clone(&log), Rc::clone(&data_keys), Arc::clone(&views));
+        let replica = Replica::starting_from(snapshots, of_log, of_keys, of_views, source.clone()).start();
         let journal = Journal::new(Arc::clone(&log), replica.clone(), Arc::clone(&views), source.clone()).start();
         Attendance::new(Arc::clone(&views), journal.clone()).start();
         let logouts = Logouts::new(LogoutTools {
@@ -337,7 +349,7 @@ async fn start_databroker(
             data_keys: Rc::clone(&data_keys),
             views: Arc::clone(&views),
             journal: journal.clone(),
-            replica,
+            replica: replica.clone(),
             idp: provider_id(&idp),
             provider: Rc::new(RenewalClient::new(idp.clone(), authenticate_url.clone())),
             nodes: others,
@@ -358,6 +370,7 @@ async fn start_databroker(
             revocations: Revocations::new(idp, authenticate_url),
         });
         let broker = broker.start();
+        let snapshot = Snapshot::start_in_arbiter(&storing, move |_| Snapshot::new(replica, standing_of, kept));
         let _ = made.send(Databroker {
             open: Port::new(broker.clone(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
             end: Port::new(broker.clone(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
@@ -366,6 +379,7 @@ async fn start_databroker(
             journal,
             refresher,
             neighbours,
+            snapshot,
         });
     });
     making.await.map_err(|_| anyhow!("databroker did not start"))

@@ -96,7 +96,7 @@ impl Reading {
     /// The open sessions that are as `wanted`, the oldest first.
     fn open_sessions(&self, wanted: impl Fn(&SessionView) -> bool) -> Vec<Arc<SessionView>> {
         let now = clock::now();
-        let mut open = self.views.find(|view| view.is_open(now) && wanted(view));
+        let mut open = self.views.find(None, |view| view.is_open(now) && wanted(view));
         open.sort_by_key(|view| (view.issued_at, view.id));
         open
     }

@@ -37,6 +37,8 @@ pub struct Activity {
     recorded: AtomicI64,
     /// The log is to be told of a use.
     owed: AtomicBool,
+    /// Somebody came with the session lately.
+    came: AtomicBool,
     timeout: Option<Duration>,
 }
 
@@ -61,6 +63,7 @@ impl Activity {
             last: AtomicI64::new(last.millis()),
             recorded: AtomicI64::new(last.millis()),
             owed: AtomicBool::new(false),
+            came: AtomicBool::new(false),
             timeout: idle.map(|idle| idle.timeout),
         }
     }
@@ -75,6 +78,18 @@ impl Activity {
     #[must_use]
     pub fn is_idle(&self, now: Time) -> bool {
         self.timeout.is_some_and(|timeout| now >= self.last().plus(timeout))
+    }
+
+    /// Somebody comes with the session.
+    pub(super) fn come(&self) {
+        if !self.came.load(Ordering::Relaxed) {
+            self.came.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether somebody came with it since this was asked last.
+    pub(super) fn has_come(&self) -> bool {
+        self.came.swap(false, Ordering::Relaxed)
     }
 
     /// Notes a use; true if the log is to be told of it and nobody knows that yet.

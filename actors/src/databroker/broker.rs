@@ -233,6 +233,10 @@ impl Inner {
         if let Some(why) = self.tools.views.progress.stopped() {
             return Err(BrokerError::Unavailable(why.to_string()));
         }
+        // its hand-over may come again, from the browser's history: nothing of it is stored any more
+        if let Some((_, SessionStanding::Shut)) = self.leader(session).await? {
+            return Err(BrokerError::Refused("the session is over".into()));
+        }
         let pseudonyms = self.tools.data_keys.pseudonyms().await?;
         let person = pseudonyms.person(&identity.issuer, &identity.subject);
         let key = self.tools.data_keys.get_or_make(person).await?;

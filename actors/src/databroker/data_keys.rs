@@ -1,19 +1,23 @@
 //! The data keys of people: what their personal data is sealed with, in the vault, wrapped. Forgetting one makes the
 //! data unreadable in every copy of the log.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::num::NonZero;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use aws_lc_rs::aead::LessSafeKey;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::future::join_all;
+use portcullis_config::limits::FEW;
 use portcullis_events::{GroupId, LogoutId, PersonId, Sealed};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
-use super::vault::{Revision, Shelf, Vault, VaultError};
+use super::aside::aside;
+use super::vault::{Revision, Sealed as InVault, Shelf, Vault, VaultError};
 use crate::keyring::{KeyError, Sealer, open_with, random, raw, seal_with};
 
 /// The vault key under which the pseudonym key lies.
@@ -88,18 +92,52 @@ impl Pseudonyms {
     }
 }
 
-/// The data keys in the vault, and those that were needed lately.
+/// The data keys that this node has read: whoever opens a sealed value with them waits for nothing.
+#[derive(Default)]
+pub struct KnownKeys(papaya::HashMap<PersonId, Zeroizing<[u8; 32]>>);
+
+impl KnownKeys {
+    /// A person's key, if it was read.
+    #[must_use]
+    pub fn get(&self, person: PersonId) -> Option<DataKey> {
+        raw(self.0.pin().get(&person)?).ok().map(DataKey)
+    }
+
+    /// Whether a person's key was read.
+    #[must_use]
+    pub fn has(&self, person: PersonId) -> bool {
+        self.0.pin().contains_key(&person)
+    }
+
+    fn remember(&self, person: PersonId, key: [u8; 32]) {
+        self.0.pin().insert(person, Zeroizing::new(key));
+    }
+}
+
+impl std::fmt::Debug for KnownKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KnownKeys({})", self.0.len())
+    }
+}
+
+/// The data keys in the vault, and those that were read.
 pub struct DataKeys {
     vault: Arc<dyn Vault>,
-    wrapping: Sealer,
-    known: RefCell<HashMap<PersonId, Rc<DataKey>>>,
+    wrapping: Arc<Sealer>,
+    known: Arc<KnownKeys>,
 }
 
 impl DataKeys {
     /// The keys of a vault, wrapped for [`crate::keyring::Purpose::DataKey`].
     #[must_use]
     pub fn new(vault: Arc<dyn Vault>, wrapping: Sealer) -> Self {
-        Self { vault, wrapping, known: RefCell::default() }
+        Self { vault, wrapping: Arc::new(wrapping), known: Arc::default() }
+    }
+
+    /// Those that were read, for whoever must not wait.
+    #[must_use]
+    pub fn known(&self) -> Arc<KnownKeys> {
+        Arc::clone(&self.known)
     }
 
     /// A person's key; `None` if it was forgotten or never was.
@@ -107,8 +145,8 @@ impl DataKeys {
     /// # Errors
     /// [`DataKeyError`].
     pub async fn get(&self, person: PersonId) -> Result<Option<Rc<DataKey>>, DataKeyError> {
-        if let Some(key) = self.known.borrow().get(&person) {
-            return Ok(Some(Rc::clone(key)));
+        if let Some(key) = self.known.get(person) {
+            return Ok(Some(Rc::new(key)));
         }
         let Some(wrapped) = self.vault.get(Shelf::DataKey, &person.to_string()).await? else {
             return Ok(None);
@@ -146,7 +184,8 @@ impl DataKeys {
             self.get_or_make(PSEUDONYMS).await?;
         }
         let wrapped = self.vault.get(Shelf::DataKey, &PSEUDONYMS.to_string()).await?;
-        let key = wrapped.and_then(|wrapped| self.unwrap(PSEUDONYMS, &wrapped.value)).ok_or(DataKeyError::Wrapping)?;
+        let key = wrapped.and_then(|wrapped| unwrap(&self.wrapping, PSEUDONYMS, &wrapped.value));
+        let key = key.ok_or(DataKeyError::Wrapping)?;
         Ok(Pseudonyms(hmac::Key::new(hmac::HMAC_SHA256, &key)))
     }
 
@@ -156,12 +195,19 @@ impl DataKeys {
     /// [`DataKeyError::Vault`]; [`DataKeyError::Wrapping`] where the pseudonyms' key does not open, which every node
     /// needs. A person's key that does not open is left for [`DataKeys::get`] to report.
     pub async fn load_all(&self) -> Result<(), DataKeyError> {
-        for (key, wrapped) in self.vault.scan(Shelf::DataKey).await? {
-            let Ok(person) = key.parse() else { continue };
-            let remembered = self.remember(person, &wrapped.value);
-            if person == PSEUDONYMS {
-                remembered?;
-            }
+        let mut all = self.vault.scan(Shelf::DataKey).await?;
+        let many = all.len();
+        self.known.0.pin().reserve(many);
+        let share = if many <= FEW { many } else { many.div_ceil(available_parallelism().map_or(1, NonZero::get)) };
+        let mut shares = Vec::new();
+        while !all.is_empty() {
+            let share = all.split_off(all.len().saturating_sub(share));
+            let (wrapping, known) = (Arc::clone(&self.wrapping), Arc::clone(&self.known));
+            shares.push(aside(many, move || open_all(&wrapping, &known, share)));
+        }
+        let stopping = || VaultError::Unavailable("the process is stopping".into());
+        for opened in join_all(shares).await {
+            opened.ok_or_else(stopping)??;
         }
         Ok(())
     }
@@ -169,23 +215,34 @@ impl DataKeys {
     /// The people whose keys were needed lately.
     #[must_use]
     pub fn known_people(&self) -> Vec<PersonId> {
-        self.known.borrow().keys().copied().collect()
+        self.known.0.pin().keys().copied().collect()
     }
 
     /// Forgets a person's key, which the vault has forgotten.
     pub fn forget(&self, person: PersonId) {
-        self.known.borrow_mut().remove(&person);
+        self.known.0.pin().remove(&person);
     }
 
     fn remember(&self, person: PersonId, wrapped: &[u8]) -> Result<Rc<DataKey>, DataKeyError> {
-        let key = self.unwrap(person, wrapped).ok_or(DataKeyError::Wrapping)?;
-        let key = Rc::new(DataKey(raw(&key)?));
-        self.known.borrow_mut().insert(person, Rc::clone(&key));
-        Ok(key)
+        let key = unwrap(&self.wrapping, person, wrapped).ok_or(DataKeyError::Wrapping)?;
+        self.known.remember(person, key);
+        Ok(Rc::new(DataKey(raw(&key)?)))
     }
+}
 
-    fn unwrap(&self, person: PersonId, wrapped: &[u8]) -> Option<[u8; 32]> {
-        let text = std::str::from_utf8(wrapped).ok()?;
-        self.wrapping.open(&person.to_string(), text)?.try_into().ok()
+fn open_all(wrapping: &Sealer, known: &KnownKeys, all: Vec<(String, InVault)>) -> Result<(), DataKeyError> {
+    for (key, wrapped) in all {
+        let Ok(person) = key.parse() else { continue };
+        match unwrap(wrapping, person, &wrapped.value) {
+            Some(key) => known.remember(person, key),
+            None if person == PSEUDONYMS => return Err(DataKeyError::Wrapping),
+            None => {}
+        }
     }
+    Ok(())
+}
+
+fn unwrap(wrapping: &Sealer, person: PersonId, wrapped: &[u8]) -> Option<[u8; 32]> {
+    let text = std::str::from_utf8(wrapped).ok()?;
+    wrapping.open(&person.to_string(), text)?.try_into().ok()
 }

@@ -25,7 +25,7 @@ pub struct Digest {
 pub fn of(views: &Views) -> Option<Digest> {
     (0..LOOKS).find_map(|_| {
         let applied = views.progress.applied();
-        let mut sessions = views.find(|_| true);
+        let mut sessions = views.find(None, |_| true);
         sessions.sort_by_key(|session| session.id.to_string());
         let mut context = digest::Context::new(&digest::SHA256);
         for session in &sessions {

@@ -129,7 +129,7 @@ impl Tools {
         }
         // all sessions of the node are looked at: away from the thread that everything else here runs on
         let looked = tokio::task::spawn_blocking(move || {
-            let found = views.find(|view| is_meant(view, &idp, person, sid.as_deref()));
+            let found = views.find(person, |view| is_meant(view, &idp, person.is_some(), sid.as_deref()));
             found.iter().map(|view| view.id).collect::<Vec<_>>()
         });
         looked.await.map_err(|_| BrokerError::Unavailable("the node is stopping".into()))
@@ -151,9 +151,7 @@ impl Tools {
 
 /// Whoever is named must be the right one, each by each. A provider that names its session in logout tokens alone may
 /// mean any of the person's that it never named.
-fn is_meant(view: &SessionView, idp: &str, person: Option<PersonId>, sid: Option<&str>) -> bool {
+fn is_meant(view: &SessionView, idp: &str, names_person: bool, sid: Option<&str>) -> bool {
     let known = view.claims.get("sid").and_then(Value::as_str);
-    view.idp == idp
-        && person.is_none_or(|person| view.person == person)
-        && sid.is_none_or(|sid| known.map_or(person.is_some(), |known| known == sid))
+    view.idp == idp && sid.is_none_or(|sid| known.map_or(names_person, |known| known == sid))
 }

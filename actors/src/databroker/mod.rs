@@ -1,6 +1,7 @@
 //! databroker: keeps the log, stores tokens, and tells every node what happened.
 
 pub mod activity;
+mod aside;
 pub mod attendance;
 pub mod broker;
 pub mod caretaker;
@@ -17,6 +18,8 @@ pub mod progress;
 pub mod refresher;
 pub mod replica;
 pub mod revocations;
+pub mod snapshot;
+pub mod snapshots;
 mod sqlite;
 mod standing;
 pub mod store;

@@ -1,29 +1,34 @@
 //! Owns   · the fold of the log on this node; the only writer of the published views.
-//! Answers · [`Read`]: what an aggregate is, with its tip.
-//! Asks   · the log (tail) and the vault (data keys).
-//! If it dies · the views stand still, their freshness runs out, and the node refuses; a restart reads the log again.
+//! Answers · [`Read`]: what an aggregate is, with its tip; [`Picture`]: everything, to be stored.
+//! Asks   · the log (tail), the vault (data keys) and, at the start, the stored snapshots.
+//! If it dies · the views stand still, their freshness runs out, and the node refuses; a restart begins with a snapshot.
 
-use std::cell::RefCell;
+mod begin;
+mod publish;
+
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResponse, ResponseFuture, WrapFuture};
-use futures_util::StreamExt;
-use portcullis_config::limits::{AWAY_PAUSE, SWEEP};
-use portcullis_events::session::{self, Open};
-use portcullis_events::{
-    Aggregate, AggregateKind, Context as Cause, Envelope, Epoch, Event, EventId, Fold, LogoutId, PersonId, SessionId,
-    Time, Tip, group, log, logout, token,
+use actix::{
+    Actor, AsyncContext, Context, Handler, Message, MessageResponse, MessageResult, ResponseFuture, WrapFuture,
 };
-use uuid::Uuid;
+use futures_util::{FutureExt, StreamExt};
+use portcullis_config::limits::{FORGET_AFTER, SWEEP, SWEEP_STEPS};
+use portcullis_events::{
+    Aggregate, AggregateKind, Epoch, Event, Fold, Hash, LogoutId, PersonId, SessionId, Time, Tip, group, log, logout,
+    session, token,
+};
+use tokio::task::JoinHandle;
 
+use super::aside::aside;
 use super::caretaker::{Standings, WhatBecame};
 use super::data_keys::{DataKeyError, DataKeys};
-use super::log::{AppendError, Expected, Log, NewRecord, Record, Tailed};
-use super::profile::Profile;
+use super::log::{Log, Record, Tailed};
 use super::refresher::agenda::{self, Agenda};
 use super::refresher::schedule::{Due, WhatIsOwed};
+use super::snapshots::Snapshots;
 use super::view::Views;
 use crate::clock;
 
@@ -31,6 +36,12 @@ use crate::clock;
 #[derive(Message)]
 #[rtype(result = "Known")]
 pub struct Read(pub Aggregate);
+
+/// Everything the log says, as far as it was applied; `None` before the log was read to its end, and of a log that
+/// cannot be followed any further. Taking it copies next to nothing.
+#[derive(Message)]
+#[rtype(result = "Option<Fold>")]
+pub struct Picture;
 
 /// What the replica knows of an aggregate.
 #[derive(Debug, Clone, MessageResponse)]
@@ -68,24 +79,55 @@ struct Inner {
     data_keys: Rc<DataKeys>,
     views: Arc<Views>,
     source: String,
+    snapshots: Option<Arc<Snapshots>>,
     fold: RefCell<Fold>,
     agenda: RefCell<Agenda>,
+    /// Where the next sweep of the fold begins.
+    piece: Cell<usize>,
 }
 
 impl Replica {
     /// A replica that begins to follow the log when it is started.
     #[must_use]
     pub fn new(log: Arc<dyn Log>, data_keys: Rc<DataKeys>, views: Arc<Views>, source: String) -> Self {
-        Self {
-            inner: Rc::new(Inner {
-                log,
-                data_keys,
-                views,
-                source,
-                fold: RefCell::default(),
-                agenda: RefCell::default(),
-            }),
-        }
+        views.open_with(data_keys.known());
+        Self::of(Inner {
+            log,
+            data_keys,
+            views,
+            source,
+            snapshots: None,
+            fold: RefCell::default(),
+            agenda: RefCell::default(),
+            piece: Cell::new(0),
+        })
+    }
+
+    /// A replica that begins with the newest snapshot that fits, and reads the log from there.
+    #[must_use]
+    pub fn starting_from(
+        snapshots: Arc<Snapshots>,
+        log: Arc<dyn Log>,
+        data_keys: Rc<DataKeys>,
+        views: Arc<Views>,
+        source: String,
+    ) -> Self {
+        views.open_with(data_keys.known());
+        let (snapshots, fold) = (Some(snapshots), RefCell::default());
+        Self::of(Inner {
+            log,
+            data_keys,
+            views,
+            source,
+            snapshots,
+            fold,
+            agenda: RefCell::default(),
+            piece: Cell::new(0),
+        })
+    }
+
+    fn of(inner: Inner) -> Self {
+        Self { inner: Rc::new(inner) }
     }
 }
 
@@ -94,8 +136,23 @@ impl Actor for Replica {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let inner = Rc::clone(&self.inner);
-        ctx.spawn(async move { inner.follow().await }.into_actor(self));
-        ctx.run_interval(SWEEP, |this, _| this.inner.views.sweep(clock::now()));
+        ctx.spawn(inner.follow().into_actor(self));
+        ctx.run_interval(SWEEP, |this, ctx| {
+            let views = Arc::clone(&this.inner.views);
+            let swept = aside(views.sessions(), move || views.sweep(clock::now()));
+            ctx.spawn(swept.map(|_| ()).into_actor(this));
+        });
+        ctx.run_interval(SWEEP / SWEEP_STEPS, |this, _| this.inner.forget());
+    }
+}
+
+impl Handler<Picture> for Replica {
+    type Result = MessageResult<Picture>;
+
+    fn handle(&mut self, _: Picture, _: &mut Self::Context) -> Self::Result {
+        let progress = &self.inner.views.progress;
+        let is_whole = progress.caught_up() && progress.stopped().is_none();
+        MessageResult(is_whole.then(|| self.inner.fold.borrow().clone()))
     }
 }
 
@@ -133,13 +190,18 @@ impl Handler<WhatIsOwed> for Replica {
 }
 
 impl Inner {
-    async fn follow(&self) {
-        self.create_log().await;
-        let mut tail = self.log.tail(0);
+    async fn follow(self: Rc<Self>) {
+        let keys = self.load_keys();
+        let after = match self.begin().await {
+            Ok(after) => after,
+            Err(why) => return self.stop(why),
+        };
+        let mut keys = Some(keys);
+        let mut tail = self.log.tail(after);
         while let Some(item) = tail.next().await {
             let outcome = match item {
                 Ok(Tailed::Record(record)) => self.apply(record).await,
-                Ok(Tailed::Head { head, at }) => self.heard(head.last, at).await,
+                Ok(Tailed::Head { head, at }) => self.heard(head.last, at, &mut keys).await,
                 Ok(Tailed::Away(why)) => {
                     tracing::warn!(%why, "the log is away");
                     self.views.progress.away(format!("the log did not answer: {why}"));
@@ -159,49 +221,12 @@ impl Inner {
         self.views.progress.stop(why);
     }
 
-    /// An empty log gets its first event; of several nodes one wins, and all read the winner's.
-    async fn create_log(&self) {
-        loop {
-            let outcome = match self.log.head().await {
-                Ok(head) if head.last > 0 => return,
-                Ok(_) => self.append_creation().await,
-                Err(error) => Err(error.to_string()),
-            };
-            match outcome {
-                Ok(()) => return,
-                Err(why) => {
-                    tracing::warn!(%why, "waiting for the log");
-                    self.views.progress.away(why);
-                    tokio::time::sleep(AWAY_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    async fn append_creation(&self) -> Result<(), String> {
-        let epoch = Epoch::new(Uuid::new_v4());
-        let envelope = Envelope {
-            id: EventId::new(Uuid::now_v7()),
-            source: self.source.clone(),
-            aggregate: Aggregate::LOG,
-            time: clock::now(),
-            context: Cause { actor: "databroker".into(), cause: None, traceparent: None },
-            epoch,
-            prev: None,
-            event: Event::Log(log::Event::Created(log::Created { epoch })),
-        };
-        let body = envelope.encode().map_err(|error| error.to_string())?;
-        let record = NewRecord { aggregate: Aggregate::LOG, expected: Expected::NoStream, id: envelope.id, body };
-        match self.log.append(record).await {
-            Ok(_) | Err(AppendError::Conflict { .. }) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
     async fn apply(&self, record: Record) -> Result<(), String> {
         let began = Instant::now();
-        if record.seq <= self.fold.borrow().applied() {
-            return Ok(());
+        let (applied, last) = (self.fold.borrow().applied(), self.fold.borrow().last());
+        if record.seq <= applied {
+            let is_the_same = record.seq < applied || last == Some(Hash::of(&record.body));
+            return if is_the_same { Ok(()) } else { Err(format!("sequence {applied} is another event now")) };
         }
         let applied = self.fold.borrow_mut().apply(record.seq, &record.subject, &record.body);
         let envelope = applied.map_err(|error| format!("sequence {}: {error}", record.seq))?;
@@ -213,7 +238,7 @@ impl Inner {
         }
         // while catching up nothing is projected: most sessions of a long log have ended by its end
         if self.is_caught_up() {
-            self.project(&envelope, record.seq).await;
+            self.project(&envelope).await;
         }
         self.views.progress.set_applied(record.seq);
         self.views.metrics.apply_time.observe(began.elapsed());
@@ -224,98 +249,35 @@ impl Inner {
         self.views.progress.caught_up()
     }
 
-    async fn heard(&self, head: u64, at: Time) -> Result<(), String> {
+    async fn heard(&self, head: u64, at: Time, keys: &mut Option<Keys>) -> Result<(), String> {
         let applied = self.fold.borrow().applied();
         if !self.is_caught_up() && applied >= head {
-            self.project_all().await?;
+            if let Some(keys) = keys.take() {
+                keys.await.map_err(|_| "the node is stopping".to_owned())?.map_err(|error| error.to_string())?;
+            }
+            self.project_all().await;
             tracing::info!(applied, sessions = self.views.sessions(), "the log was read to its end");
         }
         self.views.progress.heard(head, at, applied >= head);
         Ok(())
     }
 
-    async fn project_all(&self) -> Result<(), String> {
-        self.until_answered(|| self.data_keys.load_all()).await.map_err(|error| error.to_string())?;
-        let now = clock::now();
-        for (id, open, seq) in self.open_sessions(now) {
-            self.open(id, &open, seq).await;
-        }
-        Ok(())
-    }
-
-    fn open_sessions(&self, now: Time) -> Vec<(SessionId, Open, u64)> {
-        let idle = self.idle_timeout();
-        let fold = self.fold.borrow();
-        let open = fold.sessions().filter_map(|(id, state)| match state {
-            session::State::Open(open) if !open.is_over(now, idle) => {
-                Some((id, open.clone(), fold.tip(Aggregate::session(id)).map_or(0, |tip| tip.seq)))
-            }
-            session::State::Open(_) | session::State::Ended | session::State::Absent => None,
-        });
-        open.collect()
-    }
-
-    async fn project(&self, envelope: &Envelope, seq: u64) {
-        let Event::Session(event) = &envelope.event else { return };
-        let id = SessionId::new(envelope.aggregate.id);
-        if let session::Event::Seen(seen) = event
-            && self.views.seen(id, seen.at, seq)
-        {
-            return;
-        }
-        let state = self.fold.borrow().session(id);
-        match state {
-            // seen elsewhere after it was forgotten here, and too long ago
-            session::State::Open(open) if open.is_over(clock::now(), self.idle_timeout()) => {}
-            session::State::Open(open) => self.open(id, &open, seq).await,
-            session::State::Ended | session::State::Absent => {
-                match event {
-                    session::Event::Revoked(_) => self.views.revoke(id),
-                    session::Event::SignedIn(_)
-                    | session::Event::SignedOut(_)
-                    | session::Event::Seen(_)
-                    | session::Event::ClaimsReplaced(_) => self.views.end(id),
-                }
-                self.views.metrics.revocation_time.observe(clock::now().since(envelope.time));
-            }
-        }
-    }
-
-    fn idle_timeout(&self) -> Option<Duration> {
-        self.views.idle().map(|idle| idle.timeout)
-    }
-
-    async fn open(&self, id: SessionId, open: &Open, seq: u64) {
-        let signed_in = &open.signed_in;
-        let key = self.until_answered(|| self.data_keys.get(signed_in.person)).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a sealed value cannot be opened");
-            None
-        });
-        let profile = key.and_then(|key| Profile::open(&key, id, &signed_in.profile));
-        match profile {
-            Some(profile) => self.views.open(profile.view(id, signed_in, seq), open.last_seen),
-            // nor does it go on as who it was before: a node that starts now would not know it at all
-            None => {
-                tracing::warn!(session = %id, seq, "the profile of a session does not open: it is shut");
-                self.views.end(id);
-            }
-        }
-    }
-
-    /// Tries again while the vault is away; an error is one that trying again does not mend.
-    async fn until_answered<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, DataKeyError>
-    where
-        F: Future<Output = Result<T, DataKeyError>>,
-    {
-        loop {
-            match attempt().await {
-                Err(DataKeyError::Vault(error)) => {
-                    tracing::warn!(%error, "waiting for the vault");
-                    self.views.progress.away(error.to_string());
-                    tokio::time::sleep(AWAY_PAUSE).await;
-                }
-                outcome => return outcome,
-            }
+    /// Gives back, a few pieces at a time, what sessions left behind that ended by themselves long ago.
+    fn forget(&self) {
+        let at = clock::now().minus(FORGET_AFTER);
+        let mut fold = self.fold.borrow_mut();
+        for _ in 0..pieces_a_step() {
+            let piece = self.piece.get();
+            self.piece.set((piece + 1) % Fold::PIECES);
+            fold.forget_expired(piece, at);
         }
     }
 }
+
+/// Pieces of the fold that are gone through without a pause.
+fn pieces_a_step() -> usize {
+    Fold::PIECES.div_ceil(usize::try_from(SWEEP_STEPS).unwrap_or(1))
+}
+
+/// The data keys being read.
+type Keys = JoinHandle<Result<(), DataKeyError>>;

@@ -11,6 +11,7 @@ use super::log::jetstream::JetStreamLog;
 pub use super::nats::BadOption;
 use super::nats::{Nats, StreamError};
 use super::neighbours::Meeting;
+use super::snapshots::{Places, SharedSnapshots};
 pub use super::sqlite::FileError;
 use super::sqlite::Scratch;
 use super::vault::Vault;
@@ -26,7 +27,12 @@ pub struct Store {
     pub vault: Arc<dyn Vault>,
     /// Where other nodes on the same store are heard; `None` where there can be none.
     pub meeting: Option<Meeting>,
+    /// Where snapshots of the log go.
+    pub snapshots: Places,
 }
+
+/// The directory of a node's own snapshots.
+const SNAPSHOTS: &str = "snapshots";
 
 /// Why there is no store. A store that is merely away is none of these: it is waited for.
 #[derive(Debug, thiserror::Error)]
@@ -54,12 +60,13 @@ pub async fn open(storage: &Storage, data_dir: &Path) -> Result<Store, StoreErro
     match storage {
         Storage::File(dir) => {
             let dir = dir.as_deref().unwrap_or(data_dir);
-            Ok(Store { log: Arc::new(FileLog::open(dir)?), vault: Arc::new(FileVault::open(dir)?), meeting: None })
+            let (log, vault) = (Arc::new(FileLog::open(dir)?), Arc::new(FileVault::open(dir)?));
+            Ok(Store { log, vault, meeting: None, snapshots: Places { own: Some(dir.join(SNAPSHOTS)), shared: None } })
         }
         Storage::Memory => {
             let scratch = Arc::new(Scratch::new()?);
             let (log, vault) = (FileLog::temporary(&scratch)?, FileVault::temporary(&scratch)?);
-            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), meeting: None })
+            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), snapshots: Places::default(), meeting: None })
         }
         Storage::Nats(servers) => {
             let nats = Nats::connect(servers).await?;
@@ -67,7 +74,11 @@ pub async fn open(storage: &Storage, data_dir: &Path) -> Result<Store, StoreErro
             let (log, vault) = (JetStreamLog::new(&nats, replicas), JetStreamVault::new(&nats, replicas));
             forgive_absence(log.check().await)?;
             forgive_absence(vault.fits().await)?;
-            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), meeting: Some(Meeting::on(nats)) })
+            // beside, and apart from, those of a log in files that may have been in use before
+            let own = Some(data_dir.join("nats").join(SNAPSHOTS));
+            let snapshots = Places { own, shared: Some(SharedSnapshots::new(&nats, replicas)) };
+            let meeting = Some(Meeting::on(nats));
+            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), meeting, snapshots })
         }
     }
 }
@@ -88,7 +99,8 @@ pub async fn open_log_for_reading(storage: &Storage, data_dir: &Path) -> Result<
     }
 }
 
-/// Opens both, as they are, beside the gateways that they belong to: takes no lock and makes nothing.
+/// Opens both, as they are, beside the gateways that they belong to: takes no lock, makes nothing and leaves snapshots to
+/// them.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -97,7 +109,7 @@ pub async fn open_beside(storage: &Storage, data_dir: &Path) -> Result<Store, St
         Storage::File(dir) => {
             let dir = dir.as_deref().unwrap_or(data_dir);
             let (log, vault) = (FileLog::open_beside(dir)?, FileVault::open_beside(dir)?);
-            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), meeting: None })
+            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), snapshots: Places::default(), meeting: None })
         }
         Storage::Memory => Err(StoreError::Memory),
         Storage::Nats(servers) => {
@@ -106,7 +118,7 @@ pub async fn open_beside(storage: &Storage, data_dir: &Path) -> Result<Store, St
             forgive_absence(log.check().await)?;
             forgive_absence(vault.fits().await)?;
             // what is beside the nodes is none of them
-            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), meeting: None })
+            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), snapshots: Places::default(), meeting: None })
         }
     }
 }

@@ -1,14 +1,19 @@
 //! What the log says now, published for the request path: read without a lock, written by the replica alone.
+//!
+//! A session is held sealed, sharing its bytes with the fold; its profile is opened when somebody first comes with it,
+//! and closed again when nobody does any more. Opening takes microseconds and waits for nothing.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use portcullis_config::limits::ENDED_BACKLOG;
-use portcullis_events::{PersonId, SessionId, Time};
+use portcullis_events::{Brief, PersonId, SessionId, SessionRecord, Time, session};
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
 use super::activity::{Activity, Idle};
+use super::data_keys::KnownKeys;
+use super::profile::Profile;
 use super::progress::Progress;
 use crate::metrics::Metrics;
 
@@ -65,10 +70,57 @@ pub struct Revoked {
     pub person: PersonId,
 }
 
+/// A session that is open. One whose profile nobody has asked for yet is its record and nothing else.
+#[derive(Debug)]
+struct Held {
+    /// What it is opened from; absent in tests that have no log.
+    record: Option<SessionRecord>,
+    /// Made when somebody first comes with it; shared by all views of the session, and kept while its profile is closed.
+    activity: OnceLock<Arc<Activity>>,
+    opened: ArcSwapOption<SessionView>,
+}
+
+impl Held {
+    /// Whether its own end has come or it lay idle for too long.
+    fn is_over(&self, now: Time, idle: Option<Idle>) -> bool {
+        if let Some(activity) = self.activity.get() {
+            return activity.is_idle(now) || self.expires_at().is_some_and(|expires_at| expires_at <= now);
+        }
+        self.brief().is_some_and(|brief| brief.is_over(now, idle.map(|idle| idle.timeout)))
+    }
+
+    fn brief(&self) -> Option<Brief> {
+        self.record.as_ref().and_then(SessionRecord::brief)
+    }
+
+    fn person(&self) -> Option<PersonId> {
+        let known = self.brief().map(|brief| brief.person);
+        known.or_else(|| self.opened.load().as_ref().map(|view| view.person))
+    }
+
+    fn expires_at(&self) -> Option<Time> {
+        let record = self.record.as_ref().and_then(SessionRecord::open_until);
+        record.or_else(|| self.opened.load().as_ref().map(|view| view.expires_at))
+    }
+
+    /// Its use: of one that nobody came with yet, what the log knows.
+    fn activity(&self, idle: Option<Idle>) -> &Arc<Activity> {
+        self.activity.get_or_init(|| self.begin_activity(idle))
+    }
+
+    fn begin_activity(&self, idle: Option<Idle>) -> Arc<Activity> {
+        let last_seen = self.brief().map_or(Time::from_millis(0), |brief| brief.last_seen);
+        Arc::new(Activity::since(last_seen, idle))
+    }
+}
+
 /// The published views of a node.
 #[derive(Debug)]
 pub struct Views {
-    sessions: papaya::HashMap<SessionId, Arc<SessionView>>,
+    sessions: papaya::HashMap<SessionId, Held>,
+    /// Those whose profile is open.
+    opened: papaya::HashSet<SessionId>,
+    keys: OnceLock<Arc<KnownKeys>>,
     /// How far they have come.
     pub progress: Progress,
     /// What this node counts and measures.
@@ -87,6 +139,8 @@ impl Default for Views {
     fn default() -> Self {
         Self {
             sessions: papaya::HashMap::new(),
+            opened: papaya::HashSet::new(),
+            keys: OnceLock::new(),
             progress: Progress::default(),
             metrics: Metrics::default(),
             idle: None,
@@ -111,10 +165,15 @@ impl Views {
         self.idle
     }
 
-    /// The sessions in the view that are as `wanted`, in no order. Looks at all of them: not for the request path.
+    /// The sessions in the view that are as `wanted`, in no order: of one person, or of all. Looks at all of them, and
+    /// opens the profiles of those it is about for as long as that takes: not for the request path.
     #[must_use]
-    pub fn find(&self, wanted: impl Fn(&SessionView) -> bool) -> Vec<Arc<SessionView>> {
-        self.sessions.pin().values().filter(|view| wanted(view)).map(Arc::clone).collect()
+    pub fn find(&self, of: Option<PersonId>, wanted: impl Fn(&SessionView) -> bool) -> Vec<Arc<SessionView>> {
+        let is_theirs = |held: &Held| of.is_none_or(|person| held.brief().is_none_or(|brief| brief.person == person));
+        let sessions = self.sessions.pin();
+        let theirs = sessions.iter().filter(|(_, held)| is_theirs(held));
+        let views = theirs.filter_map(|(id, held)| self.look(*id, held));
+        views.filter(|view| of.is_none_or(|person| view.person == person) && wanted(view)).collect()
     }
 
     /// A session was in use on this node. Costs a comparison where that was noted a moment ago.
@@ -124,10 +183,41 @@ impl Views {
         }
     }
 
-    /// An open session. It may have passed its end: that is compared when it is used.
+    /// An open session. It may have passed its end: that is compared when it is used. `None` too if its profile does
+    /// not open.
     #[must_use]
     pub fn session(&self, id: SessionId) -> Option<Arc<SessionView>> {
-        self.sessions.pin().get(&id).map(Arc::clone)
+        let sessions = self.sessions.pin();
+        let held = sessions.get(&id)?;
+        if let Some(view) = held.opened.load_full() {
+            view.activity.come();
+            return Some(view);
+        }
+        let view = Arc::new(SessionView { activity: Arc::clone(held.activity(self.idle)), ..self.unseal(id, held)? });
+        view.activity.come();
+        // where the session has ended meanwhile, this is no longer what the view holds
+        held.opened.store(Some(Arc::clone(&view)));
+        self.opened.pin().insert(id);
+        Some(view)
+    }
+
+    /// The view of a session, which is left as closed as it is.
+    fn look(&self, id: SessionId, held: &Held) -> Option<Arc<SessionView>> {
+        held.opened.load_full().or_else(|| {
+            let activity = held.activity.get().map_or_else(|| held.begin_activity(self.idle), Arc::clone);
+            Some(Arc::new(SessionView { activity, ..self.unseal(id, held)? }))
+        })
+    }
+
+    fn unseal(&self, id: SessionId, held: &Held) -> Option<SessionView> {
+        let record = held.record.as_ref()?;
+        let session::State::Open(session::Open { signed_in, .. }) = record.state() else { return None };
+        let key = self.keys.get()?.get(signed_in.person)?;
+        let profile = Profile::open(&key, id, &signed_in.profile);
+        if profile.is_none() {
+            tracing::warn!(session = %id, seq = record.seq(), "the profile of a session does not open: it stays shut");
+        }
+        Some(profile?.view(id, &signed_in, record.seq()))
     }
 
     /// How many sessions are in the view.
@@ -160,36 +250,64 @@ impl Views {
 
     /// The log says that a session was revoked.
     pub(super) fn revoke(&self, id: SessionId) {
-        if let Some(view) = self.session(id) {
+        let person = self.sessions.pin().get(&id).and_then(Held::person);
+        if let Some(person) = person {
             // nobody listening is no fault
-            let _ = self.revoked.send(Revoked { session: id, person: view.person });
+            let _ = self.revoked.send(Revoked { session: id, person });
         }
         self.end(id);
     }
 
+    /// What sealed profiles are opened with.
+    pub(super) fn open_with(&self, keys: Arc<KnownKeys>) {
+        // once for each node; a second replica on the same views has the same keys
+        let _ = self.keys.set(keys);
+    }
+
     /// Publishes a session that the log last saw in use at `last_seen`. What this node knows of its use is kept.
-    pub(super) fn open(&self, mut session: SessionView, last_seen: Time) {
-        let sessions = self.sessions.pin();
-        session.activity = match sessions.get(&session.id) {
-            Some(before) => Arc::clone(&before.activity),
+    pub(super) fn open(&self, mut session: SessionView, record: Option<SessionRecord>, last_seen: Time) {
+        let id = session.id;
+        let activity = match self.sessions.pin().get(&id) {
+            Some(before) => Arc::clone(before.activity(self.idle)),
             None => Arc::new(Activity::since(last_seen, self.idle)),
         };
-        session.activity.recorded(last_seen);
-        let id = session.id;
-        if sessions.insert(id, Arc::new(session)).is_some() {
+        activity.recorded(last_seen);
+        activity.come();
+        session.activity = Arc::clone(&activity);
+        self.hold(id, Held { record, activity: activity.into(), opened: ArcSwapOption::from_pointee(session) });
+        self.opened.pin().insert(id);
+    }
+
+    /// Makes room for so many sessions.
+    pub(super) fn expect(&self, sessions: usize) {
+        self.sessions.pin().reserve(sessions);
+    }
+
+    /// Opens a session that was not in the view, whose profile nobody has asked for yet.
+    pub(super) fn open_sealed(&self, id: SessionId, record: SessionRecord) {
+        let held = Held { record: Some(record), activity: OnceLock::new(), opened: ArcSwapOption::empty() };
+        self.hold(id, held);
+    }
+
+    fn hold(&self, id: SessionId, held: Held) {
+        if self.sessions.pin().insert(id, held).is_some() {
             // nobody listening is no fault
             let _ = self.changes.send(SessionChanged { session: id });
         }
     }
 
-    /// The log says that a session was in use; false if it is not in the view.
-    pub(super) fn seen(&self, id: SessionId, at: Time, seq: u64) -> bool {
+    /// The log says, as its event `seq`, that a session was in use; false if it is not in the view.
+    pub(super) fn seen(&self, id: SessionId, at: Time, seq: u64, record: Option<SessionRecord>) -> bool {
         let sessions = self.sessions.pin();
         let Some(before) = sessions.get(&id) else { return false };
-        before.activity.recorded(at);
-        let mut view = (**before).clone();
-        view.seq = seq;
-        sessions.insert(id, Arc::new(view));
+        let activity = Arc::clone(before.activity(self.idle));
+        activity.recorded(at);
+        let opened = before.opened.load_full().map(|view| Arc::new(SessionView { seq, ..(*view).clone() }));
+        let is_opened = opened.is_some();
+        sessions.insert(id, Held { record, activity: activity.into(), opened: ArcSwapOption::new(opened) });
+        if is_opened {
+            self.opened.pin().insert(id);
+        }
         true
     }
 
@@ -197,17 +315,18 @@ impl Views {
     /// whose telling fails is owed again by [`Views::owe`].
     pub(super) fn due(&self, now: Time) -> Vec<(SessionId, Time)> {
         let Some(idle) = self.idle else { return Vec::new() };
-        let owed = self.owed.pin();
+        let (owed, sessions) = (self.owed.pin(), self.sessions.pin());
         let mut due = Vec::new();
         for id in owed.keys() {
-            let Some(view) = self.session(*id) else {
+            let Some(held) = sessions.get(id) else {
                 owed.remove(id);
                 continue;
             };
-            if view.activity.is_due(now, idle) {
+            let activity = held.activity(self.idle);
+            if activity.is_due(now, idle) {
                 // in this order: a use that comes in between is owed again
                 owed.remove(id);
-                due.push((*id, view.activity.settle()));
+                due.push((*id, activity.settle()));
             }
         }
         due
@@ -215,25 +334,41 @@ impl Views {
 
     /// The log was not told: the session is owed again.
     pub(super) fn owe(&self, id: SessionId) {
-        if let Some(view) = self.session(id) {
-            view.activity.owe();
+        if let Some(held) = self.sessions.pin().get(&id) {
+            held.activity(self.idle).owe();
             self.owed.pin().insert(id, ());
         }
     }
 
     pub(super) fn end(&self, session: SessionId) {
         if self.sessions.pin().remove(&session).is_some() {
+            self.opened.pin().remove(&session);
             // nobody listening is no fault
             let _ = self.changes.send(SessionChanged { session });
         }
     }
 
-    /// Forgets sessions whose own end has passed or that lay idle; they were refused already.
+    /// Forgets sessions whose own end has passed or that lay idle, which were refused already, and closes the profiles
+    /// of those that nobody came with since the last sweep. May run beside the replica: an end is final.
     pub(super) fn sweep(&self, now: Time) {
         let sessions = self.sessions.pin();
-        let over: Vec<_> = sessions.iter().filter(|(_, view)| !view.is_open(now)).map(|(id, _)| *id).collect();
+        let over: Vec<_> =
+            sessions.iter().filter(|(_, held)| held.is_over(now, self.idle)).map(|(id, _)| *id).collect();
         for id in over {
             self.end(id);
+        }
+        let opened = self.opened.pin();
+        for id in &opened {
+            match sessions.get(id) {
+                Some(held) if held.record.is_none() || held.activity(self.idle).has_come() => {}
+                Some(held) => {
+                    held.opened.store(None);
+                    opened.remove(id);
+                }
+                None => {
+                    opened.remove(id);
+                }
+            }
         }
     }
 }
@@ -243,7 +378,7 @@ impl Views {
     /// Opens a session without a log, for the tests of other components.
     pub(crate) fn begin(&self, session: SessionView) {
         let last_seen = session.issued_at;
-        self.open(session, last_seen);
+        self.open(session, None, last_seen);
     }
 
     /// Ends one.
@@ -253,94 +388,4 @@ impl Views {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn alice(issued_at: Time) -> SessionView {
-        SessionView {
-            id: SessionId::new(Uuid::from_u128(1)),
-            person: PersonId::new(Uuid::from_u128(7)),
-            idp: "idp".into(),
-            user: "alice".into(),
-            email: None,
-            name: None,
-            claims: Map::new(),
-            groups: Vec::new(),
-            issued_at,
-            expires_at: issued_at.plus(Duration::from_secs(3600)),
-            seq: 1,
-            activity: Arc::default(),
-        }
-    }
-
-    const BEGAN: Time = Time::from_secs(1000);
-
-    fn at(secs: u64) -> Time {
-        BEGAN.plus(Duration::from_secs(secs))
-    }
-
-    fn idle_after_a_minute() -> (Views, SessionId) {
-        let views = Views::with_idle_timeout(Some(Duration::from_secs(60)));
-        views.begin(alice(BEGAN));
-        (views, alice(BEGAN).id)
-    }
-
-    #[test]
-    fn what_is_owed_to_the_log_is_told_once_in_a_while_and_again_after_a_failure() {
-        let (views, id) = idle_after_a_minute();
-        for second in 1..15 {
-            views.touch(&views.session(id).unwrap(), at(second));
-        }
-        assert_eq!(views.due(at(14)), []);
-        assert_eq!(views.due(at(15)), [(id, at(14))]);
-        assert_eq!(views.due(at(15)), [], "it is under way");
-        views.owe(id);
-        assert_eq!(views.due(at(16)), [(id, at(14))]);
-        assert!(views.seen(id, at(14), 2));
-        views.touch(&views.session(id).unwrap(), at(17));
-        assert_eq!(views.due(at(28)), []);
-        assert_eq!(views.due(at(29)), [(id, at(17))]);
-    }
-
-    #[test]
-    fn what_this_node_knows_of_a_sessions_use_outlives_a_new_view_of_it() {
-        let (views, id) = idle_after_a_minute();
-        let before = views.session(id).unwrap();
-        views.touch(&before, at(50));
-        views.open(SessionView { seq: 9, ..alice(BEGAN) }, at(15));
-        // whoever holds the old view touches the same session
-        views.touch(&before, at(55));
-        let view = views.session(id).unwrap();
-        assert_eq!((view.seq, view.activity.last()), (9, at(55)));
-        assert!(views.seen(id, at(56), 10));
-        assert_eq!(views.session(id).unwrap().seq, 10);
-    }
-
-    #[test]
-    fn an_idle_session_is_swept_and_whoever_listens_is_told() {
-        let (views, id) = idle_after_a_minute();
-        let mut ended = views.changes();
-        views.touch(&views.session(id).unwrap(), at(10));
-        views.sweep(at(69));
-        assert!(views.session(id).is_some());
-        views.sweep(at(70));
-        assert!(views.session(id).is_none());
-        assert_eq!(ended.try_recv().unwrap().session, id);
-        assert_eq!(views.due(at(100)), [], "nothing is owed of what is over");
-        assert!(!views.seen(id, at(71), 2));
-    }
-
-    #[test]
-    fn without_a_bound_on_idleness_nothing_is_owed() {
-        let views = Views::default();
-        views.begin(alice(BEGAN));
-        let view = views.session(alice(BEGAN).id).unwrap();
-        views.touch(&view, at(100));
-        assert_eq!(views.due(at(3000)), []);
-        assert!(view.is_open(at(3599)));
-    }
-}
+mod tests;

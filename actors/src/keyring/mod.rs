@@ -5,6 +5,7 @@
 //! without signing anybody out.
 
 pub mod assertion;
+mod authenticator;
 pub mod handle;
 mod seal;
 pub mod signed_url;
@@ -12,6 +13,7 @@ pub mod signed_url;
 use aws_lc_rs::{hkdf, rand};
 use portcullis_config::Secret;
 
+pub use authenticator::{Authenticator, Running};
 pub use seal::Sealer;
 pub(crate) use seal::{open_with, raw, seal_with};
 
@@ -34,6 +36,8 @@ pub enum Purpose {
     Form,
     /// Signatures of assertions, where no key was given for them.
     Assertion,
+    /// Proof that a snapshot was written by a node of this installation.
+    Snapshot,
 }
 
 impl Purpose {
@@ -47,6 +51,7 @@ impl Purpose {
             Self::IdTokenHint => b"portcullis id token hint v1",
             Self::Form => b"portcullis form v1",
             Self::Assertion => b"portcullis assertion v1",
+            Self::Snapshot => b"portcullis snapshot v1",
         }
     }
 }
@@ -93,6 +98,15 @@ impl Keyring {
     pub fn signer(&self, purpose: Purpose) -> Result<signed_url::UrlSigner, KeyError> {
         let keys = self.secrets.iter().map(|secret| derive(secret, purpose.info())).collect::<Result<Vec<_>, _>>()?;
         Ok(signed_url::UrlSigner::new(&keys))
+    }
+
+    /// What proves who wrote a stream of bytes, for one purpose.
+    ///
+    /// # Errors
+    /// [`KeyError::Derive`].
+    pub fn authenticator(&self, purpose: Purpose) -> Result<Authenticator, KeyError> {
+        let keys = self.secrets.iter().map(|secret| derive(secret, purpose.info())).collect::<Result<Vec<_>, _>>()?;
+        Ok(Authenticator::new(&keys))
     }
 }
 

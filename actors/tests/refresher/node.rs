@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, Addr};
+use futures_util::StreamExt;
 use portcullis_actors::clock;
 use portcullis_actors::databroker::broker::{Broker, Open, SessionStanding, StandingOf};
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::hand_over::{HandOver, SessionTokens, SignedInIdentity};
 use portcullis_actors::databroker::journal::Journal;
+use portcullis_actors::databroker::log::Tailed;
 use portcullis_actors::databroker::neighbours::Neighbours;
 use portcullis_actors::databroker::refresher::spool::Spool;
 use portcullis_actors::databroker::refresher::{Look, Pace, Refresher, Tally, Tools};
@@ -22,7 +24,7 @@ use portcullis_actors::databroker::view::Views;
 use portcullis_actors::idp::{Identity, Renewals};
 use portcullis_actors::keyring::Purpose;
 use portcullis_config::Secret;
-use portcullis_events::{Aggregate, SessionId, Time, token};
+use portcullis_events::{Aggregate, Envelope, Event, SessionId, Time, token};
 use uuid::Uuid;
 
 use super::ground::{self, keyring};
@@ -165,12 +167,34 @@ impl Node {
     }
 
     pub async fn tokens(&self, id: SessionId) -> token::Held {
+        held(self.known_tokens(id).await)
+    }
+
+    pub async fn known_tokens(&self, id: SessionId) -> token::State {
         let known = self.replica.send(Read(Aggregate::token(id))).await.unwrap();
-        let held = match known.state {
-            State::Token(token::State::Held(held)) => Some(held),
+        let state = match known.state {
+            State::Token(state) => Some(state),
             _ => None,
         };
-        held.unwrap()
+        state.unwrap()
+    }
+
+    /// What the log says of a session's tokens, of an ended one too: a replica forgets those.
+    pub async fn told(&self, id: SessionId) -> token::Held {
+        let head = self.store.log.head().await.unwrap().last;
+        let mut tail = self.store.log.tail(0);
+        let (mut state, mut seq) = (token::State::Absent, 0);
+        while seq < head {
+            let Tailed::Record(record) = tail.next().await.unwrap().unwrap() else { continue };
+            seq = record.seq;
+            let envelope = Envelope::decode(&record.body).unwrap();
+            if let Event::Token(event) = &envelope.event
+                && envelope.aggregate == Aggregate::token(id)
+            {
+                state = token::evolve(state, event);
+            }
+        }
+        held(state)
     }
 
     pub async fn standing(&self, id: SessionId) -> SessionStanding {
@@ -225,4 +249,12 @@ pub fn identity(subject: &str, refresh: &str, access_expires_at: Time) -> Identi
             access_expires_at: Some(access_expires_at),
         },
     }
+}
+
+fn held(state: token::State) -> token::Held {
+    let held = match state {
+        token::State::Held(held) => Some(held),
+        token::State::Absent => None,
+    };
+    held.unwrap()
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use portcullis_actors::databroker::neighbours::Neighbours;
 use portcullis_actors::databroker::store::{self, Store};
 use portcullis_config::Storage;
-use portcullis_events::token::Renewal;
+use portcullis_events::token::{self, Renewal};
 
 use super::node::{Clock, Node, counted, identity};
 use super::rotating::{Deal, Fate, LIFE, Mortal, Rotating, Seen};
@@ -88,8 +88,11 @@ async fn two_refreshers_in_a_race_never_present_a_refresh_token_twice() {
     let mut ended = 0;
     for (person, id) in &sessions {
         assert_eq!(a.views.session(*id).as_deref(), b.views.session(*id).as_deref());
-        let held = a.tokens(*id).await;
-        assert_eq!(held, b.tokens(*id).await);
+        let held = a.told(*id).await;
+        let known = a.known_tokens(*id).await;
+        assert_eq!(known, b.known_tokens(*id).await);
+        let is_open = a.views.session(*id).is_some();
+        assert_eq!(known, if is_open { token::State::Held(held) } else { token::State::Absent });
         generations += held.stored.generation - 1;
         if a.views.session(*id).is_none() {
             ended += 1;

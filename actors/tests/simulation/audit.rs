@@ -209,7 +209,8 @@ impl Audit {
         if views.len() > 1 {
             self.broken(format!("the nodes show different things: {views:?}"));
         }
-        for (id, state) in fold.sessions() {
+        for (id, record) in fold.sessions() {
+            let state = record.state();
             let has_tokens = self.world.value(Shelf::Secret, &id.to_string()).is_some();
             if matches!(state, session::State::Open(_)) && !has_tokens {
                 self.broken(format!("session {id} is open and has no tokens"));

@@ -1,5 +1,6 @@
 //! Portcullis beside bare nginx in front of the same upstream: CPU for each request, as a ratio. `-- cluster` measures
-//! three gateways on three NATS servers instead. What is found goes into `tests/bench/RESULTS.md`.
+//! three gateways on three NATS servers instead, `-- start` the start of a node with many sessions. What is found goes
+//! into `tests/bench/RESULTS.md`.
 //!
 //! `cargo run --release -p portcullis-bench`. Portcullis does everything it does (session, policy, assertion, identity
 //! headers, access and decision log); nginx passes on and writes its access log. The two are measured in turns, each
@@ -11,10 +12,12 @@ mod gateway;
 mod load;
 mod machine;
 mod nginx;
+mod people;
 mod report;
 mod results;
 mod row;
 mod stage;
+mod start;
 mod statistics;
 
 use std::io::Write;
@@ -73,6 +76,8 @@ struct Options {
 enum Instead {
     /// Three gateways on three NATS servers: revocation, sign-ins, refreshes, a node that was away.
     Cluster(cluster::Options),
+    /// The start of a node with many sessions: time until it is ready, memory for each session.
+    Start(start::Options),
 }
 
 fn main() -> Result<()> {
@@ -88,6 +93,13 @@ fn main() -> Result<()> {
     match &options.instead {
         None => runtime.block_on(measure(&options)),
         Some(Instead::Cluster(options)) => LocalSet::new().block_on(&runtime, cluster::measure(options)),
+        Some(Instead::Start(start)) => {
+            let report = runtime.block_on(start::measure(start))?.to_string();
+            if !options.dry {
+                results::put(Section::Start, &format!("```\n{report}```\n"))?;
+            }
+            say(&format!("\n{report}"))
+        }
     }
 }
 

@@ -77,16 +77,16 @@ impl Chronicle {
     /// Intents to refresh the tokens of an open session of which nobody has said yet what came of them.
     #[must_use]
     pub fn unsettled(&self) -> usize {
-        let is_open = |id| matches!(self.fold.session(id), session::State::Open(_));
         let is_started = |state: &token::State| {
             matches!(state, token::State::Held(token::Held { renewal: token::Renewal::Started(_), .. }))
         };
-        self.fold.tokens().filter(|(id, state)| is_started(state) && is_open(*id)).count()
+        let states = self.fold.sessions().map(|(_, record)| record.states());
+        states.filter(|(session, tokens)| is_started(tokens) && matches!(session, session::State::Open(_))).count()
     }
 
     /// The sessions that are open.
     #[must_use]
     pub fn open_sessions(&self) -> usize {
-        self.fold.sessions().filter(|(_, state)| matches!(state, session::State::Open(_))).count()
+        self.fold.sessions().filter(|(_, record)| matches!(record.state(), session::State::Open(_))).count()
     }
 }

@@ -133,10 +133,15 @@ impl Inner {
 
     /// Tells the log what lies in the vault. Where it does not answer, whoever settles the attempt will find it.
     pub(super) async fn complete(&self, id: SessionId, kept: &Kept) -> bool {
-        let completed = self.append_token(id, token::Command::Complete(kept.refreshed(self.now()))).await;
-        completed
-            .inspect_err(|error| tracing::warn!(session = %id, %error, "renewed tokens are not on the log yet"))
-            .is_ok()
+        match self.append_token(id, token::Command::Complete(kept.refreshed(self.now()))).await {
+            Ok(()) => true,
+            // of a session that has ended the log knows no tokens
+            Err(JournalError::Token(token::Refusal::NotRefreshable)) => false,
+            Err(error) => {
+                tracing::warn!(session = %id, %error, "renewed tokens are not on the log yet");
+                false
+            }
+        }
     }
 
     async fn unanswered(&self, due: &Due, intent: RefreshStarted, failures: u32, error: &RefreshError) {

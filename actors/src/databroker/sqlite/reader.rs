@@ -19,14 +19,15 @@ impl Reader {
         Self { database, connection: Arc::default() }
     }
 
-    /// Reads in one transaction: what it sees, was there at one moment.
+    /// Reads in one transaction: what it sees, was there at one moment. It begins at once, whoever waits for it.
     ///
     /// # Errors
     /// [`Fault`]; [`Fault::Replaced`] too where the file is no longer the one that was opened.
-    pub async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, Fault> {
+    pub fn read<T, F>(&self, read: F) -> impl Future<Output = Result<T, Fault>> + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
         let Self { database, connection } = self.clone();
         let done = tokio::task::spawn_blocking(move || {
             database.verify()?;
@@ -43,6 +44,6 @@ impl Reader {
             }
             outcome.map_err(Fault::from)
         });
-        done.await.unwrap_or_else(|_| Err(Fault::Passing("the process is stopping".into())))
+        async { done.await.unwrap_or_else(|_| Err(Fault::Passing("the process is stopping".into()))) }
     }
 }

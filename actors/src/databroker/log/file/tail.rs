@@ -2,8 +2,11 @@
 
 use std::collections::VecDeque;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, LocalBoxStream, StreamExt};
 use portcullis_config::limits::{HEAD_POLL, TAIL_BATCH, TAIL_BATCH_BYTES};
+use portcullis_events::Time;
 use rusqlite::{OptionalExtension, Transaction};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -25,6 +28,7 @@ pub(super) fn follow(
         begun: false,
         seen_id: None,
         fetched: VecDeque::new(),
+        ahead: None,
         drained: false,
         heads: Heads::default(),
         poll_at: Instant::now(),
@@ -49,10 +53,20 @@ struct Tail {
     /// The id of the record at `seen`: if it changes, the log is another one.
     seen_id: Option<String>,
     fetched: VecDeque<(Record, String)>,
+    /// A look at what follows that, begun while it is yielded.
+    ahead: Option<Look>,
     /// The last look found the log's end.
     drained: bool,
     heads: Heads,
     poll_at: Instant,
+}
+
+/// A look at the file that is under way.
+struct Look {
+    /// When it began.
+    at: Time,
+    now: Instant,
+    glance: BoxFuture<'static, Result<Glance, Fault>>,
 }
 
 /// What one look at the file found.
@@ -100,8 +114,11 @@ impl Tail {
     }
 
     async fn look(&mut self) -> Result<Option<Tailed>, TailFault> {
-        let (at, now, seen) = (clock::now(), Instant::now(), self.seen);
-        let glance = match self.reader.read(move |transaction| glance(transaction, seen)).await {
+        let Look { at, now, glance } = match self.ahead.take() {
+            Some(ahead) => ahead,
+            None => self.begin_look(self.seen),
+        };
+        let glance = match glance.await {
             Ok(glance) => glance,
             Err(Fault::Passing(why) | Fault::Full(why)) => {
                 self.drained = true;
@@ -117,8 +134,14 @@ impl Tail {
             self.poll_at = now + HEAD_POLL;
         }
         self.drained = glance.fetched.back().is_none_or(|(last, _)| last.seq >= glance.head.last);
+        self.ahead = glance.fetched.back().filter(|_| !self.drained).map(|(last, _)| self.begin_look(last.seq));
         self.fetched = glance.fetched;
         Ok(None)
+    }
+
+    fn begin_look(&self, seen: u64) -> Look {
+        let (at, now) = (clock::now(), Instant::now());
+        Look { at, now, glance: self.reader.read(move |transaction| glance(transaction, seen)).boxed() }
     }
 
     /// Whether this is still the log that was seen so far.
