@@ -11,4 +11,5 @@ pub mod idp;
 pub mod keyring;
 pub mod metrics;
 pub mod proxy;
+pub mod remote;
 pub mod request;

@@ -1,6 +1,7 @@
 //! The process on one page: what is asked, what it runs on, and how it ends.
 
 mod answer;
+mod apart;
 mod cli;
 mod demo;
 mod events;
@@ -15,6 +16,7 @@ mod node;
 mod open;
 mod pages;
 mod reload;
+mod roles;
 mod serve;
 mod sessions;
 mod socket;

@@ -8,7 +8,7 @@ pub mod hand_over;
 pub mod journal;
 pub mod log;
 pub mod logout;
-mod nats;
+pub(crate) mod nats;
 mod profile;
 pub mod progress;
 pub mod refresher;

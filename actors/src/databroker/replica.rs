@@ -66,6 +66,8 @@ struct Inner {
     data_keys: Rc<DataKeys>,
     views: Arc<Views>,
     source: String,
+    /// Whether an empty log gets its first event from here.
+    may_begin: bool,
     fold: RefCell<Fold>,
 }
 
@@ -73,7 +75,14 @@ impl Replica {
     /// A replica that begins to follow the log when it is started.
     #[must_use]
     pub fn new(log: Arc<dyn Log>, data_keys: Rc<DataKeys>, views: Arc<Views>, source: String) -> Self {
-        Self { inner: Rc::new(Inner { log, data_keys, views, source, fold: RefCell::default() }) }
+        Self { inner: Rc::new(Inner { log, data_keys, views, source, may_begin: true, fold: RefCell::default() }) }
+    }
+
+    /// A replica that writes nothing: an empty log is begun by somebody else.
+    #[must_use]
+    pub fn reading(log: Arc<dyn Log>, data_keys: Rc<DataKeys>, views: Arc<Views>) -> Self {
+        let (source, fold) = (String::new(), RefCell::default());
+        Self { inner: Rc::new(Inner { log, data_keys, views, source, may_begin: false, fold }) }
     }
 }
 
@@ -143,6 +152,7 @@ impl Inner {
         loop {
             let outcome = match self.log.head().await {
                 Ok(head) if head.last > 0 => return,
+                Ok(_) if !self.may_begin => Err("the log is empty: databroker has not begun it yet".into()),
                 Ok(_) => self.append_creation().await,
                 Err(error) => Err(error.to_string()),
             };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use portcullis_config::limits::ENDED_BACKLOG;
 use portcullis_events::{PersonId, SessionId, Time};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
@@ -12,7 +13,7 @@ use super::progress::Progress;
 use crate::metrics::Metrics;
 
 /// A session that is open, with what its person is known by. Ended sessions are not in the view.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SessionView {
     /// The session.
     pub id: SessionId,
@@ -37,6 +38,7 @@ pub struct SessionView {
     /// The sequence of the last event that changed this view: part of every cache key made from it.
     pub seq: u64,
     /// When the session was last in use, as far as this node knows; shared by all views of the session.
+    #[serde(skip)]
     pub activity: Arc<Activity>,
 }
 

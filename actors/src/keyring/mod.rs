@@ -34,6 +34,8 @@ pub enum Purpose {
     Form,
     /// Signatures of assertions, where no key was given for them.
     Assertion,
+    /// Questions and answers between components in processes of their own.
+    Role,
 }
 
 impl Purpose {
@@ -47,6 +49,7 @@ impl Purpose {
             Self::IdTokenHint => b"portcullis id token hint v1",
             Self::Form => b"portcullis form v1",
             Self::Assertion => b"portcullis assertion v1",
+            Self::Role => b"portcullis role v1",
         }
     }
 }

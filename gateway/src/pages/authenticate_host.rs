@@ -30,8 +30,11 @@ pub async fn user_page(request: HttpRequest, own: ReqData<Own>) -> Option<Reply>
     let desk = desk(&request)?;
     let now = clock::now();
     let session = desk.authenticate_session(&own.request, now);
-    let view = session.and_then(|session| desk.blueprint.views.session(session));
-    let person = view.filter(|view| view.is_open(now)).map(|view| person(&view));
+    let view = match session {
+        Some(session) => desk.open_session(session, now).await,
+        None => None,
+    };
+    let person = view.map(|view| person(&view));
     let user = User { host: own.request.host(), person, sign_in: None, sign_out: "get" };
     Some(Reply(page(StatusCode::OK, &user)))
 }

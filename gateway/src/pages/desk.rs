@@ -7,9 +7,12 @@ use portcullis_actors::authenticate::cookie::start_prefix;
 use portcullis_actors::authenticate::identify::{CannotSay, Identifier};
 use portcullis_actors::authenticate::start::{self, Departure};
 use portcullis_actors::authenticate::{Caller, cookie};
+use portcullis_actors::authorize::check::{Handed, Who};
+use portcullis_actors::databroker::view::SessionView;
 use portcullis_actors::keyring::signed_url::UrlSigner;
 use portcullis_actors::keyring::{KeyError, Sealer};
 use portcullis_actors::request::{Canonical, Presented, cookies};
+use portcullis_config::limits::READ_YOUR_WRITES;
 use portcullis_config::{Cookie, Staleness};
 use portcullis_events::{SessionId, Time};
 
@@ -88,19 +91,46 @@ impl Desk {
         bound: Staleness,
     ) -> Result<Option<Caller>, CannotSay> {
         let blueprint = &self.blueprint;
-        let identifier = Identifier { handles: &self.handles, views: &blueprint.views, idp: &blueprint.idp };
+        let (handles, views, idp) = (&self.handles, &blueprint.views, &blueprint.idp);
+        let identifier = Identifier { handles, views, idp, patience: READ_YOUR_WRITES };
         identifier.identify(self.audience(request.host()), &presented.handle, now, bound).await
     }
 
-    /// Who is calling one of our own pages, by whatever the request presents.
+    /// What a request presents, for authorize in another process.
+    pub fn handed(&self, request: &Canonical, presented: &Presented) -> Handed {
+        Handed { audience: self.audience(request.host()).to_owned(), handle: presented.handle.clone() }
+    }
+
+    /// The session of who is calling one of our own pages, by whatever the request presents.
     ///
     /// # Errors
     /// [`CannotSay`].
-    pub async fn caller(&self, request: &Canonical, now: Time) -> Result<Option<Caller>, CannotSay> {
+    pub async fn caller(&self, request: &Canonical, now: Time) -> Result<Option<SessionView>, CannotSay> {
+        let Some(presented) = Presented::of(request, &self.cookie().name) else { return Ok(None) };
+        if let Some(apart) = &self.blueprint.apart {
+            return apart.who(Who::Handed(self.handed(request, &presented))).await;
+        }
         let bound = self.blueprint.in_force.now().config.max_staleness;
-        match Presented::of(request, &self.cookie().name) {
-            Some(presented) => self.identify(request, &presented, now, bound).await,
-            None => Ok(None),
+        let caller = self.identify(request, &presented, now, bound).await?;
+        Ok(caller.map(|caller| caller.session().clone()))
+    }
+
+    /// A session that is open, as far as is known.
+    pub async fn open_session(&self, session: SessionId, now: Time) -> Option<SessionView> {
+        match &self.blueprint.apart {
+            Some(apart) => apart.who(Who::Session(session)).await.ok().flatten(),
+            None => {
+                let view = self.blueprint.views.session(session).filter(|view| view.is_open(now));
+                view.map(|view| (*view).clone())
+            }
+        }
+    }
+
+    /// The public keys of assertions, as JSON; `None` where whoever signs does not answer.
+    pub async fn assertion_keys(&self) -> Option<String> {
+        match &self.blueprint.apart {
+            Some(apart) => apart.keys().await,
+            None => Some(self.blueprint.assertion_keys.jwks().to_owned()),
         }
     }
 
