@@ -102,7 +102,8 @@ fn run(file: &ConfigFile) -> Result<()> {
         }
         let data_dir = state_dir::default_dir()?;
         let mut signals = Signals::new()?;
-        let listener = listen::bind(&config.address).context("address")?;
+        let takes_requests = config.services.proxy;
+        let listener = takes_requests.then(|| listen::bind(&config.address)).transpose().context("address")?;
         let mut node = Node::start(config, &data_dir, listener).await?;
         if let Some(reload) = node.reload() {
             actix_rt::spawn(file.follow(reload));
@@ -169,7 +170,7 @@ fn run_demo(options: &DemoOptions) -> Result<()> {
         // the demo runs on what it writes, and on nothing that happens to be in the environment
         let config = portcullis_config::parse(&name, &demo.config_text, &|_| None)?;
         let data_dir = demo.config_path.parent().unwrap_or(&demo.config_path);
-        let node = Node::start(config, data_dir, listener).await?;
+        let node = Node::start(config, data_dir, Some(listener)).await?;
         show(&demo.greeting)?;
         let outcome = until_told(node, &mut signals).await;
         demo.stop().await.and(outcome)

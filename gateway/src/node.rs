@@ -16,10 +16,13 @@ use portcullis_actors::authenticate::provider::{Begin, EndSession, Provider, Red
 use portcullis_actors::authenticate::provider_id;
 use portcullis_actors::authenticate::sign_in::{Arrive, Leave, Return, SignIn, Tools as SignInTools};
 use portcullis_actors::authorize::authorizer::{Authorizer, Compiled, Enforce};
+use portcullis_actors::authorize::checker::{Checker, Tools as CheckerTools};
+use portcullis_actors::authorize::crier::{Crier, CryAll};
 use portcullis_actors::authorize::decision_log::{DecisionLog, LineSink};
 use portcullis_actors::clock;
+use portcullis_actors::databroker;
 use portcullis_actors::databroker::attendance::Attendance;
-use portcullis_actors::databroker::broker::{Broker, End, Open, StandingOf, Tools as BrokerTools};
+use portcullis_actors::databroker::broker::{End, Open, Seen, StandingOf, Tools as BrokerTools};
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::journal::{Flush, Journal};
 use portcullis_actors::databroker::logout::{LogOut, Logouts, Tools as LogoutTools};
@@ -33,6 +36,8 @@ use portcullis_actors::idp::RenewalClient;
 use portcullis_actors::keyring::assertion::AssertionKeys;
 use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_actors::proxy::connections::{Connections, Cutter, Scope};
+use portcullis_actors::proxy::listener::{Heard, Listener};
+use portcullis_actors::remote::Link;
 use portcullis_config::limits::{
     ASKS_IN_FLIGHT, CLOSE, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_SIGN_IN, IDP_TIMEOUT, LAST_LINES,
     LOGOUT_DEADLINE, SIGN_IN_DEADLINE,
@@ -40,6 +45,7 @@ use portcullis_config::limits::{
 use portcullis_config::{Config, Secret};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::apart::Apart;
 use crate::forward::Trust;
 use crate::health::{self, Vitals};
 use crate::in_force::InForce;
@@ -47,6 +53,7 @@ use crate::listen::{self, Speech, Stage};
 use crate::metrics::tally::Totals;
 use crate::metrics::{self, Measures};
 use crate::reload::Reload;
+use crate::roles::{self, Offered};
 use crate::state_dir;
 use crate::tls;
 use crate::worker::Blueprint;
@@ -57,9 +64,9 @@ pub struct Node {
     stage: watch::Sender<Stage>,
     open: listen::Open,
     connections: Connections,
-    journal: Addr<Journal>,
-    refresher: Addr<Refresher>,
-    gateway: ServerHandle,
+    journal: Option<Addr<Journal>>,
+    refresher: Option<Addr<Refresher>>,
+    gateway: Option<ServerHandle>,
     health: ServerHandle,
     metrics: Option<ServerHandle>,
     reload: Option<Reload>,
@@ -68,19 +75,22 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a node. `data_dir` keeps its log and the secrets that the configuration does not give.
+    /// Starts a node. `listener` is there if the proxy is among its components. `data_dir` keeps its log and the secrets that the configuration does not give.
     ///
     /// # Errors
     /// A listener, a certificate, a key or the store cannot be had. A log that is away is no error: the node waits.
-    pub async fn start(config: Config, data_dir: &Path, listener: TcpListener) -> Result<Self> {
+    pub async fn start(config: Config, data_dir: &Path, listener: Option<TcpListener>) -> Result<Self> {
         let config = Arc::new(config);
-        let tls = (!config.insecure_server).then(|| tls::server_config(&config.certificates)).transpose()?;
+        let here = config.services;
+        let tls =
+            (here.proxy && !config.insecure_server).then(|| tls::server_config(&config.certificates)).transpose()?;
         let keys = Keys::of(&config, data_dir)?;
         let health_listener = listen::bind(&config.health_check_addr).context("health_check_addr")?;
         let metrics_listener =
             config.metrics_address.as_ref().map(listen::bind).transpose().context("metrics_address")?;
-        let (address, health_address) = (listener.local_addr()?, health_listener.local_addr()?);
-        let store = store::open(&config.storage, data_dir).await?;
+        let health_address = health_listener.local_addr()?;
+        let store = store::open_for(here, &config.storage, data_dir).await?;
+        let link = roles::link(&config, &keys.shared).await?;
 
         let views = Arc::new(Views::with_idle_timeout(config.session_idle_timeout));
         let in_force = InForce::new(Compiled::of(Arc::clone(&config)));
@@ -90,6 +100,8 @@ impl Node {
             listening: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             in_force: Arc::clone(&in_force),
+            services: here,
+            ties: link.as_ref().map(|link| link.ties().clone()),
         });
         let health = health::start(health_listener, Arc::clone(&vitals))?;
         tracing::info!("health on http://{health_address}");
@@ -98,11 +110,54 @@ impl Node {
         let (fall, fallen) = mpsc::channel(8);
         let mut arbiters = Vec::new();
         let lines = start_decision_log(&mut arbiters, &fall);
-        let databroker = start_databroker(&mut arbiters, &fall, &config, store, &views, &keys).await?;
-        let authenticate = start_authenticate(&mut arbiters, &fall, &config, &keys, &databroker).await?;
+        let elsewhere = |what| link.as_ref().with_context(|| format!("{what} is neither here nor on NATS"));
+        let Databroker { broker, journal, refresher, crier } = match store {
+            Some(store) if here.databroker => {
+                start_databroker(&mut arbiters, &fall, &config, store, &views, &keys, link.as_ref()).await?
+            }
+            Some(store) => {
+                let broker = roles::broker_on(elsewhere("databroker")?);
+                let (seen, link) = (broker.seen.clone(), link.clone());
+                let crier = start_replica(&mut arbiters, &fall, store, &views, &keys, seen, link).await?;
+                Databroker { broker, journal: None, refresher: None, crier }
+            }
+            None => {
+                let broker = roles::broker_on(elsewhere("databroker")?);
+                Databroker { broker, journal: None, refresher: None, crier: None }
+            }
+        };
+        let authenticate = if here.authenticate {
+            start_authenticate(&mut arbiters, &fall, &config, &keys, &broker).await?
+        } else {
+            roles::authenticate_on(elsewhere("authenticate")?)
+        };
         let connections = Connections::default();
-        let authorizer = start_authorize(&mut arbiters, &fall, &in_force, &connections);
+        let authorizer = start_authorize(&mut arbiters, &fall, &in_force, &connections, crier);
+        let apart = match (&link, here.proxy && !here.authorize) {
+            (Some(link), true) => Some(start_listening(&mut arbiters, &fall, &connections, link)),
+            _ => None,
+        };
         start_proxy(&mut arbiters, &fall, &connections, &views);
+
+        if let Some(link) = &link {
+            let handle = arbiter(&mut arbiters, &fall, "the role subjects");
+            roles::look_out(&handle, link, here);
+            let rules = Arc::clone(&in_force);
+            let checker = here.authorize.then(|| {
+                start_checker(
+                    &mut arbiters,
+                    &fall,
+                    &keys,
+                    CheckerParts { views: Arc::clone(&views), rules, idp: idp_id(&config) },
+                )
+            });
+            let offered = Offered {
+                broker: here.databroker.then(|| broker.clone()),
+                authenticate: here.authenticate.then(|| authenticate.clone()),
+                checker: checker.transpose()?,
+            };
+            roles::serve(&handle, link, offered, (here.authorize || here.databroker).then(|| Arc::clone(&views)));
+        }
 
         let (open, totals) = (listen::Open::default(), Totals::default());
         let measures = Measures {
@@ -111,6 +166,7 @@ impl Node {
             connections: connections.clone(),
             open: open.clone(),
             totals: totals.clone(),
+            ties: link.as_ref().map(|link| link.ties().clone()),
         };
         let metrics = match metrics_listener {
             Some(listener) => {
@@ -122,18 +178,19 @@ impl Node {
         let reload = Some(Reload { started: Arc::clone(&config), authorizer, views: Arc::clone(&views) });
 
         let blueprint = Blueprint {
-            idp: provider_id(&config.idp).into(),
+            idp: idp_id(&config),
+            apart,
             in_force,
             views,
             connections: connections.clone(),
             keyring: keys.shared,
             cookie_keyring: keys.cookie,
-            assertion_keys: Arc::new(keys.assertion),
+            assertion_keys: keys.assertion,
             trust: Trust::of_system()?,
             lines,
             totals,
-            open: databroker.open,
-            end: databroker.end,
+            open: broker.open,
+            end: broker.end,
             arrive: authenticate.arrive,
             returned: authenticate.returned,
             leave: authenticate.leave,
@@ -141,13 +198,18 @@ impl Node {
             config,
         };
         let (stage, staged) = watch::channel(Stage::Serving);
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let workers = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-        let speech = Speech { tls, stage: staged, open: open.clone() };
-        let gateway = listen::start(listener, speech, blueprint, workers)?;
+        let gateway = match listener {
+            Some(listener) => {
+                let (scheme, address) = (if tls.is_some() { "https" } else { "http" }, listener.local_addr()?);
+                let workers = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+                let speech = Speech { tls, stage: staged, open: open.clone() };
+                let gateway = listen::start(listener, speech, blueprint, workers)?;
+                tracing::info!("listening on {scheme}://{address}");
+                Some(gateway)
+            }
+            None => None,
+        };
         vitals.listening.store(true, Ordering::Release);
-        tracing::info!("listening on {scheme}://{address}");
-        let (journal, refresher) = (databroker.journal, databroker.refresher);
         Ok(Self {
             vitals,
             stage,
@@ -177,9 +239,11 @@ impl Node {
     /// Stops in order: not ready, drained, journal flushed, then the actors, the last started first.
     pub async fn stop(mut self) {
         self.vitals.draining.store(true, Ordering::Release);
-        let resting = self.refresher.send(Rest);
+        let resting = self.refresher.as_ref().map(|refresher| refresher.send(Rest));
         // no new connections; those that are open end after the request they are at
-        self.gateway.pause().await;
+        if let Some(gateway) = &self.gateway {
+            gateway.pause().await;
+        }
         self.stage.send_replace(Stage::Draining);
         if tokio::time::timeout(DRAIN, self.open.nobody()).await.is_err() {
             tracing::info!(open = self.connections.len(), "cutting what is still open");
@@ -189,11 +253,17 @@ impl Node {
             actix_rt::time::sleep(LAST_LINES).await;
         }
         self.connections.stop();
-        self.gateway.stop(false).await;
+        if let Some(gateway) = self.gateway {
+            gateway.stop(false).await;
+        }
         let deadline = tokio::time::Instant::now() + CLOSE;
         // a refresh that is broken off is found in the vault later, or is in doubt
-        let _ = tokio::time::timeout_at(deadline, resting).await;
-        let _ = tokio::time::timeout_at(deadline, self.journal.send(Flush)).await;
+        if let Some(resting) = resting {
+            let _ = tokio::time::timeout_at(deadline, resting).await;
+        }
+        if let Some(journal) = &self.journal {
+            let _ = tokio::time::timeout_at(deadline, journal.send(Flush)).await;
+        }
         while let Some(arbiter) = self.arbiters.pop() {
             arbiter.stop();
             let (ended, end) = oneshot::channel();
@@ -216,7 +286,7 @@ impl Node {
 struct Keys {
     shared: Keyring,
     cookie: Keyring,
-    assertion: AssertionKeys,
+    assertion: Arc<AssertionKeys>,
 }
 
 impl Keys {
@@ -226,12 +296,16 @@ impl Keys {
             None => state_dir::secret(data_dir, name),
         };
         let shared = Keyring::new(vec![given(&config.shared_secret, "shared_secret")?])?;
-        let cookie = Keyring::new(vec![given(&config.cookie_secret, "cookie_secret")?])?;
+        let cookie = match &config.cookie_secret {
+            // nothing is made with it
+            None if !config.services.hold_cookies() => shared.clone(),
+            secret => Keyring::new(vec![given(secret, "cookie_secret")?])?,
+        };
         let assertion = match &config.signing_key {
             Some(pem) => AssertionKeys::from_pem(pem.expose()).context("signing_key")?,
             None => AssertionKeys::derived(&shared)?,
         };
-        Ok(Self { shared, cookie, assertion })
+        Ok(Self { shared, cookie, assertion: Arc::new(assertion) })
     }
 }
 
@@ -269,14 +343,23 @@ fn start_decision_log(arbiters: &mut Vec<Arbiter>, fall: &mpsc::Sender<&'static 
     LineSink::new(&log, lost)
 }
 
-/// The ways into databroker.
+/// The ways into databroker, here or in another process.
+#[derive(Clone)]
+pub struct Broker {
+    pub open: Port<Open>,
+    pub end: Port<End>,
+    pub standing: Port<StandingOf>,
+    pub log_out: Port<LogOut>,
+    pub seen: Port<Seen>,
+}
+
+/// What a process has of databroker.
 struct Databroker {
-    open: Port<Open>,
-    end: Port<End>,
-    standing: Port<StandingOf>,
-    log_out: Port<LogOut>,
-    journal: Addr<Journal>,
-    refresher: Addr<Refresher>,
+    broker: Broker,
+    journal: Option<Addr<Journal>>,
+    refresher: Option<Addr<Refresher>>,
+    /// Whoever tells proxies elsewhere what changes in the views of this process.
+    crier: Option<Addr<Crier>>,
 }
 
 async fn start_databroker(
@@ -286,19 +369,22 @@ async fn start_databroker(
     Store { log, vault }: Store,
     views: &Arc<Views>,
     keys: &Keys,
+    link: Option<&Link>,
 ) -> Result<Databroker> {
     let wrapping = keys.shared.sealer(Purpose::DataKey)?;
     let hand_overs = keys.shared.sealer(Purpose::HandOver)?;
     let id_token_hints = keys.shared.sealer(Purpose::IdTokenHint)?;
     let (config, views) = (Arc::clone(config), Arc::clone(views));
-    let (idp, authenticate_url) = (config.idp.clone(), config.authenticate_service_url.clone());
+    let authenticate_url = config.authenticate_service_url.clone();
+    let idp = config.idp.clone().context("idp_provider_url")?;
+    let cries = link.filter(|_| config.services.authorize).cloned();
     let source = format!("/portcullis/{}", uuid::Uuid::new_v4());
     let (made, making) = oneshot::channel();
     arbiter(arbiters, fall, "databroker").spawn(async move {
         let data_keys = Rc::new(DataKeys::new(Arc::clone(&vault), wrapping));
         let replica = Replica::new(Arc::clone(&log), Rc::clone(&data_keys), Arc::clone(&views), source.clone()).start();
         let journal = Journal::new(Arc::clone(&log), replica.clone(), Arc::clone(&views), source.clone()).start();
-        Attendance::new(Arc::clone(&views), journal.clone()).start();
+        let crier = cries.map(|link| Crier::new(Arc::clone(&views), link).start());
         let logouts = Logouts::new(LogoutTools {
             log: Arc::clone(&log),
             vault: Arc::clone(&vault),
@@ -320,7 +406,8 @@ async fn start_databroker(
             pace: Pace::Own,
         })
         .start();
-        let broker = Broker::new(BrokerTools {
+        let attended = Arc::clone(&views);
+        let broker = databroker::broker::Broker::new(BrokerTools {
             log,
             vault,
             data_keys,
@@ -331,24 +418,49 @@ async fn start_databroker(
             revocations: Revocations::new(idp, authenticate_url),
         });
         let broker = broker.start();
-        let _ = made.send(Databroker {
+        let broker = Broker {
             open: Port::new(broker.clone(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
             end: Port::new(broker.clone(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
-            standing: Port::new(broker, ASKS_IN_FLIGHT, COMMAND_DEADLINE),
+            standing: Port::new(broker.clone(), ASKS_IN_FLIGHT, COMMAND_DEADLINE),
             log_out: Port::new(logouts.start(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
-            journal,
-            refresher,
-        });
+            seen: Port::new(broker, ASKS_IN_FLIGHT, COMMAND_DEADLINE),
+        };
+        Attendance::new(attended, broker.seen.clone()).start();
+        let _ = made.send(Databroker { broker, journal: Some(journal), refresher: Some(refresher), crier });
     });
     making.await.map_err(|_| anyhow!("databroker did not start"))
 }
 
-/// The ways into authenticate.
-struct Authenticate {
-    arrive: Port<Arrive>,
-    returned: Port<Return>,
-    leave: Port<Leave>,
-    deliver: Port<Deliver>,
+/// authorize without databroker beside it: a replica that reads, and tells databroker elsewhere of sessions in use.
+async fn start_replica(
+    arbiters: &mut Vec<Arbiter>,
+    fall: &mpsc::Sender<&'static str>,
+    Store { log, vault }: Store,
+    views: &Arc<Views>,
+    keys: &Keys,
+    seen: Port<Seen>,
+    link: Option<Link>,
+) -> Result<Option<Addr<Crier>>> {
+    let wrapping = keys.shared.sealer(Purpose::DataKey)?;
+    let views = Arc::clone(views);
+    let (made, making) = oneshot::channel();
+    arbiter(arbiters, fall, "the replica").spawn(async move {
+        let data_keys = Rc::new(DataKeys::new(vault, wrapping));
+        let crier = link.map(|link| Crier::new(Arc::clone(&views), link).start());
+        Replica::reading(log, data_keys, Arc::clone(&views)).start();
+        Attendance::new(views, seen).start();
+        let _ = made.send(crier);
+    });
+    making.await.map_err(|_| anyhow!("the replica did not start"))
+}
+
+/// The ways into authenticate, here or in another process.
+#[derive(Clone)]
+pub struct Authenticate {
+    pub arrive: Port<Arrive>,
+    pub returned: Port<Return>,
+    pub leave: Port<Leave>,
+    pub deliver: Port<Deliver>,
 }
 
 async fn start_authenticate(
@@ -356,9 +468,10 @@ async fn start_authenticate(
     fall: &mpsc::Sender<&'static str>,
     config: &Arc<Config>,
     keys: &Keys,
-    databroker: &Databroker,
+    broker: &Broker,
 ) -> Result<Authenticate> {
-    let (standing, log_out) = (databroker.standing.clone(), databroker.log_out.clone());
+    let (standing, log_out) = (broker.standing.clone(), broker.log_out.clone());
+    let idp = config.idp.clone().context("idp_provider_url")?;
     let config = Arc::clone(config);
     let signer = keys.shared.signer(Purpose::SignedUrl)?;
     let keepsakes = keys.cookie.sealer(Purpose::SignIn)?;
@@ -367,16 +480,16 @@ async fn start_authenticate(
     let id_token_hints = keys.shared.sealer(Purpose::IdTokenHint)?;
     let (made, making) = oneshot::channel();
     arbiter(arbiters, fall, "authenticate").spawn(async move {
-        let provider = Provider::new(config.idp.clone(), config.authenticate_service_url.clone()).start();
+        let provider = Provider::new(idp.clone(), config.authenticate_service_url.clone()).start();
         let back_channel = BackChannel::new(BackChannelTools {
-            idp: provider_id(&config.idp),
+            idp: provider_id(&idp),
             verify: Port::<VerifyLogout>::new(provider.clone(), ASKS_IN_FLIGHT, IDP_SIGN_IN),
             log_out,
         });
         let tools = SignInTools {
             url: config.authenticate_service_url.clone(),
             cookie: config.cookie.clone(),
-            idp: provider_id(&config.idp),
+            idp: provider_id(&idp),
             begin: Port::<Begin>::new(provider.clone(), ASKS_IN_FLIGHT, SIGN_IN_DEADLINE),
             redeem: Port::<Redeem>::new(provider.clone(), ASKS_IN_FLIGHT, SIGN_IN_DEADLINE),
             end_session: Port::<EndSession>::new(provider, ASKS_IN_FLIGHT, IDP_TIMEOUT),
@@ -403,6 +516,7 @@ fn start_authorize(
     fall: &mpsc::Sender<&'static str>,
     in_force: &Arc<InForce>,
     connections: &Connections,
+    crier: Option<Addr<Crier>>,
 ) -> Recipient<Enforce> {
     let (in_force, connections) = (Arc::clone(in_force), connections.clone());
     let handle = arbiter(arbiters, fall, "authorize");
@@ -410,8 +524,51 @@ fn start_authorize(
         in_force.publish(compiled);
         // what is open was permitted by the rules of before
         connections.reconsider(Scope::All);
+        if let Some(crier) = &crier {
+            // what is not told is found out by asking
+            let _ = crier.try_send(CryAll);
+        }
     };
     Authorizer::start_in_arbiter(&handle, move |_| Authorizer::new(publish)).recipient()
+}
+
+/// Listens to authorize in other processes, and asks it.
+fn start_listening(
+    arbiters: &mut Vec<Arbiter>,
+    fall: &mpsc::Sender<&'static str>,
+    connections: &Connections,
+    link: &Link,
+) -> Apart {
+    let heard = Heard::default();
+    let listener = Listener::new(link.clone(), connections.clone(), heard.clone());
+    let handle = arbiter(arbiters, fall, "the listener");
+    Listener::start_in_arbiter(&handle, move |_| listener);
+    Apart::on(link, heard)
+}
+
+/// What a checker works with, keys apart.
+struct CheckerParts {
+    views: Arc<Views>,
+    rules: Arc<InForce>,
+    idp: Arc<str>,
+}
+
+fn start_checker(
+    arbiters: &mut Vec<Arbiter>,
+    fall: &mpsc::Sender<&'static str>,
+    keys: &Keys,
+    CheckerParts { views, rules, idp }: CheckerParts,
+) -> Result<Addr<Checker>> {
+    let (handles, keys) = (keys.shared.sealer(Purpose::Handle)?, Arc::clone(&keys.assertion));
+    let handle = arbiter(arbiters, fall, "the checker");
+    let in_force = move || Arc::clone(&rules.now().compiled);
+    let tools = move || CheckerTools { views, in_force: Box::new(in_force), handles, idp, keys };
+    Ok(Checker::start_in_arbiter(&handle, move |_| Checker::new(tools())))
+}
+
+/// The id of the provider that sessions come from.
+fn idp_id(config: &Config) -> Arc<str> {
+    config.idp.as_ref().map(provider_id).unwrap_or_default().into()
 }
 
 fn start_proxy(

@@ -121,7 +121,8 @@ impl Line {
 
     async fn once(&self, message: &[u8], within: Duration) -> Result<Vec<u8>, Outcome> {
         let sealer = &self.link.sealer;
-        let (payload, asked) = envelope::question(sealer, &self.subject, message, clock::now()).map_err(Outcome::Last)?;
+        let (payload, asked) =
+            envelope::question(sealer, &self.subject, message, clock::now()).map_err(Outcome::Last)?;
         match self.link.nats.ask(&self.subject, None, payload.into(), within).await {
             Ok(answer) => envelope::open_answer(sealer, &asked, &answer).map_err(Outcome::Last),
             Err(NoAnswer::Nobody(_)) => Err(Outcome::Nobody),

@@ -3,7 +3,7 @@
 //! Asks   · the components of this process.
 //! If it dies · others take the questions; the node stops in order.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use actix::{Actor, AsyncContext, Context, WrapFuture};
 use async_nats::Message;
@@ -19,13 +19,16 @@ use crate::clock;
 const GROUP: &str = "portcullis";
 
 /// Answers the bytes of one kind of message.
-#[async_trait(?Send)]
-trait Answering {
+#[async_trait]
+trait Answering: Send + Sync {
     async fn answer(&self, message: &[u8]) -> Vec<u8>;
 }
 
-#[async_trait(?Send)]
-impl<M: Ask> Answering for Port<M> {
+#[async_trait]
+impl<M: Ask + Sync> Answering for Port<M>
+where
+    M::Answer: Sync,
+{
     async fn answer(&self, message: &[u8]) -> Vec<u8> {
         let answer = match serde_json::from_slice::<M>(message) {
             Ok(message) => self.ask(message).await,
@@ -39,7 +42,7 @@ impl<M: Ask> Answering for Port<M> {
 /// That a component is there.
 struct Present;
 
-#[async_trait(?Send)]
+#[async_trait]
 impl Answering for Present {
     async fn answer(&self, _: &[u8]) -> Vec<u8> {
         b"{\"Ok\":null}".to_vec()
@@ -49,7 +52,7 @@ impl Answering for Present {
 /// What this process answers to others.
 pub struct Served {
     link: Link,
-    lines: Vec<(String, Rc<dyn Answering>)>,
+    lines: Vec<(String, Arc<dyn Answering>)>,
 }
 
 impl Served {
@@ -61,15 +64,18 @@ impl Served {
 
     /// A kind of message, answered by way of `port`, whose bounds hold for others too.
     #[must_use]
-    pub fn line<M: Ask>(mut self, subject: &str, port: Port<M>) -> Self {
-        self.lines.push((subject.to_owned(), Rc::new(port)));
+    pub fn line<M: Ask + Sync>(mut self, subject: &str, port: Port<M>) -> Self
+    where
+        M::Answer: Sync,
+    {
+        self.lines.push((subject.to_owned(), Arc::new(port)));
         self
     }
 
     /// Says that a component is there to whoever asks.
     #[must_use]
     pub fn present(mut self, component: &str) -> Self {
-        self.lines.push((subjects::ping(component), Rc::new(Present)));
+        self.lines.push((subjects::ping(component), Arc::new(Present)));
         self
     }
 }
@@ -84,11 +90,11 @@ impl Actor for Served {
     }
 }
 
-async fn serve(link: Link, subject: String, answering: Rc<dyn Answering>) {
+async fn serve(link: Link, subject: String, answering: Arc<dyn Answering>) {
     loop {
         if let Some(mut questions) = link.listen(&subject, Some(GROUP)).await {
             while let Some(question) = questions.next().await {
-                let (link, subject, answering) = (link.clone(), subject.clone(), Rc::clone(&answering));
+                let (link, subject, answering) = (link.clone(), subject.clone(), Arc::clone(&answering));
                 // how many are under way is bounded by the port that answers
                 actix_rt::spawn(async move { answer(&link, &subject, answering.as_ref(), question).await });
             }

@@ -136,8 +136,14 @@ mod tests {
         let before = canonical("/a/../b//c;x?q=%20", &[("origin", b"https://a"), ("x-odd", b"\xe4\xff")]);
         let described = Described::of(&before);
         let after = through_bytes(&described).canonical().unwrap();
-        assert_eq!((after.method(), after.authority(), after.path()), (before.method(), before.authority(), before.path()));
-        assert_eq!((after.query(), after.headers(), after.client()), (before.query(), before.headers(), before.client()));
+        assert_eq!(
+            (after.method(), after.authority(), after.path()),
+            (before.method(), before.authority(), before.path())
+        );
+        assert_eq!(
+            (after.query(), after.headers(), after.client()),
+            (before.query(), before.headers(), before.client())
+        );
         assert_eq!((after.is_odd(), after.https(), after.is_websocket()), (before.is_odd(), true, false));
         assert!(Described::of(&after).hash() == described.hash());
     }

@@ -22,7 +22,8 @@ impl Exchange {
     pub(super) fn admit(&self, permit: &Permit) -> Result<Ticket, Cut> {
         let blueprint = &self.worker.blueprint;
         let kept = Kept(permit.standing());
-        let still = |kept: &mut Kept| kept.is_still_permitted(&blueprint.in_force.now(), &blueprint.views, clock::now());
+        let still =
+            |kept: &mut Kept| kept.is_still_permitted(&blueprint.in_force.now(), &blueprint.views, clock::now());
         self.worker.exchanges.admit(kept, &self.leash, self.heard, still)
     }
 
