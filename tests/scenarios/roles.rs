@@ -476,8 +476,6 @@ async fn with_two_of_each_any_process_may_be_killed_at_any_time() -> Result<()> 
         let carol = apart.world.visitor(processes.get(stays).context("no proxy")?).await?;
         sign_in(&carol).await.with_context(|| format!("without process {victim}"))?;
         let mut socket = open_web_socket(&carol).await?;
-        let stolen = carol.clone();
-        *stolen.cookies() = carol.cookies().clone();
         sign_out_in_the_end(&carol).await?;
         assert_eq!(socket.close_code(LONG).await?, Some(1008));
         regular.is_served().await?;
