@@ -75,7 +75,7 @@ pub enum Mismatch {
     /// It carries an identity header that is no header.
     #[error("the answer has a header that is none")]
     Header,
-    /// It permits what needs a session, and names none; or says in two places two things.
+    /// It names somebody to the upstream, and no session.
     #[error("the answer contradicts itself")]
     Contradiction,
 }

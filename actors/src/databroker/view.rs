@@ -208,6 +208,13 @@ impl Views {
         self.open(session, last_seen);
     }
 
+    /// Has read the log to this position, which is its end, by `at`.
+    pub(crate) fn read_to(&self, epoch: portcullis_events::Epoch, seq: u64, at: Time) {
+        self.progress.set_epoch(epoch);
+        self.progress.set_applied(seq);
+        self.progress.heard(seq, at, true);
+    }
+
     /// Ends one.
     pub(crate) fn finish(&self, session: SessionId) {
         self.end(session);

@@ -102,11 +102,11 @@ async fn a_question_is_answered_by_one_of_those_who_take_turns_and_outlives_one_
 async fn a_question_that_nobody_takes_says_so_and_one_that_is_not_answered_is_late() {
     let server = NatsServer::start().unwrap();
     let link = link(&server, 1).await;
-    let short = Duration::from_millis(300);
-    assert_eq!(port(&link, short).ask(Greet("you".into())).await, Err(AskError::Away));
+    let short: Port<Greet> = link.port(SUBJECT, 8, Duration::from_millis(300), None);
+    assert_eq!(short.ask(Greet("you".into())).await, Err(AskError::Away));
     let answering = Port::new(Mute.start(), 1, LONG);
     Served::new(link.clone()).line(SUBJECT, answering).start();
-    let look = async || Ok((port(&link, short).ask(Greet("you".into())).await == Err(AskError::Late)).then_some(()));
+    let look = async || Ok((short.ask(Greet("you".into())).await == Err(AskError::Late)).then_some(()));
     eventually("it is taken and not answered", LONG, look).await.unwrap();
     // its only place is taken for as long as nobody answers there
     let look = async || Ok((port(&link, LONG).ask(Greet("you".into())).await == Err(AskError::Busy)).then_some(()));
@@ -180,6 +180,7 @@ async fn an_answer_that_was_heard_before_answers_nothing_else() {
             forger.publish(question.reply.unwrap(), reply).await.unwrap();
             let question = questions.next().await.unwrap();
             forger.publish(question.reply.unwrap(), question.payload).await.unwrap();
+            forger.flush().await.unwrap();
         }
     });
     let deceived = port(&link(&imposter, 1).await, LONG);
@@ -198,6 +199,7 @@ async fn another_version_is_a_clear_error_on_both_sides() {
     let answering = actix_rt::spawn(async move {
         let question = questions.next().await.unwrap();
         newer.publish(question.reply.unwrap(), "2 ".into()).await.unwrap();
+        newer.flush().await.unwrap();
     });
     let ours = port(&link(&server, 1).await, LONG);
     assert_eq!(ours.ask(Greet("you".into())).await, Err(AskError::Version));
@@ -217,10 +219,66 @@ async fn a_word_is_heard_by_us_alone_and_on_its_own_subject() {
     for sender in [&theirs, &ours] {
         sender.say(subjects::VOID, b"void").await;
     }
-    let [foreign, own] = [words.next().await.unwrap(), words.next().await.unwrap()];
-    assert_eq!(ours.heard(subjects::VOID, &foreign.payload), None);
-    assert_eq!(ours.heard("portcullis.role.other", &own.payload), None);
-    assert_eq!(ours.heard(subjects::VOID, &own.payload).as_deref(), Some(b"void".as_slice()));
+    let words = [words.next().await.unwrap(), words.next().await.unwrap()];
+    let heard = |subject| words.iter().filter_map(|word| ours.heard(subject, &word.payload)).collect::<Vec<_>>();
+    assert_eq!(heard(subjects::VOID), [b"void"]);
+    assert!(heard("portcullis.role.other").is_empty());
+}
+
+fn survives<T: Serialize + serde::de::DeserializeOwned>(value: &T) {
+    let bytes = serde_json::to_vec(value).unwrap();
+    let again: T = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(String::from_utf8(serde_json::to_vec(&again).unwrap()).unwrap(), String::from_utf8(bytes).unwrap());
+}
+
+#[test]
+fn every_message_between_components_and_every_answer_survives_its_bytes() {
+    use portcullis_events::{Epoch, SessionId, Time};
+    use uuid::Uuid;
+
+    use crate::authenticate::back_channel::{Deliver, Delivered, LogoutFault};
+    use crate::authenticate::sign_in::{Arrive, Leave, Return, SignInFault, Step, Way};
+    use crate::databroker::broker::{BrokerError, End, Ended, Open, Opened, Seen, SessionStanding, StandingOf};
+    use crate::databroker::logout::{LogOut, LoggedOut};
+
+    fn both<M: Ask>(message: &M, answers: Vec<M::Answer>) {
+        survives(message);
+        for answer in answers {
+            survives(&Ok::<_, AskError>(answer));
+        }
+    }
+
+    let (session, at) = (SessionId::new(Uuid::from_u128(1)), Time::from_secs(7));
+    let (text, url) = (|| "text \u{fc}\n\"".to_owned(), || "https://a.example.com/b?c=d".parse().unwrap());
+    let broken = || [BrokerError::Refused(text()), BrokerError::Unavailable(text())];
+    let opened = Opened { session, epoch: Epoch::new(Uuid::nil()), position: u64::MAX, expires_at: at };
+    let open = Open { hand_over: text(), host: text(), request_id: text() };
+    both(&open, broken().map(Err).into_iter().chain([Ok(opened)]).collect());
+    let ended = [Some(text()), None].map(|id_token_hint| Ok(Ended { id_token_hint }));
+    both(&End { session, request_id: text() }, ended.into_iter().chain(broken().map(Err)).collect());
+    let standings = [SessionStanding::Open { expires_at: at }, SessionStanding::Shut].map(Ok);
+    both(&StandingOf { session }, standings.into_iter().chain(broken().map(Err)).collect());
+    let log_out =
+        LogOut { idp: text(), issuer: text(), subject: None, sid: Some(text()), token_id: text(), request_id: text() };
+    both(&log_out, broken().map(Err).into_iter().chain([Ok(LoggedOut { sessions: 3 })]).collect());
+    both(&Seen { session, at }, broken().map(Err).into_iter().chain([Ok(())]).collect());
+
+    let faults = || [SignInFault::BadRequest(text()), SignInFault::Refused(text()), SignInFault::Unavailable(text())];
+    let form = Way::Form { action: url(), fields: vec![(text(), text())] };
+    let steps = || [form.clone(), Way::Redirect(url())].map(|way| Ok(Step { way, cookies: Vec::new() }));
+    let arrive = Arrive { url: text(), handle: Some(text()), surplus: vec![text()] };
+    both(&arrive, steps().into_iter().chain(faults().map(Err)).collect());
+    let returned =
+        Return { code: text(), state: text(), iss: None, keepsakes: vec![text(), text()], request_id: text() };
+    both(&returned, steps().into_iter().chain(faults().map(Err)).collect());
+    both(&Leave { id_token_hint: None, post_logout_redirect_uri: url() }, vec![None, Some(url())]);
+    let refused = [LogoutFault::Refused(text()), LogoutFault::Unavailable(text())].map(Err);
+    let deliver = Deliver { logout_token: text(), request_id: text() };
+    both(&deliver, refused.into_iter().chain([Ok(Delivered { sessions: 2 })]).collect());
+
+    for error in [AskError::Busy, AskError::Late, AskError::Gone, AskError::Denied, AskError::Version] {
+        survives(&Err::<(), _>(error));
+    }
 }
 
 #[test]

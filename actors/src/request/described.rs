@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn whatever_differs_makes_another_hash() {
         let base = Described::of(&canonical("/a", &[("origin", b"https://a")]));
-        let mut others = vec![base.clone(), base.clone(), base.clone(), base.clone(), base.clone(), base.clone()];
+        let mut others: [Described; 6] = std::array::from_fn(|_| base.clone());
         others[0].method = "PUT".into();
         others[1].target = "/b".into();
         others[2].authority = "b.example.com".into();
