@@ -99,7 +99,7 @@ async fn becomes(visitor: &Visitor, url: &str, expected: StatusCode) -> Result<(
     eventually(&format!("{expected}"), LONG, look).await
 }
 
-fn last<'p>(processes: &'p [Gateway]) -> Result<&'p Gateway> {
+fn last(processes: &[Gateway]) -> Result<&Gateway> {
     processes.last().context("no process")
 }
 
@@ -121,9 +121,12 @@ async fn a_sign_in_a_decision_and_a_sign_out_go_through_four_processes() -> Resu
     assert!(seen.text().to_lowercase().contains("x-pomerium-jwt-assertion"), "{}", seen.text());
     assert_eq!(visit(&alice, BOB).await?, StatusCode::FORBIDDEN);
     assert_eq!(visit(&alice, ADMIN).await?, StatusCode::OK);
-    let lines = proxy.request_log("authorize check");
-    let decided = lines.iter().find(|line| line["allow"] == true && line["session-id"].is_string());
-    assert!(decided.is_some_and(|line| line["log-sequence"].as_u64() > Some(0)), "{lines:?}");
+    let decided = async || {
+        let lines = proxy.request_log("authorize check");
+        Ok(lines.into_iter().find(|line| line["allow"] == true && line["session-id"].is_string()))
+    };
+    let decided = eventually("the decision line", LONG, decided).await?;
+    assert!(decided["log-sequence"].as_u64() > Some(0) && decided["policy-revision"].is_string(), "{decided}");
 
     // our own pages ask too
     let user: Value =
