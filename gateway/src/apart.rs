@@ -52,7 +52,7 @@ impl Apart {
         let (attempt, slow) = (Some(CHECK_ATTEMPT), ASK_AGAIN_DEADLINE);
         Self {
             check: link.port(subjects::CHECK, ASKS_IN_FLIGHT, CHECK_DEADLINE, attempt),
-            again: link.port(subjects::AGAIN, ASKS_IN_FLIGHT, slow, Some(slow / 2)),
+            again: link.port(subjects::AGAIN, ASKS_IN_FLIGHT, slow, Some(slow / 10)),
             who: link.port(subjects::WHO, ASKS_IN_FLIGHT, slow, Some(slow / 2)),
             keys: link.port(subjects::KEYS, ASKS_IN_FLIGHT, slow, Some(slow / 5)),
             heard,

@@ -11,21 +11,20 @@ use actix_rt::{Arbiter, ArbiterHandle};
 use actix_server::ServerHandle;
 use anyhow::{Context, Result, anyhow};
 use portcullis_actors::ask::Port;
-use portcullis_actors::authenticate::back_channel::{BackChannel, Deliver, Tools as BackChannelTools};
+use portcullis_actors::authenticate::back_channel::{BackChannel, Tools as BackChannelTools};
 use portcullis_actors::authenticate::provider::{Begin, EndSession, Provider, Redeem, VerifyLogout};
 use portcullis_actors::authenticate::provider_id;
-use portcullis_actors::authenticate::sign_in::{Arrive, Leave, Return, SignIn, Tools as SignInTools};
+use portcullis_actors::authenticate::sign_in::{SignIn, Tools as SignInTools};
 use portcullis_actors::authorize::authorizer::{Authorizer, Compiled, Enforce};
-use portcullis_actors::authorize::checker::{Checker, Tools as CheckerTools};
 use portcullis_actors::authorize::crier::{Crier, CryAll};
 use portcullis_actors::authorize::decision_log::{DecisionLog, LineSink};
 use portcullis_actors::clock;
 use portcullis_actors::databroker;
 use portcullis_actors::databroker::attendance::Attendance;
-use portcullis_actors::databroker::broker::{End, Open, Seen, StandingOf, Tools as BrokerTools};
+use portcullis_actors::databroker::broker::Tools as BrokerTools;
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::journal::{Flush, Journal};
-use portcullis_actors::databroker::logout::{LogOut, Logouts, Tools as LogoutTools};
+use portcullis_actors::databroker::logout::{Logouts, Tools as LogoutTools};
 use portcullis_actors::databroker::refresher::schedule::Nodes;
 use portcullis_actors::databroker::refresher::{Pace, Refresher, Rest, Tools as RefresherTools};
 use portcullis_actors::databroker::replica::Replica;
@@ -36,8 +35,8 @@ use portcullis_actors::idp::RenewalClient;
 use portcullis_actors::keyring::assertion::AssertionKeys;
 use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_actors::proxy::connections::{Connections, Cutter, Scope};
-use portcullis_actors::proxy::listener::{Heard, Listener};
 use portcullis_actors::remote::Link;
+use portcullis_actors::remote::served::{Leave, Served};
 use portcullis_config::limits::{
     ASKS_IN_FLIGHT, CLOSE, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_SIGN_IN, IDP_TIMEOUT, LAST_LINES,
     LOGOUT_DEADLINE, SIGN_IN_DEADLINE,
@@ -45,7 +44,6 @@ use portcullis_config::limits::{
 use portcullis_config::{Config, Secret};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::apart::Apart;
 use crate::forward::Trust;
 use crate::health::{self, Vitals};
 use crate::in_force::InForce;
@@ -53,7 +51,7 @@ use crate::listen::{self, Speech, Stage};
 use crate::metrics::tally::Totals;
 use crate::metrics::{self, Measures};
 use crate::reload::Reload;
-use crate::roles::{self, Offered};
+use crate::roles::{self, Authenticate, Broker, Offered};
 use crate::state_dir;
 use crate::tls;
 use crate::worker::Blueprint;
@@ -67,6 +65,7 @@ pub struct Node {
     journal: Option<Addr<Journal>>,
     refresher: Option<Addr<Refresher>>,
     gateway: Option<ServerHandle>,
+    served: Option<Addr<Served>>,
     health: ServerHandle,
     metrics: Option<ServerHandle>,
     reload: Option<Reload>,
@@ -118,7 +117,7 @@ impl Node {
             Some(store) => {
                 let broker = roles::broker_on(elsewhere("databroker")?);
                 let (seen, link) = (broker.seen.clone(), link.clone());
-                let crier = start_replica(&mut arbiters, &fall, store, &views, &keys, seen, link).await?;
+                let crier = roles::start_replica(&mut arbiters, &fall, store, &views, &keys, seen, link).await?;
                 Databroker { broker, journal: None, refresher: None, crier }
             }
             None => {
@@ -134,21 +133,22 @@ impl Node {
         let connections = Connections::default();
         let authorizer = start_authorize(&mut arbiters, &fall, &in_force, &connections, crier);
         let apart = match (&link, here.proxy && !here.authorize) {
-            (Some(link), true) => Some(start_listening(&mut arbiters, &fall, &connections, link)),
+            (Some(link), true) => Some(roles::start_listening(&mut arbiters, &fall, &connections, link)),
             _ => None,
         };
         start_proxy(&mut arbiters, &fall, &connections, &views);
 
+        let mut served = None;
         if let Some(link) = &link {
             let handle = arbiter(&mut arbiters, &fall, "the role subjects");
             roles::look_out(&handle, link, here);
             let rules = Arc::clone(&in_force);
             let checker = here.authorize.then(|| {
-                start_checker(
+                roles::start_checker(
                     &mut arbiters,
                     &fall,
                     &keys,
-                    CheckerParts { views: Arc::clone(&views), rules, idp: idp_id(&config) },
+                    roles::CheckerParts { views: Arc::clone(&views), rules, idp: idp_id(&config) },
                 )
             });
             let offered = Offered {
@@ -156,7 +156,12 @@ impl Node {
                 authenticate: here.authenticate.then(|| authenticate.clone()),
                 checker: checker.transpose()?,
             };
-            roles::serve(&handle, link, offered, (here.authorize || here.databroker).then(|| Arc::clone(&views)));
+            served = Some(roles::serve(
+                &handle,
+                link,
+                offered,
+                (here.authorize || here.databroker).then(|| Arc::clone(&views)),
+            ));
         }
 
         let (open, totals) = (listen::Open::default(), Totals::default());
@@ -218,6 +223,7 @@ impl Node {
             journal,
             refresher,
             gateway,
+            served,
             health,
             metrics,
             reload,
@@ -240,6 +246,7 @@ impl Node {
     pub async fn stop(mut self) {
         self.vitals.draining.store(true, Ordering::Release);
         let resting = self.refresher.as_ref().map(|refresher| refresher.send(Rest));
+        let leaving = self.served.as_ref().map(|served| tokio::time::timeout(DRAIN, served.send(Leave)));
         // no new connections; those that are open end after the request they are at
         if let Some(gateway) = &self.gateway {
             gateway.pause().await;
@@ -255,6 +262,10 @@ impl Node {
         self.connections.stop();
         if let Some(gateway) = self.gateway {
             gateway.stop(false).await;
+        }
+        if let Some(leaving) = leaving {
+            // a question that is not answered in this time is asked again elsewhere
+            let _ = leaving.await;
         }
         let deadline = tokio::time::Instant::now() + CLOSE;
         // a refresh that is broken off is found in the vault later, or is in doubt
@@ -283,10 +294,10 @@ impl Node {
 }
 
 /// What the node seals and signs with.
-struct Keys {
-    shared: Keyring,
+pub struct Keys {
+    pub shared: Keyring,
     cookie: Keyring,
-    assertion: Arc<AssertionKeys>,
+    pub assertion: Arc<AssertionKeys>,
 }
 
 impl Keys {
@@ -323,7 +334,7 @@ impl Drop for Fall {
 }
 
 /// A thread of its own for a component.
-fn arbiter(arbiters: &mut Vec<Arbiter>, fall: &mpsc::Sender<&'static str>, name: &'static str) -> ArbiterHandle {
+pub fn arbiter(arbiters: &mut Vec<Arbiter>, fall: &mpsc::Sender<&'static str>, name: &'static str) -> ArbiterHandle {
     let arbiter = Arbiter::new();
     let fall = Fall { name, to: fall.clone() };
     arbiter.spawn(async move {
@@ -341,16 +352,6 @@ fn start_decision_log(arbiters: &mut Vec<Arbiter>, fall: &mpsc::Sender<&'static 
     let handle = arbiter(arbiters, fall, "the request log");
     let log = DecisionLog::start_in_arbiter(&handle, move |_| DecisionLog::new(std::io::stdout(), counted));
     LineSink::new(&log, lost)
-}
-
-/// The ways into databroker, here or in another process.
-#[derive(Clone)]
-pub struct Broker {
-    pub open: Port<Open>,
-    pub end: Port<End>,
-    pub standing: Port<StandingOf>,
-    pub log_out: Port<LogOut>,
-    pub seen: Port<Seen>,
 }
 
 /// What a process has of databroker.
@@ -431,38 +432,6 @@ async fn start_databroker(
     making.await.map_err(|_| anyhow!("databroker did not start"))
 }
 
-/// authorize without databroker beside it: a replica that reads, and tells databroker elsewhere of sessions in use.
-async fn start_replica(
-    arbiters: &mut Vec<Arbiter>,
-    fall: &mpsc::Sender<&'static str>,
-    Store { log, vault }: Store,
-    views: &Arc<Views>,
-    keys: &Keys,
-    seen: Port<Seen>,
-    link: Option<Link>,
-) -> Result<Option<Addr<Crier>>> {
-    let wrapping = keys.shared.sealer(Purpose::DataKey)?;
-    let views = Arc::clone(views);
-    let (made, making) = oneshot::channel();
-    arbiter(arbiters, fall, "the replica").spawn(async move {
-        let data_keys = Rc::new(DataKeys::new(vault, wrapping));
-        let crier = link.map(|link| Crier::new(Arc::clone(&views), link).start());
-        Replica::reading(log, data_keys, Arc::clone(&views)).start();
-        Attendance::new(views, seen).start();
-        let _ = made.send(crier);
-    });
-    making.await.map_err(|_| anyhow!("the replica did not start"))
-}
-
-/// The ways into authenticate, here or in another process.
-#[derive(Clone)]
-pub struct Authenticate {
-    pub arrive: Port<Arrive>,
-    pub returned: Port<Return>,
-    pub leave: Port<Leave>,
-    pub deliver: Port<Deliver>,
-}
-
 async fn start_authenticate(
     arbiters: &mut Vec<Arbiter>,
     fall: &mpsc::Sender<&'static str>,
@@ -530,40 +499,6 @@ fn start_authorize(
         }
     };
     Authorizer::start_in_arbiter(&handle, move |_| Authorizer::new(publish)).recipient()
-}
-
-/// Listens to authorize in other processes, and asks it.
-fn start_listening(
-    arbiters: &mut Vec<Arbiter>,
-    fall: &mpsc::Sender<&'static str>,
-    connections: &Connections,
-    link: &Link,
-) -> Apart {
-    let heard = Heard::default();
-    let listener = Listener::new(link.clone(), connections.clone(), heard.clone());
-    let handle = arbiter(arbiters, fall, "the listener");
-    Listener::start_in_arbiter(&handle, move |_| listener);
-    Apart::on(link, heard)
-}
-
-/// What a checker works with, keys apart.
-struct CheckerParts {
-    views: Arc<Views>,
-    rules: Arc<InForce>,
-    idp: Arc<str>,
-}
-
-fn start_checker(
-    arbiters: &mut Vec<Arbiter>,
-    fall: &mpsc::Sender<&'static str>,
-    keys: &Keys,
-    CheckerParts { views, rules, idp }: CheckerParts,
-) -> Result<Addr<Checker>> {
-    let (handles, keys) = (keys.shared.sealer(Purpose::Handle)?, Arc::clone(&keys.assertion));
-    let handle = arbiter(arbiters, fall, "the checker");
-    let in_force = move || Arc::clone(&rules.now().compiled);
-    let tools = move || CheckerTools { views, in_force: Box::new(in_force), handles, idp, keys };
-    Ok(Checker::start_in_arbiter(&handle, move |_| Checker::new(tools())))
 }
 
 /// The id of the provider that sessions come from.

@@ -1,16 +1,27 @@
 //! The components of this process among those of others: what they ask elsewhere, and what they answer.
 
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::{Actor, Addr};
-use actix_rt::ArbiterHandle;
-use anyhow::{Context, Result};
+use actix_rt::{Arbiter, ArbiterHandle};
+use anyhow::{Context, Result, anyhow};
 use portcullis_actors::ask::Port;
-use portcullis_actors::authorize::check::{Again, Check, Keys, Who};
-use portcullis_actors::authorize::checker::Checker;
+use portcullis_actors::authenticate::back_channel::Deliver;
+use portcullis_actors::authenticate::sign_in::{Arrive, Leave, Return};
+use portcullis_actors::authorize::check::{self, Again, Check, Who};
+use portcullis_actors::authorize::checker::{Checker, Tools as CheckerTools};
+use portcullis_actors::authorize::crier::Crier;
+use portcullis_actors::databroker::attendance::Attendance;
+use portcullis_actors::databroker::broker::{End, Open, Seen, StandingOf};
+use portcullis_actors::databroker::data_keys::DataKeys;
+use portcullis_actors::databroker::logout::LogOut;
+use portcullis_actors::databroker::replica::Replica;
+use portcullis_actors::databroker::store::Store;
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::keyring::{Keyring, Purpose};
+use portcullis_actors::proxy::connections::Connections;
+use portcullis_actors::proxy::listener::{Heard, Listener};
 use portcullis_actors::remote::lookout::{Lookout, Ties};
 use portcullis_actors::remote::served::Served;
 use portcullis_actors::remote::{Link, subjects};
@@ -19,8 +30,30 @@ use portcullis_config::limits::{
     ROLE_ATTEMPT, SIGN_IN_DEADLINE,
 };
 use portcullis_config::{Config, Services, Storage};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::node::{Authenticate, Broker};
+use crate::apart::Apart;
+use crate::in_force::InForce;
+use crate::node::{Keys, arbiter};
+
+/// The ways into databroker, here or in another process.
+#[derive(Clone)]
+pub struct Broker {
+    pub open: Port<Open>,
+    pub end: Port<End>,
+    pub standing: Port<StandingOf>,
+    pub log_out: Port<LogOut>,
+    pub seen: Port<Seen>,
+}
+
+/// The ways into authenticate, here or in another process.
+#[derive(Clone)]
+pub struct Authenticate {
+    pub arrive: Port<Arrive>,
+    pub returned: Port<Return>,
+    pub leave: Port<Leave>,
+    pub deliver: Port<Deliver>,
+}
 
 /// The link of a process that does not run every component.
 ///
@@ -70,7 +103,7 @@ pub struct Offered {
 }
 
 /// Answers others: from now on, or, where the views of this process are asked, from when the log was read to its end.
-pub fn serve(on: &ArbiterHandle, link: &Link, offered: Offered, views: Option<Arc<Views>>) {
+pub fn serve(on: &ArbiterHandle, link: &Link, offered: Offered, views: Option<Arc<Views>>) -> Addr<Served> {
     let mut served = Served::new(link.clone());
     if let Some(Broker { open, end, standing, log_out, seen }) = offered.broker {
         served = served
@@ -95,18 +128,12 @@ pub fn serve(on: &ArbiterHandle, link: &Link, offered: Offered, views: Option<Ar
             .line::<Check>(subjects::CHECK, Port::new(checker.clone(), ASKS_IN_FLIGHT, READ_YOUR_WRITES))
             .line::<Again>(subjects::AGAIN, Port::new(checker.clone(), ASKS_IN_FLIGHT, ASK_AGAIN_DEADLINE))
             .line::<Who>(subjects::WHO, Port::new(checker.clone(), ASKS_IN_FLIGHT, ASK_AGAIN_DEADLINE))
-            .line::<Keys>(subjects::KEYS, Port::new(checker, ASKS_IN_FLIGHT, ASK_AGAIN_DEADLINE));
+            .line::<check::Keys>(subjects::KEYS, Port::new(checker, ASKS_IN_FLIGHT, ASK_AGAIN_DEADLINE));
     }
-    on.spawn(async move {
-        let is_ready = match views {
-            Some(views) => views.progress.becomes_current(Duration::MAX).await,
-            None => true,
-        };
-        // a log that cannot be followed is no ground to answer from
-        if is_ready {
-            served.start();
-        }
-    });
+    if let Some(views) = views {
+        served = served.once_read(views);
+    }
+    Served::start_in_arbiter(on, move |_| served)
 }
 
 /// Looks after those whom this process asks.
@@ -126,4 +153,61 @@ pub fn missing(ties: &Ties, here: Services) -> Option<String> {
         let wrong = others.get(component)?.as_ref()?;
         Some(format!("{component} does not answer: {wrong}"))
     })
+}
+
+/// authorize without databroker beside it: a replica that reads, and tells databroker elsewhere of sessions in use.
+pub async fn start_replica(
+    arbiters: &mut Vec<Arbiter>,
+    fall: &mpsc::Sender<&'static str>,
+    Store { log, vault }: Store,
+    views: &Arc<Views>,
+    keys: &Keys,
+    seen: Port<Seen>,
+    link: Option<Link>,
+) -> Result<Option<Addr<Crier>>> {
+    let wrapping = keys.shared.sealer(Purpose::DataKey)?;
+    let views = Arc::clone(views);
+    let (made, making) = oneshot::channel();
+    arbiter(arbiters, fall, "the replica").spawn(async move {
+        let data_keys = Rc::new(DataKeys::new(vault, wrapping));
+        let crier = link.map(|link| Crier::new(Arc::clone(&views), link).start());
+        Replica::reading(log, data_keys, Arc::clone(&views)).start();
+        Attendance::new(views, seen).start();
+        let _ = made.send(crier);
+    });
+    making.await.map_err(|_| anyhow!("the replica did not start"))
+}
+
+/// Listens to authorize in other processes, and asks it.
+pub fn start_listening(
+    arbiters: &mut Vec<Arbiter>,
+    fall: &mpsc::Sender<&'static str>,
+    connections: &Connections,
+    link: &Link,
+) -> Apart {
+    let heard = Heard::default();
+    let listener = Listener::new(link.clone(), connections.clone(), heard.clone());
+    let handle = arbiter(arbiters, fall, "the listener");
+    Listener::start_in_arbiter(&handle, move |_| listener);
+    Apart::on(link, heard)
+}
+
+/// What a checker works with, keys apart.
+pub struct CheckerParts {
+    pub views: Arc<Views>,
+    pub rules: Arc<InForce>,
+    pub idp: Arc<str>,
+}
+
+pub fn start_checker(
+    arbiters: &mut Vec<Arbiter>,
+    fall: &mpsc::Sender<&'static str>,
+    keys: &Keys,
+    CheckerParts { views, rules, idp }: CheckerParts,
+) -> Result<Addr<Checker>> {
+    let (handles, keys) = (keys.shared.sealer(Purpose::Handle)?, Arc::clone(&keys.assertion));
+    let handle = arbiter(arbiters, fall, "the checker");
+    let in_force = move || Arc::clone(&rules.now().compiled);
+    let tools = move || CheckerTools { views, in_force: Box::new(in_force), handles, idp, keys };
+    Ok(Checker::start_in_arbiter(&handle, move |_| Checker::new(tools())))
 }

@@ -505,3 +505,114 @@ async fn sign_out_in_the_end(visitor: &Visitor) -> Result<()> {
     };
     eventually("signed out", LONG, look).await
 }
+
+#[tokio::test]
+async fn a_policy_that_authorize_reads_anew_cuts_what_a_proxy_has_open() -> Result<()> {
+    let apart = Apart::new().await?;
+    let processes = apart.processes(&ROLES).await?;
+    let (authorize, proxy) = (processes.get(1).context("none")?, last(&processes)?);
+    apart.person("alice-0001", "sid-1", "alice@example.com");
+    let alice = apart.world.visitor(proxy).await?;
+    sign_in(&alice).await?;
+    let mut hers = open_web_socket(&alice).await?;
+    let stranger = apart.world.visitor(proxy).await?;
+    let mut public = WebSocket::open(&stranger, &format!("{PUBLIC}/ws")).await?.ok().context("refused")?;
+    let text = apart.config("authorize").text();
+    let shut = text.replacen("  allow_any_authenticated_user: true\n", "  allowed_users: [bob@example.com]\n", 1);
+    assert_ne!(shut, text);
+    authorize.replace_config(&shut)?;
+    assert_eq!(hers.close_code(LONG).await?, Some(1008));
+    becomes(&alice, APP, StatusCode::FORBIDDEN).await?;
+    public.say("still here").await?;
+    public.hear().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_nobody_vouches_for_is_closed_within_its_bound_and_the_rest_stays_open() -> Result<()> {
+    let apart = Apart::new().await?;
+    let mut processes = Vec::new();
+    for services in ROLES {
+        let mut config = apart.config(services);
+        config.route("https://raw.localhost", &apart.world.upstream.url(), BOUND);
+        processes.push(apart.world.launcher.begin(&config.text()).await?);
+    }
+    for process in &mut processes {
+        process.ready().await?;
+    }
+    apart.person("alice-0001", "sid-1", "alice@example.com");
+    let alice = apart.world.visitor(last(&processes)?).await?;
+    sign_in(&alice).await?;
+    assert_eq!(visit(&alice, "https://raw.localhost").await?, StatusCode::OK);
+    let mut lasting = open_web_socket(&alice).await?;
+    let strict = async || Ok(WebSocket::open(&alice, "https://raw.localhost/ws").await?.ok());
+    let mut strict = eventually("a web socket", LONG, strict).await?;
+    // asked about again and again, it outlives its bound
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_secs(9) {
+        strict.say("ping").await?;
+        strict.hear().await?;
+    }
+    processes.get_mut(1).context("none")?.kill_9()?;
+    assert_eq!(strict.close_code(LONG).await?, Some(1008));
+    lasting.say("still here").await?;
+    lasting.hear().await?;
+    // and nobody new is let in
+    let answer = alice.clone().accepting("application/json").get(APP).await?;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    Ok(())
+}
+
+const BOUND: &str = "allow_any_authenticated_user: true\nallow_websockets: true\nmax_staleness: 6s";
+
+#[tokio::test]
+async fn a_session_in_use_at_a_proxy_is_told_to_the_log_by_way_of_authorize_and_databroker() -> Result<()> {
+    let apart = Apart::new().await?;
+    let mut processes = Vec::new();
+    for services in ROLES {
+        let mut config = apart.config(services);
+        config.set("session_idle_timeout", "8s");
+        processes.push(apart.world.launcher.begin(&config.text()).await?);
+    }
+    for process in &mut processes {
+        process.ready().await?;
+    }
+    let databroker = processes.first().context("none")?;
+    apart.person("alice-0001", "sid-1", "alice@example.com");
+    let alice = apart.world.visitor(last(&processes)?).await?;
+    sign_in(&alice).await?;
+    let seen = async || {
+        status(&alice, APP).await?;
+        let events = databroker.events().await?;
+        Ok(events.iter().any(|event| event["type"] == "portcullis.session.seen.v1").then_some(()))
+    };
+    eventually("the log is told", LONG, seen).await?;
+    assert_eq!(status(&alice, APP).await?, StatusCode::OK);
+    // left alone, it is over everywhere
+    let over = async || {
+        let list = databroker.command(&["sessions", "list", "--json"]).await?;
+        Ok((list.stdout.trim() == "[]").then_some(()))
+    };
+    eventually("the session is over", LONG, over).await?;
+    becomes(&alice, APP, StatusCode::UNAUTHORIZED).await
+}
+
+#[tokio::test]
+async fn a_process_that_is_told_to_stop_ends_in_order_and_is_not_missed() -> Result<()> {
+    let apart = Apart::new().await?;
+    let mut processes = apart.processes(&["databroker", "authorize", "authorize", "authenticate", "proxy"]).await?;
+    apart.person("alice-0001", "sid-1", "alice@example.com");
+    let alice = apart.world.visitor(last(&processes)?).await?;
+    sign_in(&alice).await?;
+    let mut stopping = processes.remove(1);
+    stopping.interrupt()?;
+    let status = stopping.wait_exit(LONG).await?;
+    assert!(status.success(), "{status}");
+    becomes(&alice, APP, StatusCode::OK).await?;
+    // what has no listener ends as well
+    for process in &mut processes {
+        process.interrupt()?;
+        assert!(process.wait_exit(LONG).await?.success());
+    }
+    Ok(())
+}

@@ -11,8 +11,9 @@ use portcullis_config::{NatsStorage, Secret, Services};
 use portcullis_harness::nats::NatsServer;
 use portcullis_harness::process::eventually;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, Semaphore};
 
-use super::served::Served;
+use super::served::{Leave, Served};
 use super::{Link, envelope, subjects};
 use crate::ask::{Ask, AskError, Port};
 use crate::clock;
@@ -56,6 +57,26 @@ impl Handler<Greet> for Mute {
 
     fn handle(&mut self, _: Greet, _: &mut Self::Context) -> Self::Result {
         Box::pin(std::future::pending())
+    }
+}
+
+/// Says that it was asked, and answers when it is told to.
+struct Slow(Arc<Notify>, Arc<Semaphore>);
+
+impl Actor for Slow {
+    type Context = Context<Self>;
+}
+
+impl Handler<Greet> for Slow {
+    type Result = actix::ResponseFuture<String>;
+
+    fn handle(&mut self, Greet(whom): Greet, _: &mut Self::Context) -> Self::Result {
+        let finish = Arc::clone(&self.1);
+        self.0.notify_one();
+        Box::pin(async move {
+            finish.acquire().await.unwrap().forget();
+            format!("at last {whom}")
+        })
     }
 }
 
@@ -111,6 +132,33 @@ async fn a_question_that_nobody_takes_says_so_and_one_that_is_not_answered_is_la
     // its only place is taken for as long as nobody answers there
     let look = async || Ok((port(&link, LONG).ask(Greet("you".into())).await == Err(AskError::Busy)).then_some(()));
     eventually("no more than the bound is under way", LONG, look).await.unwrap();
+}
+
+#[actix::test]
+async fn who_leaves_answers_what_was_taken_and_takes_no_more() {
+    let server = NatsServer::start().unwrap();
+    let (taken, finish) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
+    let answering = Port::new(Slow(Arc::clone(&taken), Arc::clone(&finish)).start(), 8, LONG);
+    let leaving = Served::new(link(&server, 1).await).line(SUBJECT, answering).start();
+    let ours: Port<Greet> = link(&server, 1).await.port(SUBJECT, 8, LONG, None);
+    let asked = ours.clone();
+    let asking = actix_rt::spawn(async move { asked.ask(Greet("you".into())).await });
+    taken.notified().await;
+    let left = actix_rt::spawn(leaving.send(Leave));
+    served(&server, 1, "hello").await;
+    let short: Port<Greet> = link(&server, 1).await.port(SUBJECT, 8, Duration::from_millis(500), None);
+    let look = async || {
+        for _ in 0..20 {
+            if short.ask(Greet("you".into())).await.as_deref() != Ok("hello you") {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    };
+    eventually("only those who stay are asked", LONG, look).await.unwrap();
+    finish.add_permits(8);
+    assert_eq!(asking.await.unwrap().unwrap(), "at last you");
+    left.await.unwrap().unwrap();
 }
 
 #[actix::test]
