@@ -403,7 +403,10 @@ async fn an_auditor_reads_the_log_and_a_permission_that_is_missing_is_named() ->
         let text = text.replacen("        \"portcullis.role.databroker.open\"\n", "", 1);
         let mut parts = text.splitn(2, "user: authorize,").map(str::to_owned);
         let (before, after) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        format!("{before}user: authorize,{}", after.replacen("        \"portcullis.role.authorize.check\"\n", "", 1))
+        let lacking = ["check", "void"]
+            .iter()
+            .fold(after, |text, word| text.replacen(&format!("        \"portcullis.role.authorize.{word}\"\n"), "", 1));
+        format!("{before}user: authorize,{lacking}")
     })
     .await?;
     let processes = apart.processes_of_users(&["databroker"]).await?;
@@ -420,9 +423,11 @@ async fn an_auditor_reads_the_log_and_a_permission_that_is_missing_is_named() ->
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     assert!(outcome.stdout.contains("portcullis.log.created"), "{}", outcome.stdout);
 
-    for (user, subject) in
-        [("proxy", "portcullis.role.databroker.open"), ("authorize", "portcullis.role.authorize.check")]
-    {
+    for (user, subject) in [
+        ("proxy", "portcullis.role.databroker.open"),
+        ("authorize", "portcullis.role.authorize.check"),
+        ("authorize", "portcullis.role.authorize.void"),
+    ] {
         let process = apart.begin_as(user, user).await?;
         let look = async || {
             let (status, body) = process.health("/readyz").await?;

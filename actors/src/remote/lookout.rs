@@ -80,6 +80,7 @@ impl Ties {
 pub struct Lookout {
     link: Link,
     others: Vec<(&'static str, Vec<&'static str>)>,
+    said: Vec<&'static str>,
 }
 
 impl Lookout {
@@ -95,7 +96,8 @@ impl Lookout {
         for other in others.keys() {
             link.ties().expect(other);
         }
-        Self { link, others: others.into_iter().collect() }
+        let said = here.names().flat_map(subjects::said_by).copied().collect();
+        Self { link, others: others.into_iter().collect(), said }
     }
 }
 
@@ -103,6 +105,9 @@ impl Actor for Lookout {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        for subject in std::mem::take(&mut self.said) {
+            ctx.spawn(try_out(self.link.clone(), subject).into_actor(self));
+        }
         for (component, asked) in std::mem::take(&mut self.others) {
             ctx.spawn(look_after(self.link.clone(), component).into_actor(self));
             for subject in asked {
@@ -126,7 +131,7 @@ async fn look_after(link: Link, component: &'static str) {
     }
 }
 
-/// Finds out, once, whether we may ask: at the start, and not by the first person who needs it. What is denied is tried
+/// Finds out, once, whether we may ask or say something: at the start, and not by the first person who needs it. What is denied is tried
 /// again, so that a permission that is mended needs no restart.
 async fn try_out(link: Link, subject: &'static str) {
     loop {

@@ -35,15 +35,10 @@ pub fn ping(component: &str) -> String {
     format!("portcullis.role.{component}.ping")
 }
 
-/// What a component answers to, its ping apart; `None` for one that answers nothing.
+/// What a component says to all.
 #[must_use]
-pub fn answered_by(component: &str) -> &'static [&'static str] {
-    match component {
-        "databroker" => &[OPEN, END, STANDING, LOG_OUT, SEEN],
-        "authenticate" => &[ARRIVE, RETURN, LEAVE, DELIVER],
-        "authorize" => &[CHECK, AGAIN, WHO, KEYS],
-        _ => &[],
-    }
+pub fn said_by(component: &str) -> &'static [&'static str] {
+    if component == "authorize" { &[VOID] } else { &[] }
 }
 
 /// What a component asks, and of which other.

@@ -181,10 +181,7 @@ impl Nats {
     ) -> Result<Bytes, NoAnswer> {
         let away = |why: &str| NoAnswer::Away(format!("nats: {why}"));
         // else the question would wait in the client and be asked, with many like it, after a reconnect
-        if self.client.connection_state() != State::Connected {
-            let why = self.objections.unconnected().map_or_else(String::new, |why| format!(": {why}"));
-            return Err(away(&format!("not connected{why}")));
-        }
+        self.connected()?;
         let mut request = Request::new().payload(payload).timeout(Some(within));
         if let Some(headers) = headers {
             request = request.headers(headers);
@@ -213,18 +210,28 @@ impl Nats {
     /// What the server says, or that it is away.
     pub async fn subscribe(&self, subject: &str, group: Option<&str>) -> Result<Subscriber, NoAnswer> {
         let away = |why: &str| NoAnswer::Away(format!("nats: {why}"));
-        if self.client.connection_state() != State::Connected {
-            let why = self.objections.unconnected().map_or_else(String::new, |why| format!(": {why}"));
-            return Err(away(&format!("not connected{why}")));
-        }
+        self.connected()?;
         let denied = self.objections.to(subject);
         let subscribed = match group {
             Some(group) => self.client.queue_subscribe(subject.to_owned(), group.to_owned()).await,
             None => self.client.subscribe(subject.to_owned()).await,
         };
         let subscriber = subscribed.map_err(|error| away(&error.to_string()))?;
+        self.undenied(denied).await.map(|()| subscriber)
+    }
+
+    fn connected(&self) -> Result<(), NoAnswer> {
+        if self.client.connection_state() == State::Connected {
+            return Ok(());
+        }
+        let why = self.objections.unconnected().map_or_else(String::new, |why| format!(": {why}"));
+        Err(NoAnswer::Away(format!("nats: not connected{why}")))
+    }
+
+    /// Waits until the server has seen what was sent, and whether it denies it.
+    async fn undenied(&self, denied: impl Future<Output = String>) -> Result<(), NoAnswer> {
         let settled = async {
-            self.client.flush().await.map_err(|error| away(&error.to_string()))?;
+            self.client.flush().await.map_err(|error| NoAnswer::Away(format!("nats: {error}")))?;
             // the server's word comes before its answer to the flush, and is told by another way
             tokio::time::sleep(DENIAL_TOLD).await;
             Ok(())
@@ -232,19 +239,20 @@ impl Nats {
         tokio::select! {
             biased;
             denial = denied => Err(NoAnswer::Denied(format!("nats: {denial}"))),
-            settled = settled => settled.map(|()| subscriber),
+            settled = settled => settled,
         }
     }
 
-    /// Whether we may publish to a subject: tried with a question that nobody takes for one.
+    /// Whether we may publish to a subject: tried with an empty message, which nobody takes for anything.
     ///
     /// # Errors
     /// [`NoAnswer::Denied`] where we may not; [`NoAnswer::Away`] where nobody can tell.
     pub async fn may_publish(&self, subject: &str) -> Result<(), NoAnswer> {
-        match self.ask(subject, None, Bytes::new(), STORE_REQUEST).await {
-            Ok(_) | Err(NoAnswer::Nobody(_) | NoAnswer::TooLarge) => Ok(()),
-            Err(error) => Err(error),
-        }
+        self.connected()?;
+        let denied = self.objections.to(subject);
+        let published = self.client.publish(subject.to_owned(), Bytes::new()).await;
+        published.map_err(|error| NoAnswer::Away(format!("nats: {error}")))?;
+        self.undenied(denied).await
     }
 }
 
