@@ -38,6 +38,7 @@ impl Apart {
         let mut config = self.world.config();
         config.on_nats(self.nats.url().as_str());
         config.set("services", services);
+        config.set("metrics_address", "127.0.0.1:0");
         config.set("idp_provider_url", &self.idp.issuer());
         config.set("idp_client_id", CLIENT_ID);
         config.set("idp_client_secret", &format!("'{CLIENT_SECRET}'"));
@@ -226,6 +227,8 @@ async fn a_process_says_whom_it_waits_for() -> Result<()> {
         assert_eq!(body["depends-on"]["databroker"], "answers", "{body}");
         if body["services"] == json!(["proxy"]) {
             assert_eq!(status(&stranger, PUBLIC).await?, StatusCode::OK);
+            let (_, metrics) = process.metrics(None).await?;
+            assert!(metrics.contains("portcullis_component_answers{component=\"authorize\"} 1"), "{metrics}");
             others.pop().context("no authorize")?.kill_9()?;
             why(&process, "authorize does not answer").await?;
         }
