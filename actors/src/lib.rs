@@ -11,5 +11,6 @@ pub mod idp;
 pub mod keyring;
 pub mod metrics;
 pub mod proxy;
+pub mod remote;
 pub mod request;
 pub mod trust;

@@ -4,23 +4,23 @@ use crate::keys::{self, GLOBAL};
 use crate::node::{Fields, Node};
 use crate::{
     Config, IssuerFormat, ListenAddress, LogLevel, certificates, files, headers, identity, metrics, order, routes,
-    staleness, storage, urls,
+    services, staleness, storage, urls,
 };
 
 /// Decodes a document. `None` only where something was reported.
 pub fn decode(root: &Node<'_>) -> Option<Config> {
     let top = root.fields()?;
     keys::check(&top, GLOBAL);
-    services(&top);
+    let services = services::decode(&top);
     let insecure_server = flag(&top, "insecure_server", false);
     let address = listen(&top, "address", ListenAddress { host: None, port: 443 });
-    warn_of_plain_http(&top, insecure_server, address.as_ref());
-    let certificates = certificates::decode(&top, insecure_server);
+    warn_of_plain_http(&top, insecure_server && services.proxy, address.as_ref());
+    let certificates = certificates::decode(&top, insecure_server || !services.proxy);
     let authenticate = top.required(
         "authenticate_service_url",
         "the https URL of a host that leads here; there is no hosted authenticate service",
     );
-    let storage = storage::decode(&top);
+    let storage = storage::decode(&top, services);
     let cookie = identity::cookie(&top);
     let session_idle_timeout = top.get("session_idle_timeout").and_then(|node| identity::idle_timeout(&node));
     let pass_identity_headers = flag(&top, "pass_identity_headers", false);
@@ -29,7 +29,7 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
     let defaults = routes::Defaults { insecure_server, pass_identity_headers, jwt_issuer_format, max_staleness };
     let response = top.get("set_response_headers");
     let authenticate_service_url = authenticate.as_ref().and_then(urls::service);
-    let idp = identity::provider(&top);
+    let idp = identity::provider(&top, services.know_the_provider());
     let health_check_addr = listen(&top, "health_check_addr", health_address());
     let (metrics_address, metrics_basic_auth) = metrics::decode(&top);
     let shared_secret = files::secret(&top, "shared_secret");
@@ -42,6 +42,7 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
     let routes = order::ordered(routes::decode(&top, defaults), &cookie);
     // nothing is decoded below: every problem was said, whichever value is absent
     Some(Config {
+        services,
         address: address?,
         insecure_server,
         certificates,
@@ -83,20 +84,6 @@ pub fn issuer_format(fields: &Fields<'_>) -> Option<IssuerFormat> {
         ("IssuerURI", IssuerFormat::Uri),
     ];
     fields.get("jwt_issuer_format")?.choice(&here, &[])
-}
-
-fn services(top: &Fields<'_>) {
-    let later = ["authenticate", "authorize", "proxy", "databroker", "cache"];
-    let Some(node) = top.get("services") else { return };
-    for (node, text) in node.texts() {
-        match text.as_str() {
-            "all" => {}
-            other if later.contains(&other) => {
-                node.wrong("runs parts apart, which is not supported by this version", "all")
-            }
-            _ => node.wrong("is not a known service", "all"),
-        }
-    }
 }
 
 fn listen(top: &Fields<'_>, name: &str, default: ListenAddress) -> Option<ListenAddress> {

@@ -82,8 +82,11 @@ fn same_site(node: &Node<'_>) -> Option<SameSite> {
     node.choice(&[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)], &[])
 }
 
-/// The `idp_*` keys.
-pub fn provider(top: &Fields<'_>) -> Option<IdentityProvider> {
+/// The `idp_*` keys. `None` where something was reported; nothing at all may be set where none of them `is_needed`.
+pub fn provider(top: &Fields<'_>, is_needed: bool) -> Option<Option<IdentityProvider>> {
+    if !is_needed && !top.entries().any(|(name, _)| name.starts_with("idp_") && top.get(name).is_some()) {
+        return Some(None);
+    }
     let later =
         ["apple", "auth0", "azure", "cognito", "github", "gitlab", "google", "hosted", "okta", "onelogin", "ping"];
     if let Some(node) = top.required("idp_provider", "idp_provider: oidc") {
@@ -98,7 +101,7 @@ pub fn provider(top: &Fields<'_>) -> Option<IdentityProvider> {
     let scopes = top.get("idp_scopes").map_or_else(default_scopes, |node| scopes(&node));
     let request_params = top.get("idp_request_params").map(|node| request_params(&node)).unwrap_or_default();
     let (url, issuer) = issuer?;
-    Some(IdentityProvider { url, issuer, client_id: client_id?, client_secret, scopes, request_params })
+    Some(Some(IdentityProvider { url, issuer, client_id: client_id?, client_secret, scopes, request_params }))
 }
 
 fn default_scopes() -> Vec<String> {

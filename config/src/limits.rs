@@ -191,6 +191,29 @@ pub const APPEND_ATTEMPT: Duration = Duration::from_secs(1);
 pub const COMMAND_DEADLINE: Duration = Duration::from_secs(12);
 /// How long databroker may take for a whole hand-over: vault, tokens, groups, session.
 pub const HAND_OVER_DEADLINE: Duration = Duration::from_secs(30);
+/// How long deciding on a request may take where authorize runs apart.
+pub const CHECK_DEADLINE: Duration = Duration::from_millis(250);
+/// After this the same question goes to authorize once more: whoever had it may have died.
+pub const CHECK_ATTEMPT: Duration = Duration::from_millis(120);
+/// How long authorize in another process waits for a session that was begun a moment ago before it says so; the proxy
+/// asks again, for [`READ_YOUR_WRITES`] in all.
+pub const CHECK_PATIENCE: Duration = Duration::from_millis(80);
+/// How long one attempt of a question to another component may take that may be asked again.
+pub const ROLE_ATTEMPT: Duration = Duration::from_secs(6);
+/// How long after a component was found missing it is looked for again.
+pub const ROLE_PAUSE: Duration = Duration::from_millis(20);
+/// How often a component apart is asked whether it is there, and how long it may take to say so.
+pub const ROLE_PING: Duration = Duration::from_secs(1);
+/// How long a subject that was denied is left alone before it is tried again.
+pub const ROLE_DENIED_PAUSE: Duration = Duration::from_secs(5);
+/// Largest message between components, sealed.
+pub const ROLE_MESSAGE_BYTES: usize = 900 * 1024;
+/// Permits that are asked about at once where authorize runs apart, and bytes of their requests.
+pub const ASK_AGAIN_BATCH: (usize, usize) = (256, 256 * 1024);
+/// How often it is looked which permits are to be asked about again where authorize runs apart.
+pub const ASK_AGAIN_LOOK: Duration = Duration::from_millis(500);
+/// How long an answer to that may take.
+pub const ASK_AGAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// Questions under way at one component.
 pub const ASKS_IN_FLIGHT: usize = 1024;
 /// How long authenticate may take for a step of a sign-in: discovery, token, keys and user info one after another.

@@ -8,17 +8,19 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use crate::policy::Policy;
-use crate::{Problem, Secret, Staleness};
+use crate::{Problem, Secret, Services, Staleness};
 
 /// The whole configuration of a process.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// `services`: the components that this process runs; all of them by default.
+    pub services: Services,
     /// `address`: where the gateway listens; `:443` by default.
     pub address: ListenAddress,
     /// `insecure_server`: speak plain HTTP on `address` (TLS is ended in front of us).
     pub insecure_server: bool,
     /// `certificates`, `certificate` and `certificate_file` with their keys, in file order; may be empty only with
-    /// `insecure_server`.
+    /// `insecure_server` and without the proxy.
     pub certificates: Vec<Certificate>,
     /// `authenticate_service_url`: scheme, host and port of the authenticate component.
     pub authenticate_service_url: Url,
@@ -32,8 +34,8 @@ pub struct Config {
     pub cookie: Cookie,
     /// `session_idle_timeout` (ours): a session that nobody uses for this long is over; absent means never.
     pub session_idle_timeout: Option<Duration>,
-    /// The `idp_*` keys.
-    pub idp: IdentityProvider,
+    /// The `idp_*` keys; absent only in a process that runs nothing but the proxy.
+    pub idp: Option<IdentityProvider>,
     /// `databroker_storage_type` with its connection string.
     pub storage: Storage,
     /// `jwt_claims_headers`: (header, claim) pairs.

@@ -1,6 +1,6 @@
 //! What a running process takes over from a configuration that was read again, and what waits for a restart.
 
-use crate::Config;
+use crate::{Config, IdentityProvider};
 
 impl Config {
     /// This configuration with the routes and policies of `new`, and with the keys that routes take from the top level.
@@ -21,6 +21,7 @@ impl Config {
     #[must_use]
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let Self {
+            services,
             address,
             insecure_server,
             certificates,
@@ -47,6 +48,7 @@ impl Config {
             warnings: _,
         } = self;
         let differs = [
+            ("services", *services != new.services),
             ("address", *address != new.address),
             ("insecure_server", *insecure_server != new.insecure_server),
             ("certificates", *certificates != new.certificates),
@@ -59,11 +61,11 @@ impl Config {
             ("cookie_http_only", cookie.http_only != new.cookie.http_only),
             ("cookie_expire", cookie.expire != new.cookie.expire),
             ("cookie_same_site", cookie.same_site != new.cookie.same_site),
-            ("idp_provider_url", idp.issuer != new.idp.issuer),
-            ("idp_client_id", idp.client_id != new.idp.client_id),
-            ("idp_client_secret", idp.client_secret != new.idp.client_secret),
-            ("idp_scopes", idp.scopes != new.idp.scopes),
-            ("idp_request_params", idp.request_params != new.idp.request_params),
+            ("idp_provider_url", of(idp, |idp| &idp.issuer) != of(&new.idp, |idp| &idp.issuer)),
+            ("idp_client_id", of(idp, |idp| &idp.client_id) != of(&new.idp, |idp| &idp.client_id)),
+            ("idp_client_secret", of(idp, |idp| &idp.client_secret) != of(&new.idp, |idp| &idp.client_secret)),
+            ("idp_scopes", of(idp, |idp| &idp.scopes) != of(&new.idp, |idp| &idp.scopes)),
+            ("idp_request_params", of(idp, |idp| &idp.request_params) != of(&new.idp, |idp| &idp.request_params)),
             ("databroker_storage_connection_string", *storage != new.storage),
             ("jwt_claims_headers", *jwt_claims_headers != new.jwt_claims_headers),
             ("signout_redirect_url", *signout_redirect_url != new.signout_redirect_url),
@@ -76,4 +78,8 @@ impl Config {
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
+}
+
+fn of<T>(idp: &Option<IdentityProvider>, key: impl Fn(&IdentityProvider) -> &T) -> Option<&T> {
+    idp.as_ref().map(key)
 }

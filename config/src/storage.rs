@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use crate::Storage;
 use crate::files::{self, Given};
 use crate::nats;
 use crate::node::{Fields, NOT_YET, Node};
 use crate::urls::scheme;
+use crate::{Services, Storage};
 
 const FILE_RIGHT: &str = "file:///var/lib/portcullis";
 
@@ -19,8 +19,8 @@ enum Kind {
     Nats,
 }
 
-/// Where the log lives. On `nats` the secrets that nodes share must be given.
-pub fn decode(top: &Fields<'_>) -> Option<Storage> {
+/// Where the log lives. On `nats` the secrets that these components share with others must be given.
+pub fn decode(top: &Fields<'_>, services: Services) -> Option<Storage> {
     let here = [("file", Kind::File), ("memory", Kind::Memory), ("nats", Kind::Nats)];
     let connection = files::given(top, "databroker_storage_connection_string");
     let has_connection = top.get("databroker_storage_connection_string").is_some()
@@ -44,7 +44,8 @@ pub fn decode(top: &Fields<'_>) -> Option<Storage> {
             if !has_connection {
                 top.missing("databroker_storage_connection_string", nats::RIGHT);
             }
-            for name in ["shared_secret", "cookie_secret"] {
+            let shared = [("shared_secret", true), ("cookie_secret", services.hold_cookies())];
+            for (name, _) in shared.into_iter().filter(|(_, is_needed)| *is_needed) {
                 if top.get(name).is_none() && top.get(&format!("{name}_file")).is_none() {
                     top.missing(name, "the same 32 bytes in base64 on every node of the cluster");
                 }

@@ -1,5 +1,6 @@
 //! The health listener: alive, started, ready, each with its reason.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +14,12 @@ use portcullis_actors::clock;
 use portcullis_actors::databroker::digest;
 use portcullis_actors::databroker::progress::Standing;
 use portcullis_actors::databroker::view::Views;
+use portcullis_actors::remote::lookout::Ties;
+use portcullis_config::Services;
 use serde_json::json;
 
 use crate::in_force::InForce;
+use crate::roles;
 
 /// What health is judged by.
 pub struct Vitals {
@@ -27,6 +31,10 @@ pub struct Vitals {
     pub draining: AtomicBool,
     /// What is in force.
     pub in_force: Arc<InForce>,
+    /// The components of this process.
+    pub services: Services,
+    /// What is known of those in others.
+    pub ties: Option<Ties>,
 }
 
 impl Vitals {
@@ -36,21 +44,41 @@ impl Vitals {
 
     fn started(&self) -> bool {
         self.listening.load(Ordering::Acquire)
-            && !matches!(self.standing(), Standing::Waiting { .. } | Standing::CatchingUp { .. })
+            && !(self.follows_the_log()
+                && matches!(self.standing(), Standing::Waiting { .. } | Standing::CatchingUp { .. }))
+    }
+
+    fn follows_the_log(&self) -> bool {
+        self.services.authorize || self.services.databroker
     }
 
     fn ready(&self) -> bool {
-        self.started() && !self.draining.load(Ordering::Acquire) && self.standing().is_ready()
+        self.started() && self.obstacle().is_none()
+    }
+
+    /// Why requests should not be sent here; `None` where nothing is in the way.
+    fn obstacle(&self) -> Option<String> {
+        if self.draining.load(Ordering::Acquire) {
+            return Some("draining".to_owned());
+        }
+        let standing = self.standing();
+        if self.follows_the_log() && !standing.is_ready() {
+            return Some(standing.to_string());
+        }
+        self.ties.as_ref().and_then(|ties| roles::missing(ties, self.services))
     }
 
     fn answer(&self, good: bool) -> HttpResponse {
         let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let progress = &self.views.progress;
-        let why =
-            if self.draining.load(Ordering::Acquire) { "draining".to_owned() } else { self.standing().to_string() };
+        let why = self.obstacle().unwrap_or_else(|| "ready".to_owned());
+        let others = self.ties.as_ref().map(|ties| {
+            let said = |wrong: Option<String>| wrong.unwrap_or_else(|| "answers".to_owned());
+            ties.others().into_iter().map(|(other, wrong)| (other, said(wrong))).collect::<BTreeMap<_, _>>()
+        });
         // nobody can sign in without it, and whoever has is served: no reason to take the node out
         let vault = self.views.vault_trouble();
-        HttpResponse::build(status).insert_header((CACHE_CONTROL, "no-store")).json(json!({
+        let mut body = json!({
             "status": match (good, &vault) {
                 (false, _) => "unavailable",
                 (true, Some(_)) => "degraded",
@@ -66,7 +94,13 @@ impl Vitals {
             "sessions": self.views.sessions(),
             "revision": self.in_force.now().revision.as_str(),
             "last-reload": if self.views.metrics.last_reload_good.get() == 0 { "refused" } else { "ok" },
-        }))
+            "services": self.services.names().collect::<Vec<_>>(),
+        });
+        // where every component is here, nothing else is asked
+        if let (Some(others), Some(body)) = (others, body.as_object_mut()) {
+            body.insert("depends-on".to_owned(), json!(others));
+        }
+        HttpResponse::build(status).insert_header((CACHE_CONTROL, "no-store")).json(body)
     }
 }
 

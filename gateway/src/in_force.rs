@@ -1,23 +1,27 @@
 //! The routes and the policy in force: one value, replaced as a whole, so that a request never sees half of a change.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use portcullis_actors::authorize::Policies;
-use portcullis_actors::authorize::authorizer::{Compiled, Revision};
+use portcullis_actors::authorize::authorizer::Compiled;
 use portcullis_actors::proxy::routes::RouteTable;
-use portcullis_config::Config;
 
-/// What is in force since the last change.
+/// What is in force since the last change: who may go where, and what it was compiled from (the configuration that the
+/// process started with, with the routes of the last one read).
 pub struct Rules {
-    /// Names this state in decisions.
-    pub revision: Revision,
-    /// What it was made from: the configuration that the process started with, with the routes of the last one read.
-    pub config: Arc<Config>,
+    /// What was compiled; its revision names this state in decisions.
+    pub compiled: Arc<Compiled>,
     /// Where requests go.
     pub routes: RouteTable,
-    /// Who may go there.
-    pub policies: Policies,
+}
+
+impl Deref for Rules {
+    type Target = Compiled;
+
+    fn deref(&self) -> &Compiled {
+        &self.compiled
+    }
 }
 
 /// The place where rules are published.
@@ -41,7 +45,7 @@ impl InForce {
 }
 
 impl Rules {
-    fn of(Compiled { revision, config, policies }: Compiled) -> Self {
-        Self { revision, routes: RouteTable::new(&config), policies, config }
+    fn of(compiled: Compiled) -> Self {
+        Self { routes: RouteTable::new(&compiled.config), compiled: Arc::new(compiled) }
     }
 }

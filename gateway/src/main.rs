@@ -1,6 +1,7 @@
 //! The process on one page: what is asked, what it runs on, and how it ends.
 
 mod answer;
+mod apart;
 mod cli;
 mod demo;
 mod events;
@@ -16,6 +17,7 @@ mod open;
 mod pages;
 mod passed_on;
 mod reload;
+mod roles;
 mod serve;
 mod sessions;
 mod socket;
@@ -103,7 +105,8 @@ fn run(file: &ConfigFile) -> Result<()> {
         }
         let data_dir = state_dir::default_dir()?;
         let mut signals = Signals::new()?;
-        let listener = listen::bind(&config.address).context("address")?;
+        let takes_requests = config.services.proxy;
+        let listener = takes_requests.then(|| listen::bind(&config.address)).transpose().context("address")?;
         let mut node = Node::start(config, &data_dir, listener).await?;
         if let Some(reload) = node.reload() {
             actix_rt::spawn(file.follow(reload));
@@ -173,7 +176,7 @@ fn run_demo(options: &DemoOptions) -> Result<()> {
         // the demo runs on what it writes, and on nothing that happens to be in the environment
         let config = portcullis_config::parse(&name, &demo.config_text, &|_| None)?;
         let data_dir = demo.config_path.parent().unwrap_or(&demo.config_path);
-        let node = Node::start(config, data_dir, listener).await?;
+        let node = Node::start(config, data_dir, Some(listener)).await?;
         show(&demo.greeting)?;
         let outcome = until_told(node, &mut signals).await;
         demo.stop().await.and(outcome)

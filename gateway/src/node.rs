@@ -11,19 +11,21 @@ use actix_rt::{Arbiter, ArbiterHandle};
 use actix_server::ServerHandle;
 use anyhow::{Context, Result, anyhow};
 use portcullis_actors::ask::Port;
-use portcullis_actors::authenticate::back_channel::{BackChannel, Deliver, Tools as BackChannelTools};
+use portcullis_actors::authenticate::back_channel::{BackChannel, Tools as BackChannelTools};
 use portcullis_actors::authenticate::provider::{Begin, EndSession, Provider, Redeem, VerifyLogout};
 use portcullis_actors::authenticate::provider_id;
-use portcullis_actors::authenticate::sign_in::{Arrive, Leave, Return, SignIn, Tools as SignInTools};
+use portcullis_actors::authenticate::sign_in::{SignIn, Tools as SignInTools};
 use portcullis_actors::authorize::authorizer::{Authorizer, Compiled, Enforce};
+use portcullis_actors::authorize::crier::{Crier, CryAll};
 use portcullis_actors::authorize::decision_log::{DecisionLog, LineSink};
 use portcullis_actors::clock;
+use portcullis_actors::databroker;
 use portcullis_actors::databroker::attendance::Attendance;
-use portcullis_actors::databroker::broker::{Broker, End, Open, StandingOf, Tools as BrokerTools};
+use portcullis_actors::databroker::broker::Tools as BrokerTools;
 use portcullis_actors::databroker::caretaker::{Caretaker, Tools as CaretakerTools};
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::journal::{Flush, Journal};
-use portcullis_actors::databroker::logout::{LogOut, Logouts, Tools as LogoutTools};
+use portcullis_actors::databroker::logout::{Logouts, Tools as LogoutTools};
 use portcullis_actors::databroker::neighbours::Neighbours;
 use portcullis_actors::databroker::refresher::spool::Spool;
 use portcullis_actors::databroker::refresher::{Pace, Refresher, Rest, Tools as RefresherTools};
@@ -37,6 +39,8 @@ use portcullis_actors::idp::RenewalClient;
 use portcullis_actors::keyring::assertion::AssertionKeys;
 use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_actors::proxy::connections::{Connections, Cutter, Scope};
+use portcullis_actors::remote::Link;
+use portcullis_actors::remote::served::{Leave, Served};
 use portcullis_config::limits::{
     ASKS_IN_FLIGHT, CLOSE, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_SIGN_IN, IDP_TIMEOUT, LAST_LINES,
     LOGOUT_DEADLINE, SIGN_IN_DEADLINE, SNAPSHOT_CLOSE,
@@ -51,6 +55,7 @@ use crate::listen::{self, Speech, Stage};
 use crate::metrics::tally::Totals;
 use crate::metrics::{self, Measures};
 use crate::reload::Reload;
+use crate::roles::{self, Authenticate, Broker, Offered};
 use crate::state_dir;
 use crate::tls;
 use crate::worker::Blueprint;
@@ -61,11 +66,9 @@ pub struct Node {
     stage: watch::Sender<Stage>,
     open: listen::Open,
     connections: Connections,
-    journal: Addr<Journal>,
-    refresher: Addr<Refresher>,
-    neighbours: Arc<Neighbours>,
-    snapshot: Addr<Snapshot>,
-    gateway: ServerHandle,
+    keeper: Option<Keeper>,
+    gateway: Option<ServerHandle>,
+    served: Option<Addr<Served>>,
     health: ServerHandle,
     metrics: Option<ServerHandle>,
     reload: Option<Reload>,
@@ -74,19 +77,22 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a node. `data_dir` keeps its log and the secrets that the configuration does not give.
+    /// Starts a node. `listener` is there if the proxy is among its components. `data_dir` keeps its log and the secrets that the configuration does not give.
     ///
     /// # Errors
     /// A listener, a certificate, a key or the store cannot be had. A log that is away is no error: the node waits.
-    pub async fn start(config: Config, data_dir: &Path, listener: TcpListener) -> Result<Self> {
+    pub async fn start(config: Config, data_dir: &Path, listener: Option<TcpListener>) -> Result<Self> {
         let config = Arc::new(config);
-        let tls = (!config.insecure_server).then(|| tls::server_config(&config.certificates)).transpose()?;
+        let here = config.services;
+        let tls =
+            (here.proxy && !config.insecure_server).then(|| tls::server_config(&config.certificates)).transpose()?;
         let keys = Keys::of(&config, data_dir)?;
         let health_listener = listen::bind(&config.health_check_addr).context("health_check_addr")?;
         let metrics_listener =
             config.metrics_address.as_ref().map(listen::bind).transpose().context("metrics_address")?;
-        let (address, health_address) = (listener.local_addr()?, health_listener.local_addr()?);
-        let store = store::open(&config.storage, data_dir).await?;
+        let health_address = health_listener.local_addr()?;
+        let store = store::open_for(here, &config.storage, data_dir).await?;
+        let link = roles::link(&config, &keys.shared).await?;
 
         let views = Arc::new(Views::with_idle_timeout(config.session_idle_timeout));
         let in_force = InForce::new(Compiled::of(Arc::clone(&config)));
@@ -96,6 +102,8 @@ impl Node {
             listening: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             in_force: Arc::clone(&in_force),
+            services: here,
+            ties: link.as_ref().map(|link| link.ties().clone()),
         });
         let health = health::start(health_listener, Arc::clone(&vitals))?;
         tracing::info!("health on http://{health_address}");
@@ -104,11 +112,60 @@ impl Node {
         let (fall, fallen) = mpsc::channel(8);
         let mut arbiters = Vec::new();
         let lines = start_decision_log(&mut arbiters, &fall);
-        let databroker = start_databroker(&mut arbiters, &fall, &config, store, &views, &keys, data_dir).await?;
-        let authenticate = start_authenticate(&mut arbiters, &fall, &config, &keys, &databroker).await?;
+        let elsewhere = |what| link.as_ref().with_context(|| format!("{what} is neither here nor on NATS"));
+        let Databroker { broker, keeper, crier } = match store {
+            Some(store) if here.databroker => {
+                start_databroker(&mut arbiters, &fall, &config, store, &views, &keys, (data_dir, link.as_ref())).await?
+            }
+            Some(store) => {
+                let broker = roles::broker_on(elsewhere("databroker")?);
+                let (seen, link) = (broker.seen.clone(), link.clone());
+                let crier = roles::start_replica(&mut arbiters, &fall, store, &views, &keys, seen, link).await?;
+                Databroker { broker, keeper: None, crier }
+            }
+            None => {
+                let broker = roles::broker_on(elsewhere("databroker")?);
+                Databroker { broker, keeper: None, crier: None }
+            }
+        };
+        let authenticate = if here.authenticate {
+            start_authenticate(&mut arbiters, &fall, &config, &keys, &broker).await?
+        } else {
+            roles::authenticate_on(elsewhere("authenticate")?)
+        };
         let connections = Connections::default();
-        let authorizer = start_authorize(&mut arbiters, &fall, &in_force, &connections);
+        let authorizer = start_authorize(&mut arbiters, &fall, &in_force, &connections, crier);
+        let apart = match (&link, here.proxy && !here.authorize) {
+            (Some(link), true) => Some(roles::start_listening(&mut arbiters, &fall, &connections, link)),
+            _ => None,
+        };
         start_proxy(&mut arbiters, &fall, &connections, &views);
+
+        let mut served = None;
+        if let Some(link) = &link {
+            let handle = arbiter(&mut arbiters, &fall, "the role subjects");
+            roles::look_out(&handle, link, here);
+            let rules = Arc::clone(&in_force);
+            let checker = here.authorize.then(|| {
+                roles::start_checker(
+                    &mut arbiters,
+                    &fall,
+                    &keys,
+                    roles::CheckerParts { views: Arc::clone(&views), rules, idp: idp_id(&config) },
+                )
+            });
+            let offered = Offered {
+                broker: here.databroker.then(|| broker.clone()),
+                authenticate: here.authenticate.then(|| authenticate.clone()),
+                checker: checker.transpose()?,
+            };
+            served = Some(roles::serve(
+                &handle,
+                link,
+                offered,
+                (here.authorize || here.databroker).then(|| Arc::clone(&views)),
+            ));
+        }
 
         let (open, totals) = (listen::Open::default(), Totals::default());
         let measures = Measures {
@@ -117,6 +174,7 @@ impl Node {
             connections: connections.clone(),
             open: open.clone(),
             totals: totals.clone(),
+            ties: link.as_ref().map(|link| link.ties().clone()),
         };
         let metrics = match metrics_listener {
             Some(listener) => {
@@ -128,18 +186,19 @@ impl Node {
         let reload = Some(Reload { started: Arc::clone(&config), authorizer, views: Arc::clone(&views) });
 
         let blueprint = Blueprint {
-            idp: provider_id(&config.idp).into(),
+            idp: idp_id(&config),
+            apart,
             in_force,
             views,
             connections: connections.clone(),
             keyring: keys.shared,
             cookie_keyring: keys.cookie,
-            assertion_keys: Arc::new(keys.assertion),
+            assertion_keys: keys.assertion,
             trust: Trust::of_system()?,
             lines,
             totals,
-            open: databroker.open,
-            end: databroker.end,
+            open: broker.open,
+            end: broker.end,
             arrive: authenticate.arrive,
             returned: authenticate.returned,
             leave: authenticate.leave,
@@ -147,23 +206,26 @@ impl Node {
             config,
         };
         let (stage, staged) = watch::channel(Stage::Serving);
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let workers = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-        let speech = Speech { tls, stage: staged, open: open.clone() };
-        let gateway = listen::start(listener, speech, blueprint, workers)?;
+        let gateway = match listener {
+            Some(listener) => {
+                let (scheme, address) = (if tls.is_some() { "https" } else { "http" }, listener.local_addr()?);
+                let workers = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+                let speech = Speech { tls, stage: staged, open: open.clone() };
+                let gateway = listen::start(listener, speech, blueprint, workers)?;
+                tracing::info!("listening on {scheme}://{address}");
+                Some(gateway)
+            }
+            None => None,
+        };
         vitals.listening.store(true, Ordering::Release);
-        tracing::info!("listening on {scheme}://{address}");
-        let Databroker { journal, refresher, neighbours, snapshot, .. } = databroker;
         Ok(Self {
             vitals,
             stage,
             open,
             connections,
-            journal,
-            refresher,
-            neighbours,
-            snapshot,
+            keeper,
             gateway,
+            served,
             health,
             metrics,
             reload,
@@ -186,10 +248,15 @@ impl Node {
     pub async fn stop(mut self) {
         self.vitals.draining.store(true, Ordering::Release);
         // what falls due from now on is another node's at once
-        self.neighbours.leave();
-        let resting = self.refresher.send(Rest);
+        let resting = self.keeper.as_ref().map(|keeper| {
+            keeper.neighbours.leave();
+            keeper.refresher.send(Rest)
+        });
+        let leaving = self.served.as_ref().map(|served| tokio::time::timeout(DRAIN, served.send(Leave)));
         // no new connections; those that are open end after the request they are at
-        self.gateway.pause().await;
+        if let Some(gateway) = &self.gateway {
+            gateway.pause().await;
+        }
         self.stage.send_replace(Stage::Draining);
         if tokio::time::timeout(DRAIN, self.open.nobody()).await.is_err() {
             tracing::info!(open = self.connections.len(), "cutting what is still open");
@@ -199,13 +266,23 @@ impl Node {
             actix_rt::time::sleep(LAST_LINES).await;
         }
         self.connections.stop();
-        self.gateway.stop(false).await;
+        if let Some(gateway) = self.gateway {
+            gateway.stop(false).await;
+        }
+        if let Some(leaving) = leaving {
+            // a question that is not answered in this time is asked again elsewhere
+            let _ = leaving.await;
+        }
         let deadline = tokio::time::Instant::now() + CLOSE;
         // a refresh that is broken off is found in the vault later, or is in doubt
-        let _ = tokio::time::timeout_at(deadline, resting).await;
-        let _ = tokio::time::timeout_at(deadline, self.journal.send(Flush)).await;
-        // what is not stored in time is read from the log at the next start
-        let _ = tokio::time::timeout(SNAPSHOT_CLOSE, self.snapshot.send(StoreNow)).await;
+        if let Some(resting) = resting {
+            let _ = tokio::time::timeout_at(deadline, resting).await;
+        }
+        if let Some(keeper) = &self.keeper {
+            let _ = tokio::time::timeout_at(deadline, keeper.journal.send(Flush)).await;
+            // what is not stored in time is read from the log at the next start
+            let _ = tokio::time::timeout(SNAPSHOT_CLOSE, keeper.snapshot.send(StoreNow)).await;
+        }
         let deadline = tokio::time::Instant::now() + CLOSE;
         while let Some(arbiter) = self.arbiters.pop() {
             arbiter.stop();
@@ -226,10 +303,10 @@ impl Node {
 }
 
 /// What the node seals and signs with.
-struct Keys {
-    shared: Keyring,
+pub struct Keys {
+    pub shared: Keyring,
     cookie: Keyring,
-    assertion: AssertionKeys,
+    pub assertion: Arc<AssertionKeys>,
 }
 
 impl Keys {
@@ -239,12 +316,16 @@ impl Keys {
             None => state_dir::secret(data_dir, name),
         };
         let shared = Keyring::new(vec![given(&config.shared_secret, "shared_secret")?])?;
-        let cookie = Keyring::new(vec![given(&config.cookie_secret, "cookie_secret")?])?;
+        let cookie = match &config.cookie_secret {
+            // nothing is made with it
+            None if !config.services.hold_cookies() => shared.clone(),
+            secret => Keyring::new(vec![given(secret, "cookie_secret")?])?,
+        };
         let assertion = match &config.signing_key {
             Some(pem) => AssertionKeys::from_pem(pem.expose()).context("signing_key")?,
             None => AssertionKeys::derived(&shared)?,
         };
-        Ok(Self { shared, cookie, assertion })
+        Ok(Self { shared, cookie, assertion: Arc::new(assertion) })
     }
 }
 
@@ -262,7 +343,7 @@ impl Drop for Fall {
 }
 
 /// A thread of its own for a component.
-fn arbiter(arbiters: &mut Vec<Arbiter>, fall: &mpsc::Sender<&'static str>, name: &'static str) -> ArbiterHandle {
+pub fn arbiter(arbiters: &mut Vec<Arbiter>, fall: &mpsc::Sender<&'static str>, name: &'static str) -> ArbiterHandle {
     let arbiter = Arbiter::new();
     let fall = Fall { name, to: fall.clone() };
     arbiter.spawn(async move {
@@ -282,16 +363,20 @@ fn start_decision_log(arbiters: &mut Vec<Arbiter>, fall: &mpsc::Sender<&'static 
     LineSink::new(&log, lost)
 }
 
-/// The ways into databroker.
-struct Databroker {
-    open: Port<Open>,
-    end: Port<End>,
-    standing: Port<StandingOf>,
-    log_out: Port<LogOut>,
+/// What has to be brought to rest before a process that keeps the log may end.
+struct Keeper {
     journal: Addr<Journal>,
     refresher: Addr<Refresher>,
     neighbours: Arc<Neighbours>,
     snapshot: Addr<Snapshot>,
+}
+
+/// What a process has of databroker.
+struct Databroker {
+    broker: Broker,
+    keeper: Option<Keeper>,
+    /// Whoever tells proxies elsewhere what changes in the views of this process.
+    crier: Option<Addr<Crier>>,
 }
 
 async fn start_databroker(
@@ -301,7 +386,7 @@ async fn start_databroker(
     Store { log, vault, meeting, snapshots }: Store,
     views: &Arc<Views>,
     keys: &Keys,
-    data_dir: &Path,
+    (data_dir, link): (&Path, Option<&Link>),
 ) -> Result<Databroker> {
     let wrapping = keys.shared.sealer(Purpose::DataKey)?;
     let hand_overs = keys.shared.sealer(Purpose::HandOver)?;
@@ -309,7 +394,9 @@ async fn start_databroker(
     let snapshots = Arc::new(Snapshots::new(snapshots, keys.shared.authenticator(Purpose::Snapshot)?));
     let (kept, standing_of) = (Arc::clone(&snapshots), Arc::clone(views));
     let (config, views) = (Arc::clone(config), Arc::clone(views));
-    let (idp, authenticate_url) = (config.idp.clone(), config.authenticate_service_url.clone());
+    let authenticate_url = config.authenticate_service_url.clone();
+    let idp = config.idp.clone().context("idp_provider_url")?;
+    let cries = link.filter(|_| config.services.authorize).cloned();
     let name = uuid::Uuid::new_v4().to_string();
     let source = format!("/portcullis/{name}");
     let neighbours = Neighbours::of(name);
@@ -323,7 +410,7 @@ async fn start_databroker(
         let (of_log, of_keys, of_views) = (Arc::clone(&log), Rc::clone(&data_keys), Arc::clone(&views));
         let replica = Replica::starting_from(snapshots, of_log, of_keys, of_views, source.clone()).start();
         let journal = Journal::new(Arc::clone(&log), replica.clone(), Arc::clone(&views), source.clone()).start();
-        Attendance::new(Arc::clone(&views), journal.clone()).start();
+        let crier = cries.map(|link| Crier::new(Arc::clone(&views), link).start());
         let logouts = Logouts::new(LogoutTools {
             log: Arc::clone(&log),
             data_keys: Rc::clone(&data_keys),
@@ -359,7 +446,8 @@ async fn start_databroker(
             spool,
         })
         .start();
-        let broker = Broker::new(BrokerTools {
+        let attended = Arc::clone(&views);
+        let broker = databroker::broker::Broker::new(BrokerTools {
             log,
             vault,
             data_keys,
@@ -371,26 +459,18 @@ async fn start_databroker(
         });
         let broker = broker.start();
         let snapshot = Snapshot::start_in_arbiter(&storing, move |_| Snapshot::new(replica, standing_of, kept));
-        let _ = made.send(Databroker {
+        let broker = Broker {
             open: Port::new(broker.clone(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
             end: Port::new(broker.clone(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
-            standing: Port::new(broker, ASKS_IN_FLIGHT, COMMAND_DEADLINE),
+            standing: Port::new(broker.clone(), ASKS_IN_FLIGHT, COMMAND_DEADLINE),
             log_out: Port::new(logouts.start(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
-            journal,
-            refresher,
-            neighbours,
-            snapshot,
-        });
+            seen: Port::new(broker, ASKS_IN_FLIGHT, COMMAND_DEADLINE),
+        };
+        Attendance::new(attended, broker.seen.clone()).start();
+        let keeper = Keeper { journal, refresher, neighbours, snapshot };
+        let _ = made.send(Databroker { broker, keeper: Some(keeper), crier });
     });
     making.await.map_err(|_| anyhow!("databroker did not start"))
-}
-
-/// The ways into authenticate.
-struct Authenticate {
-    arrive: Port<Arrive>,
-    returned: Port<Return>,
-    leave: Port<Leave>,
-    deliver: Port<Deliver>,
 }
 
 async fn start_authenticate(
@@ -398,9 +478,10 @@ async fn start_authenticate(
     fall: &mpsc::Sender<&'static str>,
     config: &Arc<Config>,
     keys: &Keys,
-    databroker: &Databroker,
+    broker: &Broker,
 ) -> Result<Authenticate> {
-    let (standing, log_out) = (databroker.standing.clone(), databroker.log_out.clone());
+    let (standing, log_out) = (broker.standing.clone(), broker.log_out.clone());
+    let idp = config.idp.clone().context("idp_provider_url")?;
     let config = Arc::clone(config);
     let signer = keys.shared.signer(Purpose::SignedUrl)?;
     let keepsakes = keys.cookie.sealer(Purpose::SignIn)?;
@@ -409,16 +490,16 @@ async fn start_authenticate(
     let id_token_hints = keys.shared.sealer(Purpose::IdTokenHint)?;
     let (made, making) = oneshot::channel();
     arbiter(arbiters, fall, "authenticate").spawn(async move {
-        let provider = Provider::new(config.idp.clone(), config.authenticate_service_url.clone()).start();
+        let provider = Provider::new(idp.clone(), config.authenticate_service_url.clone()).start();
         let back_channel = BackChannel::new(BackChannelTools {
-            idp: provider_id(&config.idp),
+            idp: provider_id(&idp),
             verify: Port::<VerifyLogout>::new(provider.clone(), ASKS_IN_FLIGHT, IDP_SIGN_IN),
             log_out,
         });
         let tools = SignInTools {
             url: config.authenticate_service_url.clone(),
             cookie: config.cookie.clone(),
-            idp: provider_id(&config.idp),
+            idp: provider_id(&idp),
             begin: Port::<Begin>::new(provider.clone(), ASKS_IN_FLIGHT, SIGN_IN_DEADLINE),
             redeem: Port::<Redeem>::new(provider.clone(), ASKS_IN_FLIGHT, SIGN_IN_DEADLINE),
             end_session: Port::<EndSession>::new(provider, ASKS_IN_FLIGHT, IDP_TIMEOUT),
@@ -445,6 +526,7 @@ fn start_authorize(
     fall: &mpsc::Sender<&'static str>,
     in_force: &Arc<InForce>,
     connections: &Connections,
+    crier: Option<Addr<Crier>>,
 ) -> Recipient<Enforce> {
     let (in_force, connections) = (Arc::clone(in_force), connections.clone());
     let handle = arbiter(arbiters, fall, "authorize");
@@ -452,8 +534,17 @@ fn start_authorize(
         in_force.publish(compiled);
         // what is open was permitted by the rules of before
         connections.reconsider(Scope::All);
+        if let Some(crier) = &crier {
+            // what is not told is found out by asking
+            let _ = crier.try_send(CryAll);
+        }
     };
     Authorizer::start_in_arbiter(&handle, move |_| Authorizer::new(publish)).recipient()
+}
+
+/// The id of the provider that sessions come from.
+fn idp_id(config: &Config) -> Arc<str> {
+    config.idp.as_ref().map(provider_id).unwrap_or_default().into()
 }
 
 fn start_proxy(

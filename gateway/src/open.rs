@@ -27,6 +27,13 @@ impl Held for Kept {
 }
 
 impl Kept {
+    /// As [`Self::is_permitted`] for what was decided before a word that came meanwhile: authorize in another process is
+    /// asked about it as soon as can be.
+    pub fn is_still_permitted(&mut self, rules: &Rules, views: &Views, now: Time) -> bool {
+        self.0.doubt();
+        self.is_permitted(rules, views, now)
+    }
+
     /// Whether the same request would still lead to the same route and be permitted there.
     pub fn is_permitted(&mut self, rules: &Rules, views: &Views, now: Time) -> bool {
         match rules.routes.locate(self.0.request()) {

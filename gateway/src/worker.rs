@@ -1,7 +1,7 @@
 //! What one worker holds: everything the request path needs, nothing that another worker writes.
 
 use std::cell::Cell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,10 @@ use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_actors::proxy::connections::{Connections, Scopes};
 use portcullis_actors::request::hygiene::Managed;
 use portcullis_config::Config;
-use portcullis_config::limits::RECONSIDER;
+use portcullis_config::limits::{ASK_AGAIN_LOOK, RECONSIDER};
+use tokio::sync::Notify;
 
+use crate::apart::Apart;
 use crate::forward::budget::Budgets;
 use crate::forward::{Pool, Trust};
 use crate::in_force::InForce;
@@ -46,8 +48,10 @@ pub struct Blueprint {
     pub cookie_keyring: Keyring,
     /// The assertion's keys.
     pub assertion_keys: Arc<AssertionKeys>,
-    /// The id of the identity provider.
+    /// The id of the identity provider; empty where this process need not know it.
     pub idp: Arc<str>,
+    /// authorize, where it runs in another process.
+    pub apart: Option<Apart>,
     /// How upstreams are trusted.
     pub trust: Trust,
     /// Where request lines go.
@@ -90,6 +94,8 @@ pub struct Worker {
     pub exchanges: Rc<Exchanges>,
     /// What its clients have under way.
     pub budgets: Rc<Budgets>,
+    /// Wakes whoever asks authorize in another process about what is open.
+    in_doubt: Notify,
 }
 
 /// How often a worker hands over its log lines and what it counted, and looks after its connections.
@@ -117,6 +123,7 @@ impl Worker {
             turn: Cell::new(0),
             exchanges: Exchanges::new(blueprint.connections.clone()),
             budgets: Rc::default(),
+            in_doubt: Notify::new(),
             blueprint,
         });
         let mut words = worker.blueprint.connections.words();
@@ -127,6 +134,7 @@ impl Worker {
                 tokio::select! {
                     scopes = words.next() => {
                         let Some(worker) = kept.upgrade() else { return };
+                        worker.doubt(&scopes);
                         worker.reconsider(&scopes);
                     }
                     _ = round.tick() => {
@@ -143,7 +151,18 @@ impl Worker {
                 }
             }
         });
+        if let Some(apart) = worker.blueprint.apart.clone() {
+            actix_rt::spawn(ask_again(Rc::downgrade(&worker), apart));
+        }
         Ok(worker)
+    }
+
+    /// Has authorize in another process asked about these at once.
+    fn doubt(&self, scopes: &Scopes) {
+        if self.blueprint.apart.is_some() {
+            self.exchanges.each(scopes, |_, kept| kept.0.doubt());
+            self.in_doubt.notify_one();
+        }
     }
 
     /// Cuts what would not be permitted any more.
@@ -156,5 +175,17 @@ impl Worker {
     fn sweep(&self) {
         let (rules, now) = (self.blueprint.in_force.now(), clock::now());
         self.exchanges.sweep(Instant::now(), now, |kept| kept.is_permitted(&rules, &self.blueprint.views, now));
+    }
+}
+
+/// Asks authorize in another process about what is open: at once where something is in doubt, else when it is due.
+async fn ask_again(worker: Weak<Worker>, apart: Apart) {
+    loop {
+        let Some(asking) = worker.upgrade() else { return };
+        if apart.ask_again(&asking.exchanges).await {
+            asking.reconsider(&Scopes::All);
+        }
+        // woken, or because it is time to look
+        let _ = tokio::time::timeout(ASK_AGAIN_LOOK, asking.in_doubt.notified()).await;
     }
 }

@@ -111,11 +111,17 @@ fn readme() -> Vec<String> {
 
 #[tokio::test]
 async fn the_configurations_of_the_readme_are_valid() -> Result<()> {
-    let [alone, pair, cluster] =
+    let [alone, pair, cluster, apart] =
         readme().try_into().map_err(|found: Vec<_>| anyhow::anyhow!("{} blocks", found.len()))?;
     let pair_elsewhere: String =
         pair.lines().filter(|line| !line.contains("connection_string")).map(|line| format!("{line}\n")).collect();
-    for text in [alone.clone(), format!("{alone}{pair}"), format!("{alone}{pair_elsewhere}{cluster}")] {
+    let files = [
+        alone.clone(),
+        format!("{alone}{pair}"),
+        format!("{alone}{pair_elsewhere}{cluster}"),
+        format!("{alone}{pair}{apart}"),
+    ];
+    for text in files {
         let file = File::new(&text.replace("/etc/portcullis", "DIR"))?;
         let dir = file.dir.path();
         for (name, like) in

@@ -1,8 +1,10 @@
 //! Who is calling: from the handle that a request presents to an open session, on this node's own views.
 
+use std::time::Duration;
+
 use portcullis_config::Staleness;
-use portcullis_config::limits::READ_YOUR_WRITES;
 use portcullis_events::Time;
+use serde::{Deserialize, Serialize};
 
 use super::Caller;
 use crate::databroker::progress::Progress;
@@ -11,7 +13,7 @@ use crate::keyring::Sealer;
 use crate::keyring::handle::Handle;
 
 /// The node cannot say who is calling: nobody is let in, and it is worth trying again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum CannotSay {
     /// The log has not been heard of for too long.
     #[error("the views are too old to be believed")]
@@ -44,6 +46,8 @@ pub struct Identifier<'a> {
     pub views: &'a Views,
     /// The id of the identity provider of the route.
     pub idp: &'a str,
+    /// How long the log position in a handle is waited for.
+    pub patience: Duration,
 }
 
 impl Identifier<'_> {
@@ -76,7 +80,7 @@ impl Identifier<'_> {
         if self.views.progress.applied() >= handle.position {
             return Ok(None);
         }
-        if !self.views.progress.reaches(handle.position, READ_YOUR_WRITES).await {
+        if !self.views.progress.reaches(handle.position, self.patience).await {
             return Err(CannotSay::Behind);
         }
         Ok(self.caller(&handle, now))

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use actix::{Actor, Context, Handler, Message};
 use aws_lc_rs::digest;
 use portcullis_config::Config;
+use serde::{Deserialize, Serialize};
 
 use super::policies::Policies;
 
@@ -17,8 +18,21 @@ use super::policies::Policies;
 pub struct Enforce(pub Arc<Config>);
 
 /// Names a configuration in force: two nodes share it exactly when they decide alike.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub struct Revision(Arc<str>);
+
+impl From<String> for Revision {
+    fn from(digits: String) -> Self {
+        Self(digits.into())
+    }
+}
+
+impl From<Revision> for String {
+    fn from(Revision(digits): Revision) -> Self {
+        (*digits).to_owned()
+    }
+}
 
 /// A configuration with its policies, ready to be in force.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! What a policy says of a request, with its reasons, and what follows from it.
 
 use http::StatusCode;
+use serde::{Deserialize, Serialize};
 
 macro_rules! reasons {
     ($($variant:ident = $bit:literal $name:literal,)*) => {
@@ -59,7 +60,7 @@ reasons! {
 }
 
 /// A set of reasons.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Reasons(u32);
 
 impl Reasons {
@@ -97,7 +98,7 @@ impl std::fmt::Debug for Reasons {
 }
 
 /// True or false, and why: the result of a criterion, of an operator, and of one side of a policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Verdict {
     pub(super) holds: bool,
     pub(super) reasons: Reasons,
@@ -135,7 +136,7 @@ impl Verdict {
 }
 
 /// What the policy of a route says of a request: both sides, each with its reasons.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
     allow: Verdict,
     deny: Verdict,

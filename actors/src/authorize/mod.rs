@@ -5,7 +5,10 @@
 
 pub mod assertion;
 pub mod authorizer;
+pub mod check;
+pub mod checker;
 mod claim;
+pub mod crier;
 mod criterion;
 mod decision;
 pub mod decision_log;
@@ -18,5 +21,5 @@ mod policies;
 mod tests;
 
 pub use decision::{Decision, Reason, Reasons, RefusalKind};
-pub use permit::{Permit, Standing, authorize};
+pub use permit::{Mismatch, Permit, Standing, admit, authorize};
 pub use policies::Policies;

@@ -3,22 +3,45 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use portcullis_config::Route;
+use http::{HeaderName, HeaderValue};
+use portcullis_config::limits::RECONSIDER;
+use portcullis_config::{Route, Staleness};
 use portcullis_events::{SessionId, Time};
 
+use super::check::{Checked, KnownSession, OneAgain, StillHeld};
 use super::decision::{Decision, RefusalKind};
 use super::policies::Policies;
 use crate::authenticate::Caller;
+use crate::authenticate::identify::CannotSay;
 use crate::databroker::view::Views;
 use crate::request::Canonical;
+use crate::request::described::Described;
 
-/// One request that may go to one route, for whoever is behind it. It is made by [`authorize`] alone, is spent by
-/// forwarding and cannot be copied.
+/// One request that may go to one route, for whoever is behind it. It is made by [`authorize`], or by [`admit`] from what
+/// authorize in another process said; it is spent by forwarding and cannot be copied.
 #[must_use]
 pub struct Permit {
     request: Rc<Canonical>,
     route: Arc<Route>,
-    caller: Option<Caller>,
+    behind: Behind,
+}
+
+/// Who is behind a request.
+#[derive(Clone)]
+enum Behind {
+    /// Identified here.
+    Caller(Option<Caller>),
+    /// Identified in another process.
+    Told(Told),
+}
+
+/// What authorize in another process said.
+#[derive(Clone)]
+struct Told {
+    session: Option<KnownSession>,
+    described: Rc<Described>,
+    identity: Rc<[(HeaderName, HeaderValue)]>,
+    vouched_at: Time,
 }
 
 /// Decides on a request to a route. The decision is for the log, whatever came of it.
@@ -37,7 +60,59 @@ pub fn authorize(
     } else {
         Decision::NO_ROUTE
     };
-    (decision, decision.outcome().map(|()| Permit { request, route, caller }))
+    (decision, decision.outcome().map(|()| Permit { request, route, behind: Behind::Caller(caller) }))
+}
+
+/// What was said is not about this request, or not about this route: nothing is permitted by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// It names another request.
+    #[error("the answer is about another request")]
+    Request,
+    /// It names another route.
+    #[error("the answer is about another route")]
+    Route,
+    /// It carries an identity header that is no header.
+    #[error("the answer has a header that is none")]
+    Header,
+    /// It names somebody to the upstream, and no session.
+    #[error("the answer contradicts itself")]
+    Contradiction,
+}
+
+/// Turns the answer of authorize in another process into a permit for the very request and route that it was asked
+/// about. `asked_at` is when it was asked: what it knew is no younger. The answer itself must have been believed
+/// already: that it is authorize's, and the one to this question, is proved by how it came ([`crate::remote::envelope`]).
+///
+/// # Errors
+/// [`Mismatch`].
+pub fn admit(
+    request: Rc<Canonical>,
+    described: Rc<Described>,
+    route: Arc<Route>,
+    checked: &Checked,
+    asked_at: Time,
+) -> Result<(Decision, Result<Permit, RefusalKind>), Mismatch> {
+    if checked.request != described.hash() || described.hash() != Described::of(&request).hash() {
+        return Err(Mismatch::Request);
+    }
+    if checked.route != route.id {
+        return Err(Mismatch::Route);
+    }
+    let identity = checked.identity.iter().map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
+    let identity: Option<Vec<(HeaderName, HeaderValue)>> = identity.collect();
+    let identity = identity.ok_or(Mismatch::Header)?;
+    if checked.session.is_none() && !identity.is_empty() {
+        return Err(Mismatch::Contradiction);
+    }
+    let told = Told {
+        session: checked.session,
+        described,
+        identity: identity.into(),
+        vouched_at: asked_at.minus(checked.log.age()),
+    };
+    let outcome = checked.decision.outcome();
+    Ok((checked.decision, outcome.map(|()| Permit { request, route, behind: Behind::Told(told) })))
 }
 
 impl Permit {
@@ -53,10 +128,37 @@ impl Permit {
         &self.route
     }
 
-    /// Who is behind it.
+    /// Who is behind it, where that was found out in this process.
     #[must_use]
     pub fn caller(&self) -> Option<&Caller> {
-        self.caller.as_ref()
+        match &self.behind {
+            Behind::Caller(caller) => caller.as_ref(),
+            Behind::Told(_) => None,
+        }
+    }
+
+    /// The session behind it.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionId> {
+        self.behind.session()
+    }
+
+    /// The identity headers that came with it from another process.
+    #[must_use]
+    pub fn told(&self) -> Option<&[(HeaderName, HeaderValue)]> {
+        match &self.behind {
+            Behind::Caller(_) => None,
+            Behind::Told(told) => Some(&told.identity),
+        }
+    }
+}
+
+impl Behind {
+    fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::Caller(caller) => caller.as_ref().map(|caller| caller.session().id),
+            Self::Told(told) => told.session.map(|session| session.id),
+        }
     }
 }
 
@@ -65,7 +167,8 @@ impl Permit {
     #[must_use]
     pub fn standing(&self) -> Standing {
         let (request, route) = (Rc::clone(&self.request), Arc::clone(&self.route));
-        Standing { request, route, caller: self.caller.clone() }
+        let (behind, asked_at) = (self.behind.clone(), None);
+        Standing { request, route, behind, asked_at, is_void: false }
     }
 }
 
@@ -74,7 +177,11 @@ impl Permit {
 pub struct Standing {
     request: Rc<Canonical>,
     route: Arc<Route>,
-    caller: Option<Caller>,
+    behind: Behind,
+    /// When authorize in another process was last asked; `None`: it is to be asked as soon as can be.
+    asked_at: Option<Time>,
+    /// It said no.
+    is_void: bool,
 }
 
 impl Standing {
@@ -87,27 +194,82 @@ impl Standing {
     /// The session behind it.
     #[must_use]
     pub fn session(&self) -> Option<SessionId> {
-        self.caller.as_ref().map(|caller| caller.session().id)
+        self.behind.session()
     }
 
     /// When that session ends by itself, as far as it was last looked at.
     #[must_use]
     pub fn ends_at(&self) -> Option<Time> {
-        self.caller.as_ref().map(|caller| caller.session().expires_at)
+        match &self.behind {
+            Behind::Caller(caller) => caller.as_ref().map(|caller| caller.session().expires_at),
+            Behind::Told(told) => told.session.map(|session| session.expires_at),
+        }
     }
 
     /// Whether the permit would be given again at `now`: the request still leads to the same route, which is at `index`
-    /// now; its session is open, if it had one; and the policy says yes to who is behind it now.
+    /// now; its session is open, if it had one; and the policy says yes to who is behind it now. Where authorize runs in
+    /// another process: it has not said no since, and what it knew then is not too old for the route.
     #[must_use]
     pub fn holds(&mut self, policies: &Policies, index: usize, route: &Route, views: &Views, now: Time) -> bool {
         let same = route.id == self.route.id && policies.belongs_to(index, &route.id);
         if !same || (self.request.is_websocket() && !route.allow_websockets) {
             return false;
         }
-        if let Some(caller) = &self.caller {
-            let Some(again) = caller.again(views, now) else { return false };
-            self.caller = Some(again);
+        match &mut self.behind {
+            Behind::Caller(caller) => {
+                if let Some(before) = caller {
+                    let Some(again) = before.again(views, now) else { return false };
+                    *caller = Some(again);
+                }
+                policies.decide(index, &self.request, caller.as_ref()).outcome().is_ok()
+            }
+            Behind::Told(told) => {
+                let in_time = told.session.is_none_or(|session| {
+                    now < session.expires_at && route.max_staleness.allows(now.since(told.vouched_at))
+                });
+                in_time && !self.is_void
+            }
         }
-        policies.decide(index, &self.request, self.caller.as_ref()).outcome().is_ok()
+    }
+
+    /// What authorize in another process is to be asked about this permit, if that is due at `now`: within the route's
+    /// bound, in case a word was lost.
+    #[must_use]
+    pub fn due(&mut self, now: Time) -> Option<OneAgain> {
+        let Behind::Told(told) = &self.behind else { return None };
+        let pause = match self.route.max_staleness {
+            Staleness::Within(bound) => RECONSIDER.min(bound / 3),
+            Staleness::Unbounded => RECONSIDER,
+        };
+        if self.is_void || self.asked_at.is_some_and(|asked_at| now.since(asked_at) < pause && now >= asked_at) {
+            return None;
+        }
+        self.asked_at = Some(now);
+        Some(OneAgain {
+            request: (*told.described).clone(),
+            route: self.route.id.clone(),
+            session: told.session.map(|session| session.id),
+        })
+    }
+
+    /// Authorize in another process is to be asked as soon as can be.
+    pub const fn doubt(&mut self) {
+        self.asked_at = None;
+    }
+
+    /// What it said when it was asked at `asked_at`; no answer changes nothing, and time goes on.
+    pub fn hear(&mut self, said: &Result<StillHeld, CannotSay>, asked_at: Time) {
+        let Behind::Told(told) = &mut self.behind else { return };
+        match said {
+            Ok(StillHeld { holds: false, .. }) => self.is_void = true,
+            Ok(StillHeld { age, .. }) => told.vouched_at = told.vouched_at.max(asked_at.minus(*age)),
+            Err(_) => {}
+        }
+    }
+
+    /// Whether authorize runs in another process.
+    #[must_use]
+    pub const fn is_told(&self) -> bool {
+        matches!(self.behind, Behind::Told(_))
     }
 }

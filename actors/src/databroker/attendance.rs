@@ -1,6 +1,6 @@
 //! Owns   · nothing: what the log is to be told of sessions in use is read from the views.
 //! Answers · nothing: it looks by itself, and tells.
-//! Asks   · the journal.
+//! Asks   · the broker, in this process or another.
 //! If it dies · a session in use is told of less often; on another node, or after a restart, it is over the sooner.
 
 use std::cell::Cell;
@@ -8,14 +8,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Addr, AsyncContext, Context, WrapFuture};
+use actix::{Actor, AsyncContext, Context, WrapFuture};
 use futures_util::StreamExt;
 use portcullis_config::limits::{SEEN_IN_FLIGHT, SEEN_LOOK};
-use portcullis_events::{Aggregate, Context as Cause, SessionId, Time, session};
+use portcullis_events::{SessionId, Time};
 
 use super::activity::Idle;
-use super::journal::{Append, Command, Journal};
+use super::broker::Seen;
 use super::view::Views;
+use crate::ask::Port;
 use crate::clock;
 
 /// Who tells the log which sessions are in use: now and then, never for each request.
@@ -25,16 +26,16 @@ pub struct Attendance {
 
 struct Inner {
     views: Arc<Views>,
-    journal: Addr<Journal>,
+    seen: Port<Seen>,
     /// One round at a time.
     under_way: Cell<bool>,
 }
 
 impl Attendance {
-    /// Tells the journal what is due in the views.
+    /// Tells the broker what is due in the views.
     #[must_use]
-    pub fn new(views: Arc<Views>, journal: Addr<Journal>) -> Self {
-        Self { inner: Rc::new(Inner { views, journal, under_way: Cell::new(false) }) }
+    pub fn new(views: Arc<Views>, seen: Port<Seen>) -> Self {
+        Self { inner: Rc::new(Inner { views, seen, under_way: Cell::new(false) }) }
     }
 }
 
@@ -49,7 +50,7 @@ impl Actor for Attendance {
             }
             let inner = Rc::clone(&this.inner);
             let round = async move {
-                inner.tell(idle, clock::now()).await;
+                inner.tell(clock::now()).await;
                 inner.under_way.set(false);
             };
             ctx.spawn(round.into_actor(this));
@@ -63,23 +64,21 @@ fn pause(idle: Idle) -> Duration {
 }
 
 impl Inner {
-    async fn tell(&self, idle: Idle, now: Time) {
+    async fn tell(&self, now: Time) {
         let due = futures_util::stream::iter(self.views.due(now));
-        let told = due.map(|(id, at)| self.tell_of(id, at, idle)).buffer_unordered(SEEN_IN_FLIGHT);
+        let told = due.map(|(id, at)| self.tell_of(id, at)).buffer_unordered(SEEN_IN_FLIGHT);
         let failed = told.filter_map(|outcome| async move { outcome.err() }).collect::<Vec<_>>().await;
         if let Some(why) = failed.first() {
             tracing::warn!(%why, sessions = failed.len(), "the log was not told of sessions in use");
         }
     }
 
-    async fn tell_of(&self, id: SessionId, at: Time, idle: Idle) -> Result<(), String> {
-        let command = Command::Session(session::Command::See { at, apart: idle.apart });
-        let cause = Cause { actor: "databroker".into(), cause: None, traceparent: None };
-        let append = Append { aggregate: Aggregate::session(id), command, cause };
-        let told = match self.journal.send(append).await {
-            Ok(Ok(_)) => return Ok(()),
+    async fn tell_of(&self, session: SessionId, at: Time) -> Result<(), String> {
+        let id = session;
+        let told = match self.seen.ask(Seen { session, at }).await {
+            Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "the journal has stopped".to_owned(),
+            Err(error) => error.to_string(),
         };
         self.views.owe(id);
         Err(told)

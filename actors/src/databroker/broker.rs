@@ -67,6 +67,16 @@ pub struct Ended {
     pub id_token_hint: Option<String>,
 }
 
+/// A session was in use: the log is to be told.
+#[derive(Clone, Copy, Serialize, Deserialize, Message)]
+#[rtype(result = "Result<(), BrokerError>")]
+pub struct Seen {
+    /// The session.
+    pub session: SessionId,
+    /// When it was last in use.
+    pub at: Time,
+}
+
 /// What is a session, according to the log's authority?
 #[derive(Clone, Copy, Serialize, Deserialize, Message)]
 #[rtype(result = "Result<SessionStanding, BrokerError>")]
@@ -108,6 +118,10 @@ impl Ask for End {
 
 impl Ask for StandingOf {
     type Answer = Result<SessionStanding, BrokerError>;
+}
+
+impl Ask for Seen {
+    type Answer = Result<(), BrokerError>;
 }
 
 impl From<JournalError> for BrokerError {
@@ -209,7 +223,25 @@ impl Handler<StandingOf> for Broker {
     }
 }
 
+impl Handler<Seen> for Broker {
+    type Result = ResponseFuture<Result<(), BrokerError>>;
+
+    fn handle(&mut self, seen: Seen, _: &mut Self::Context) -> Self::Result {
+        let inner = Rc::clone(&self.inner);
+        Box::pin(async move { inner.seen(seen).await })
+    }
+}
+
 impl Inner {
+    /// Without a bound on idleness nobody needs to know.
+    async fn seen(&self, Seen { session, at }: Seen) -> Result<(), BrokerError> {
+        let Some(idle) = self.tools.views.idle() else { return Ok(()) };
+        let command = Command::Session(session::Command::See { at, apart: idle.apart });
+        let cause = Cause { actor: "databroker".into(), cause: None, traceparent: None };
+        self.append(Aggregate::session(session), command, &cause).await?;
+        Ok(())
+    }
+
     async fn open(&self, open: &Open) -> Result<Opened, BrokerError> {
         let hand_over = HandOver::open(&self.tools.hand_overs, &open.host, &open.hand_over, clock::now())
             .ok_or_else(|| BrokerError::Refused("the hand-over is not ours, or too old".into()))?;

@@ -11,7 +11,7 @@ pub mod hand_over;
 pub mod journal;
 pub mod log;
 pub mod logout;
-mod nats;
+pub(crate) mod nats;
 pub mod neighbours;
 pub mod profile;
 pub mod progress;

@@ -80,6 +80,8 @@ struct Inner {
     views: Arc<Views>,
     source: String,
     snapshots: Option<Arc<Snapshots>>,
+    /// Whether an empty log gets its first event from here.
+    may_begin: bool,
     fold: RefCell<Fold>,
     agenda: RefCell<Agenda>,
     /// Where the next sweep of the fold begins.
@@ -97,6 +99,7 @@ impl Replica {
             views,
             source,
             snapshots: None,
+            may_begin: true,
             fold: RefCell::default(),
             agenda: RefCell::default(),
             piece: Cell::new(0),
@@ -120,7 +123,25 @@ impl Replica {
             views,
             source,
             snapshots,
+            may_begin: true,
             fold,
+            agenda: RefCell::default(),
+            piece: Cell::new(0),
+        })
+    }
+
+    /// A replica that writes nothing: an empty log is begun by somebody else.
+    #[must_use]
+    pub fn reading(log: Arc<dyn Log>, data_keys: Rc<DataKeys>, views: Arc<Views>) -> Self {
+        views.open_with(data_keys.known());
+        Self::of(Inner {
+            log,
+            data_keys,
+            views,
+            source: String::new(),
+            snapshots: None,
+            may_begin: false,
+            fold: RefCell::default(),
             agenda: RefCell::default(),
             piece: Cell::new(0),
         })

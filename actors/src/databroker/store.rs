@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use portcullis_config::Storage;
+use portcullis_config::{Services, Storage};
 
 use super::log::Log;
 use super::log::file::FileLog;
@@ -17,6 +17,11 @@ use super::sqlite::Scratch;
 use super::vault::Vault;
 use super::vault::file::FileVault;
 use super::vault::jetstream::JetStreamVault;
+
+/// Whoever reads the log and nothing else, by the subject of its answers.
+const AUDITOR: &str = "auditor";
+/// A command beside databroker, which needs what databroker needs.
+const COMMAND: &str = "databroker";
 
 /// The log and the vault beside it.
 #[derive(Clone)]
@@ -51,6 +56,52 @@ pub enum StoreError {
     Memory,
 }
 
+/// Opens what the components of one process need: databroker reads, writes and makes what is not there; authorize without
+/// it reads the log and the data keys, and makes nothing; the others need neither.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn open_for(services: Services, storage: &Storage, data_dir: &Path) -> Result<Option<Store>, StoreError> {
+    match storage {
+        Storage::Nats(servers) if !services.are_all() => {
+            if !services.databroker && !services.authorize {
+                return Ok(None);
+            }
+            let nats = Nats::connect_as(servers, &services.to_string()).await?;
+            if services.databroker {
+                return on_nats(nats, servers.replicas, data_dir).await.map(Some);
+            }
+            let (log, vault) = (JetStreamLog::new_for_reading(&nats), JetStreamVault::new_for_reading(&nats));
+            // databroker makes what is not there yet
+            wait_for(log.check().await)?;
+            Ok(Some(Store { log: Arc::new(log), vault: Arc::new(vault), snapshots: Places::default(), meeting: None }))
+        }
+        Storage::File(_) | Storage::Memory | Storage::Nats(_) => open(storage, data_dir).await.map(Some),
+    }
+}
+
+async fn on_nats(nats: Nats, replicas: usize, data_dir: &Path) -> Result<Store, StoreError> {
+    let (log, vault) = (JetStreamLog::new(&nats, replicas), JetStreamVault::new(&nats, replicas));
+    forgive_absence(log.check().await)?;
+    forgive_absence(vault.fits().await)?;
+    // beside, and apart from, those of a log in files that may have been in use before
+    let own = Some(data_dir.join("nats").join(SNAPSHOTS));
+    let snapshots = Places { own, shared: Some(SharedSnapshots::new(&nats, replicas)) };
+    let meeting = Some(Meeting::on(nats));
+    Ok(Store { log: Arc::new(log), vault: Arc::new(vault), meeting, snapshots })
+}
+
+/// What is not there yet will come.
+fn wait_for(checked: Result<(), StreamError>) -> Result<(), StoreError> {
+    match checked {
+        Err(StreamError::Gone(why)) => {
+            tracing::warn!(%why, "waiting for databroker");
+            Ok(())
+        }
+        checked => forgive_absence(checked),
+    }
+}
+
 /// Opens both to read and write, and makes what is not there. Files: takes the directory for this process. NATS: a
 /// server that is away does not keep it from opening; log and vault answer that they are unavailable until it is back.
 ///
@@ -70,15 +121,7 @@ pub async fn open(storage: &Storage, data_dir: &Path) -> Result<Store, StoreErro
         }
         Storage::Nats(servers) => {
             let nats = Nats::connect(servers).await?;
-            let replicas = servers.replicas;
-            let (log, vault) = (JetStreamLog::new(&nats, replicas), JetStreamVault::new(&nats, replicas));
-            forgive_absence(log.check().await)?;
-            forgive_absence(vault.fits().await)?;
-            // beside, and apart from, those of a log in files that may have been in use before
-            let own = Some(data_dir.join("nats").join(SNAPSHOTS));
-            let snapshots = Places { own, shared: Some(SharedSnapshots::new(&nats, replicas)) };
-            let meeting = Some(Meeting::on(nats));
-            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), meeting, snapshots })
+            on_nats(nats, servers.replicas, data_dir).await
         }
     }
 }
@@ -92,7 +135,7 @@ pub async fn open_log_for_reading(storage: &Storage, data_dir: &Path) -> Result<
         Storage::File(dir) => Ok(Arc::new(FileLog::open_for_reading(dir.as_deref().unwrap_or(data_dir))?)),
         Storage::Memory => Err(StoreError::Memory),
         Storage::Nats(servers) => {
-            let log = JetStreamLog::new_for_reading(&Nats::connect(servers).await?);
+            let log = JetStreamLog::new_for_reading(&Nats::connect_as(servers, AUDITOR).await?);
             forgive_absence(log.check().await)?;
             Ok(Arc::new(log))
         }
@@ -113,7 +156,7 @@ pub async fn open_beside(storage: &Storage, data_dir: &Path) -> Result<Store, St
         }
         Storage::Memory => Err(StoreError::Memory),
         Storage::Nats(servers) => {
-            let nats = Nats::connect(servers).await?;
+            let nats = Nats::connect_as(servers, COMMAND).await?;
             let (log, vault) = (JetStreamLog::new_for_reading(&nats), JetStreamVault::new_beside(&nats));
             forgive_absence(log.check().await)?;
             forgive_absence(vault.fits().await)?;

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwapOption;
 use portcullis_config::limits::ENDED_BACKLOG;
 use portcullis_events::{Brief, PersonId, SessionId, SessionRecord, Time, session};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
@@ -18,7 +19,7 @@ use super::progress::Progress;
 use crate::metrics::Metrics;
 
 /// A session that is open, with what its person is known by. Ended sessions are not in the view.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SessionView {
     /// The session.
     pub id: SessionId,
@@ -43,6 +44,7 @@ pub struct SessionView {
     /// The sequence of the last event that changed this view: part of every cache key made from it.
     pub seq: u64,
     /// When the session was last in use, as far as this node knows; shared by all views of the session.
+    #[serde(skip)]
     pub activity: Arc<Activity>,
 }
 
@@ -379,6 +381,13 @@ impl Views {
     pub(crate) fn begin(&self, session: SessionView) {
         let last_seen = session.issued_at;
         self.open(session, None, last_seen);
+    }
+
+    /// Has read the log to this position, which is its end, by `at`.
+    pub(crate) fn read_to(&self, epoch: portcullis_events::Epoch, seq: u64, at: Time) {
+        self.progress.set_epoch(epoch);
+        self.progress.set_applied(seq);
+        self.progress.heard(seq, at, true);
     }
 
     /// Ends one.

@@ -38,6 +38,8 @@ pub enum Purpose {
     Assertion,
     /// Proof that a snapshot was written by a node of this installation.
     Snapshot,
+    /// Questions and answers between components in processes of their own.
+    Role,
 }
 
 impl Purpose {
@@ -52,6 +54,7 @@ impl Purpose {
             Self::Form => b"portcullis form v1",
             Self::Assertion => b"portcullis assertion v1",
             Self::Snapshot => b"portcullis snapshot v1",
+            Self::Role => b"portcullis role v1",
         }
     }
 }

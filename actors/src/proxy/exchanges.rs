@@ -121,6 +121,22 @@ impl<H: Held> Exchanges<H> {
         self.look(now, |entry| entry.held.ends_at().is_some_and(|end| end <= time), still);
     }
 
+    /// Shows everything in `scopes`, each with the number it is known by here.
+    pub fn each(&self, scopes: &Scopes, mut show: impl FnMut(u64, &mut H)) {
+        for (id, entry) in &mut self.open.borrow_mut().by_id {
+            if scopes.contain(entry.held.session()) {
+                show(*id, &mut entry.held);
+            }
+        }
+    }
+
+    /// Tells something of what is known by a number, if it is still open.
+    pub fn tell(&self, id: u64, tell: impl FnOnce(&mut H)) {
+        if let Some(entry) = self.open.borrow_mut().by_id.get_mut(&id) {
+            tell(&mut entry.held);
+        }
+    }
+
     fn look(&self, now: Instant, asked: impl Fn(&Entry<H>) -> bool, mut still: impl FnMut(&mut H) -> bool) {
         let stopped = self.connections.is_stopped();
         for entry in self.open.borrow_mut().by_id.values_mut() {

@@ -3,4 +3,5 @@
 pub mod connections;
 pub mod exchanges;
 pub mod leash;
+pub mod listener;
 pub mod routes;

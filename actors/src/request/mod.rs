@@ -3,6 +3,7 @@
 
 mod authority;
 pub mod cookies;
+pub mod described;
 mod framing;
 pub mod hygiene;
 mod path;

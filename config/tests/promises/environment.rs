@@ -32,8 +32,8 @@ fn a_variable_beats_the_file() {
     .unwrap();
     assert_eq!(config.cookie.name, "variable");
     assert_eq!(config.address.to_string(), "127.0.0.1:0");
-    assert_eq!(config.idp.scopes, ["openid", "email"]);
-    assert_eq!(config.idp.request_params, [("prompt".to_owned(), "login".to_owned())]);
+    assert_eq!(config.idp.as_ref().unwrap().scopes, ["openid", "email"]);
+    assert_eq!(config.idp.as_ref().unwrap().request_params, [("prompt".to_owned(), "login".to_owned())]);
     assert_eq!(config.jwt_claims_headers[0].0, "x-mail");
     assert_eq!(config.jwt_claims_headers[0].1, "email");
     assert!(config.pass_identity_headers);
@@ -63,7 +63,7 @@ fn a_configuration_may_come_from_variables_alone() {
         ],
     )
     .unwrap();
-    assert_eq!(config.idp.client_id, "1234");
+    assert_eq!(config.idp.as_ref().unwrap().client_id, "1234");
     assert_eq!(config.routes[0].from.host, "a.example.com");
 }
 

@@ -31,8 +31,8 @@ fn absent_keys_have_pomeriums_defaults() {
     assert_eq!(config.cookie.expire, Duration::from_secs(14 * 3600));
     assert_eq!(config.cookie.same_site, None);
     assert_eq!(config.session_idle_timeout, None);
-    assert_eq!(config.idp.scopes, ["openid", "profile", "email", "offline_access"]);
-    assert!(config.idp.client_secret.is_none());
+    assert_eq!(config.idp.as_ref().unwrap().scopes, ["openid", "profile", "email", "offline_access"]);
+    assert!(config.idp.as_ref().unwrap().client_secret.is_none());
     assert_eq!(config.storage, Storage::File(None));
     assert_eq!(config.log_level, LogLevel::Info);
     assert_eq!(config.jwt_issuer_format, IssuerFormat::HostOnly);
@@ -106,11 +106,11 @@ routes: []
     assert_eq!(config.cookie.expire, Duration::from_secs(5400));
     assert_eq!(config.session_idle_timeout, Some(Duration::from_secs(1800)));
     assert_eq!(config.cookie.same_site, Some(SameSite::Lax));
-    assert_eq!(config.idp.issuer, "http://127.0.0.1:4000");
-    assert_eq!(config.idp.client_id, "id");
-    assert_eq!(config.idp.client_secret, Some(Secret::new("s3cret")));
-    assert_eq!(config.idp.scopes, ["openid", "groups"]);
-    assert_eq!(config.idp.request_params, [("prompt".to_owned(), "login".to_owned())]);
+    assert_eq!(config.idp.as_ref().unwrap().issuer, "http://127.0.0.1:4000");
+    assert_eq!(config.idp.as_ref().unwrap().client_id, "id");
+    assert_eq!(config.idp.as_ref().unwrap().client_secret, Some(Secret::new("s3cret")));
+    assert_eq!(config.idp.as_ref().unwrap().scopes, ["openid", "groups"]);
+    assert_eq!(config.idp.as_ref().unwrap().request_params, [("prompt".to_owned(), "login".to_owned())]);
     let Storage::Nats(nats) = config.storage else { panic!() };
     assert_eq!(nats, NatsStorage::at(nats.servers.clone()));
     assert_eq!(nats.servers.iter().map(|url| url.as_str()).collect::<Vec<_>>(), ["nats://a:4000", "nats://b:4222"]);
@@ -165,7 +165,7 @@ fn an_issuer_over_plain_http_is_on_this_machine() {
     for host in ["127.0.0.1", "127.9.9.9", "[::1]", "localhost"] {
         let text = LEAST.replace("https://idp.example.com", &format!("http://{host}:4000/realm"));
         let config = portcullis_config::parse("f", &text, &|_| None).unwrap();
-        assert_eq!(config.idp.issuer, format!("http://{host}:4000/realm"));
+        assert_eq!(config.idp.as_ref().unwrap().issuer, format!("http://{host}:4000/realm"));
     }
     for host in ["idp.example.com", "10.0.0.1", "localhost.example.com"] {
         let text = LEAST.replace("https://idp.example.com", &format!("http://{host}"));

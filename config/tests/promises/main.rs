@@ -15,6 +15,7 @@ mod problems;
 mod reload;
 mod routes;
 mod samples;
+mod services;
 
 use portcullis_config::{Config, Problems, parse};
 

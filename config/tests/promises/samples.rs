@@ -74,7 +74,7 @@ routes:
       - source_ip: [10.0.0.0/8]
 "
     ));
-    assert_eq!(config.idp.issuer, "https://idp.example.com/");
+    assert_eq!(config.idp.as_ref().unwrap().issuer, "https://idp.example.com/");
     assert_eq!(config.routes[0].matcher, portcullis_config::PathMatcher::Prefix("/admin/".into()));
 }
 

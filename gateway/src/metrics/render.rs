@@ -8,6 +8,7 @@ use portcullis_actors::clock;
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::metrics::{BUCKETS, Measured};
 use portcullis_actors::proxy::connections::Connections;
+use portcullis_actors::remote::lookout::Ties;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue};
@@ -32,6 +33,8 @@ pub struct Measures {
     pub open: Open,
     /// What workers have counted.
     pub totals: Totals,
+    /// What is known of components in other processes.
+    pub ties: Option<Ties>,
 }
 
 impl Measures {
@@ -58,6 +61,7 @@ impl Collector for Measures {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
         self.process(&mut page)?;
+        self.others(&mut page)?;
         self.configuration(&mut page)?;
         self.requests(&mut page)?;
         self.connections(&mut page)?;
@@ -71,6 +75,14 @@ impl Measures {
         let version = env!("CARGO_PKG_VERSION");
         page.labelled_gauge("portcullis_build_info", "What runs here.", "version", &[(version, 1_u64)])?;
         page.labelled_gauge("pomerium_build_info", "What runs here.", "version", &[(version, 1_u64)])
+    }
+
+    fn others(&self, page: &mut Page<'_>) -> fmt::Result {
+        let Some(ties) = &self.ties else { return Ok(()) };
+        let others = ties.others();
+        let values: Vec<_> = others.iter().map(|(other, wrong)| (*other, u64::from(wrong.is_none()))).collect();
+        let help = "Whether a component in another process answers.";
+        page.labelled_gauge("portcullis_component_answers", help, "component", &values)
     }
 
     /// With Pomerium's names beside ours where they mean the same.

@@ -28,9 +28,13 @@ pub async fn home() -> Reply {
 /// `/.pomerium/`: what we know of the person, by this host's own cookie.
 pub async fn user_page(request: HttpRequest, own: ReqData<Own>) -> Option<Reply> {
     let desk = desk(&request)?;
-    let view = match desk.authenticate_view(&own.request, clock::now()) {
-        Ok(view) => view,
-        Err(reason) => return Some(own.reply(cannot_say(reason))),
+    let now = clock::now();
+    let view = match desk.authenticate_session(&own.request, now) {
+        Some(session) => match desk.open_session(session, now).await {
+            Ok(view) => view,
+            Err(reason) => return Some(own.reply(cannot_say(reason))),
+        },
+        None => None,
     };
     let person = view.map(|view| person(&view));
     let user = User { host: own.request.host(), person, sign_in: None, sign_out: "get" };

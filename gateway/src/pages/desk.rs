@@ -1,17 +1,18 @@
 //! What the pages and the request path of one worker share: keys, and who is calling.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use http::StatusCode;
 use portcullis_actors::authenticate::cookie::start_prefix;
 use portcullis_actors::authenticate::identify::{CannotSay, Identifier, vouched};
 use portcullis_actors::authenticate::start::{self, Departure};
 use portcullis_actors::authenticate::{Caller, cookie};
+use portcullis_actors::authorize::check::{Handed, Who};
 use portcullis_actors::databroker::view::SessionView;
 use portcullis_actors::keyring::signed_url::UrlSigner;
 use portcullis_actors::keyring::{KeyError, Sealer};
 use portcullis_actors::request::{Canonical, Presented, cookies};
+use portcullis_config::limits::READ_YOUR_WRITES;
 use portcullis_config::{Cookie, Staleness};
 use portcullis_events::{SessionId, Time};
 
@@ -90,32 +91,51 @@ impl Desk {
         bound: Staleness,
     ) -> Result<Option<Caller>, CannotSay> {
         let blueprint = &self.blueprint;
-        let identifier = Identifier { handles: &self.handles, views: &blueprint.views, idp: &blueprint.idp };
+        let (handles, views, idp) = (&self.handles, &blueprint.views, &blueprint.idp);
+        let identifier = Identifier { handles, views, idp, patience: READ_YOUR_WRITES };
         identifier.identify(self.audience(request.host()), &presented.handle, now, bound).await
     }
 
-    /// Who is calling one of our own pages, by whatever the request presents.
-    ///
-    /// # Errors
-    /// [`CannotSay`].
-    pub async fn caller(&self, request: &Canonical, now: Time) -> Result<Option<Caller>, CannotSay> {
-        let bound = self.blueprint.in_force.now().config.max_staleness;
-        match Presented::of(request, &self.cookie().name) {
-            Some(presented) => self.identify(request, &presented, now, bound).await,
-            None => Ok(None),
-        }
+    /// What a request presents, for authorize in another process.
+    pub fn handed(&self, request: &Canonical, presented: &Presented) -> Handed {
+        Handed { audience: self.audience(request.host()).to_owned(), handle: presented.handle.clone() }
     }
 
-    /// The session that the authenticate host's own cookie names, if it is open. That cookie is older than the session:
-    /// it names no position on the log.
+    /// The session of who is calling one of our own pages, by whatever the request presents.
     ///
     /// # Errors
     /// [`CannotSay`].
-    pub fn authenticate_view(&self, request: &Canonical, now: Time) -> Result<Option<Arc<SessionView>>, CannotSay> {
-        let Some(session) = self.authenticate_session(request, now) else { return Ok(None) };
-        let Blueprint { views, in_force, idp, .. } = &self.blueprint;
+    pub async fn caller(&self, request: &Canonical, now: Time) -> Result<Option<SessionView>, CannotSay> {
+        let Some(presented) = Presented::of(request, &self.cookie().name) else { return Ok(None) };
+        if let Some(apart) = &self.blueprint.apart {
+            return apart.who(Who::Handed(self.handed(request, &presented))).await;
+        }
+        let bound = self.blueprint.in_force.now().config.max_staleness;
+        let caller = self.identify(request, &presented, now, bound).await?;
+        Ok(caller.map(|caller| caller.session().clone()))
+    }
+
+    /// A session that is open, by its id: the authenticate host's own cookie is older than the session, and names no
+    /// position on the log.
+    ///
+    /// # Errors
+    /// [`CannotSay`].
+    pub async fn open_session(&self, session: SessionId, now: Time) -> Result<Option<SessionView>, CannotSay> {
+        let Blueprint { views, in_force, idp, apart, .. } = &self.blueprint;
+        if let Some(apart) = apart {
+            return apart.who(Who::Session(session)).await;
+        }
         vouched(&views.progress, now, in_force.now().config.max_staleness)?;
-        Ok(views.session(session).filter(|view| view.is_open(now) && *view.idp == **idp))
+        let view = views.session(session).filter(|view| view.is_open(now) && *view.idp == **idp);
+        Ok(view.map(|view| (*view).clone()))
+    }
+
+    /// The public keys of assertions, as JSON; `None` where whoever signs does not answer.
+    pub async fn assertion_keys(&self) -> Option<String> {
+        match &self.blueprint.apart {
+            Some(apart) => apart.keys().await,
+            None => Some(self.blueprint.assertion_keys.jwks().to_owned()),
+        }
     }
 
     /// The way to the sign-in page and back to `redirect_uri`.

@@ -44,7 +44,7 @@ pub async fn user_page(request: HttpRequest, own: ReqData<Own>) -> Option<Reply>
         set_cookies(&mut response, [departure.cookie].iter());
         return Some(Reply(response));
     };
-    let user = User { host, person: Some(person(caller.session())), sign_in: None, sign_out: "post" };
+    let user = User { host, person: Some(person(&caller)), sign_in: None, sign_out: "post" };
     Some(Reply(page(StatusCode::OK, &user)))
 }
 
@@ -57,7 +57,7 @@ pub async fn user(request: HttpRequest, own: ReqData<Own>) -> Option<Reply> {
     };
     let Some(caller) = caller else { return Some(sign_in_first(desk, &own)) };
     let headers = &desk.blueprint.config.jwt_claims_headers;
-    let mut claims = assertion::claims(caller.session(), own.request.host(), IssuerFormat::HostOnly, headers);
+    let mut claims = assertion::claims(&caller, own.request.host(), IssuerFormat::HostOnly, headers);
     for name in ["iss", "aud", "exp", "iat", "jti"] {
         claims.remove(name);
     }

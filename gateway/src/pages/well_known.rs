@@ -13,7 +13,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
 use super::bridge::{Own, Reply};
-use super::desk::Desk;
+use super::desk::{Desk, UNAVAILABLE};
 use crate::answer::text;
 
 /// `/.well-known/pomerium`
@@ -35,7 +35,7 @@ pub async fn metadata(request: HttpRequest, own: ReqData<Own>) -> Option<Reply> 
 
 /// `/.well-known/pomerium/jwks.json` (RFC 7517): the keys that assertions are signed with.
 pub async fn jwks(request: HttpRequest, own: ReqData<Own>) -> Option<Reply> {
-    let body = desk(&request)?.blueprint.assertion_keys.jwks();
+    let Some(body) = desk(&request)?.assertion_keys().await else { return Some(own.reply(UNAVAILABLE)) };
     let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, body.as_bytes())));
     let known = own.request.headers().get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
     let mut response = if known {
@@ -43,7 +43,7 @@ pub async fn jwks(request: HttpRequest, own: ReqData<Own>) -> Option<Reply> {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        text(StatusCode::OK, "application/json", body.to_owned())
+        text(StatusCode::OK, "application/json", body)
     };
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=60"));

@@ -22,13 +22,13 @@ impl Exchange {
     pub(super) fn admit(&self, permit: &Permit) -> Result<Ticket, Cut> {
         let blueprint = &self.worker.blueprint;
         let kept = Kept(permit.standing());
-        let still = |kept: &mut Kept| kept.is_permitted(&blueprint.in_force.now(), &blueprint.views, clock::now());
+        let still =
+            |kept: &mut Kept| kept.is_still_permitted(&blueprint.in_force.now(), &blueprint.views, clock::now());
         self.worker.exchanges.admit(kept, &self.leash, self.heard, still)
     }
 
     /// Whose budget the request comes from.
     pub(super) fn client(&self, permit: &Permit) -> Client {
-        let session = permit.caller().map(|caller| caller.session().id);
-        session.map_or(Client::Address(self.request.client()), Client::Session)
+        permit.session().map_or(Client::Address(self.request.client()), Client::Session)
     }
 }

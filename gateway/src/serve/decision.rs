@@ -1,23 +1,14 @@
 //! The decision line: what was decided, why, and on what state of the log and of the policy.
 
-use portcullis_actors::authorize::Decision;
 use portcullis_config::Route;
-use portcullis_events::{PersonId, SessionId, Time};
 
 use super::Exchange;
-use crate::in_force::Rules;
+use super::judgement::Judgement;
 
 impl Exchange {
-    /// Writes the line; `session` is the caller's session, person and sequence.
-    pub(super) fn record(
-        &self,
-        decision: &Decision,
-        rules: &Rules,
-        route: &Route,
-        session: Option<(SessionId, PersonId, u64)>,
-        now: Time,
-    ) {
-        let progress = &self.worker.blueprint.views.progress;
+    /// Writes the line.
+    pub(super) fn record(&self, judgement: &Judgement, route: &Route) {
+        let Judgement { decision, session, log, revision, .. } = judgement;
         self.worker.log.line("authorize check", |line| {
             line.text("request-id", &self.request_id);
             line.truth("allow", decision.allow());
@@ -35,17 +26,17 @@ impl Exchange {
             line.text("path", self.request.path());
             line.plain("ip", self.request.client());
             line.text("route-id", &route.id);
-            line.text("policy-revision", rules.revision.as_str());
-            if let Some((id, person, seq)) = session {
+            line.text("policy-revision", revision.as_str());
+            if let Some((id, person, seq)) = *session {
                 line.plain("session-id", id);
                 line.plain("person", person);
                 line.number("session-sequence", seq);
             }
-            line.number("log-sequence", progress.applied());
-            line.number("log-lag", progress.lag());
+            line.number("log-sequence", log.applied);
+            line.number("log-lag", log.lag);
             // milliseconds; absent before the log was read to its end for the first time
-            if let Some(age) = progress.staleness(now) {
-                line.number("staleness", u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+            if let Some(age) = log.staleness {
+                line.number("staleness", age);
             }
         });
     }

@@ -3,6 +3,7 @@
 mod admission;
 mod answers;
 mod decision;
+mod judgement;
 mod own;
 
 use std::rc::Rc;
@@ -15,7 +16,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use portcullis_actors::authenticate::identify::CannotSay;
-use portcullis_actors::authorize::{self, Permit, RefusalKind};
+use portcullis_actors::authorize::{Permit, RefusalKind};
 use portcullis_actors::clock;
 use portcullis_actors::proxy::exchanges::Heard;
 use portcullis_actors::proxy::leash::Leash;
@@ -28,6 +29,7 @@ use uuid::Uuid;
 
 use admission::TOO_MANY;
 use answers::{finish, own_headers};
+use judgement::Judgement;
 
 use crate::answer::{Answer, Format, is_navigation, redirect};
 use crate::forward::body::AnswerBody;
@@ -160,23 +162,22 @@ impl Exchange {
         upgrade: OnUpgrade,
     ) -> Response<AnswerBody> {
         let now = clock::now();
-        let desk = &self.worker.desk;
-        let presented = Presented::of(&self.request, &desk.cookie().name);
-        let identified = match &presented {
-            Some(presented) => desk.identify(&self.request, presented, now, route.max_staleness).await,
-            None => Ok(None),
+        let presented = Presented::of(&self.request, &self.worker.desk.cookie().name);
+        let judged = match &self.worker.blueprint.apart {
+            Some(apart) => self.judge_apart(apart, &route, presented.as_ref()).await,
+            None => Ok(self.judge_here(rules, index, &route, presented.as_ref(), now).await),
         };
-        // a node that cannot say who is calling treats the caller as nobody, and says so where somebody is needed
-        let (caller, unknown) = match identified {
-            Ok(caller) => (caller, None),
-            Err(reason) => (None, Some(reason)),
-        };
-        let session =
-            caller.as_ref().map(|caller| (caller.session().id, caller.session().person, caller.session().seq));
-        let (decision, outcome) =
-            authorize::authorize(&rules.policies, index, Arc::clone(&route), Rc::clone(&self.request), caller);
-        self.record(&decision, rules, &route, session, now);
         let tally = self.worker.log.tally();
+        let judgement = match judged {
+            Ok(judgement) => judgement,
+            Err(error) => {
+                tally.decided(Decided::Unavailable);
+                tracing::warn!(request = %self.request_id, %error, "authorize has not decided");
+                return self.refuse(UNAVAILABLE, "authorize_unavailable", Some(route));
+            }
+        };
+        self.record(&judgement, &route);
+        let Judgement { outcome, session, unknown, .. } = judgement;
         let refusal = match outcome {
             Ok(permit) => {
                 tally.decided(Decided::Allowed);

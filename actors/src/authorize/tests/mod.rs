@@ -1,5 +1,6 @@
 //! What authorize promises.
 
+mod apart;
 mod identity;
 mod matrix;
 pub(super) mod people;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::jetstream::response::Response;
-use async_nats::{Client, Event, HeaderMap, Request, RequestErrorKind};
+use async_nats::{Client, Event, HeaderMap, Request, RequestErrorKind, Subscriber};
 use bytes::Bytes;
 use portcullis_config::NatsStorage;
 use portcullis_config::limits::{RECONNECT_PAUSE, SERVER_PATIENCE, SERVER_PING, STORE_REQUEST};
@@ -46,6 +46,39 @@ pub enum CallError {
     },
 }
 
+/// Why a question has no answer at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// Nobody listens to the subject; nothing was done.
+    #[error("{0}")]
+    Nobody(String),
+    /// Nobody answered; whether it was done is unknown.
+    #[error("{0}")]
+    Away(String),
+    /// The server does not let us ask or listen; nothing was done.
+    #[error("{0}")]
+    Denied(String),
+    /// The server takes nothing so large; nothing was done.
+    #[error("nats: the message is too large for the server")]
+    TooLarge,
+}
+
+impl From<NoAnswer> for CallError {
+    fn from(error: NoAnswer) -> Self {
+        match error {
+            NoAnswer::Nobody(why) | NoAnswer::Away(why) => Self::Away(why),
+            NoAnswer::Denied(why) => Self::Denied(why),
+            NoAnswer::TooLarge => Self::Refused { status: 400, code: 0, description: error.to_string() },
+        }
+    }
+}
+
+/// What a process with every component is called in the subject of its answers.
+const EVERYTHING: &str = "all";
+
+/// How long after its arrival a server's denial may take from the connection to whoever waits for it.
+const DENIAL_TOLD: Duration = Duration::from_millis(50);
+
 /// A connection that is made again for ever.
 #[derive(Debug, Clone)]
 pub struct Nats {
@@ -60,12 +93,21 @@ impl Nats {
     /// # Errors
     /// [`BadOption`].
     pub async fn connect(storage: &NatsStorage) -> Result<Self, BadOption> {
+        Self::connect_as(storage, EVERYTHING).await
+    }
+
+    /// As [`Self::connect`], for a process that runs these components alone: answers reach it below
+    /// `_INBOX.portcullis.<components>.`, so that no other component may read them.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_as(storage: &NatsStorage, components: &str) -> Result<Self, BadOption> {
         let objections = Objections::default();
         let noted = objections.clone();
         let client = options::options(storage)?
             .name("portcullis")
             // answers to us reach us alone where an account's users may subscribe to their own prefix only
-            .custom_inbox_prefix(format!("_INBOX.portcullis.{}", Uuid::new_v4().simple()))
+            .custom_inbox_prefix(format!("_INBOX.portcullis.{components}.{}", Uuid::new_v4().simple()))
             .retry_on_initial_connect()
             .max_reconnects(None)
             .reconnect_delay_callback(reconnect_pause)
@@ -141,12 +183,32 @@ impl Nats {
         payload: Bytes,
         within: Duration,
     ) -> Result<T, CallError> {
-        let away = |why: &str| CallError::Away(format!("nats: {why}"));
-        // else the question would wait in the client and be asked, with many like it, after a reconnect
-        if !self.is_connected() {
-            let why = self.objections.unconnected().map_or_else(String::new, |why| format!(": {why}"));
-            return Err(away(&format!("not connected{why}")));
+        let answer = self.ask(subject, headers, payload, within).await?;
+        match serde_json::from_slice(&answer) {
+            Ok(Response::Ok(answer)) => Ok(answer),
+            Ok(Response::Err { error }) => Err(CallError::Refused {
+                status: error.code(),
+                code: error.error_code().0,
+                description: error.to_string(),
+            }),
+            Err(_) => Err(CallError::Away("nats: an answer that cannot be read".into())),
         }
+    }
+
+    /// Asks, and waits for the answer for so long, whatever it says.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn ask(
+        &self,
+        subject: &str,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+        within: Duration,
+    ) -> Result<Bytes, NoAnswer> {
+        let away = |why: &str| NoAnswer::Away(format!("nats: {why}"));
+        // else the question would wait in the client and be asked, with many like it, after a reconnect
+        self.connected()?;
         let mut request = Request::new().payload(payload).timeout(Some(within));
         if let Some(headers) = headers {
             request = request.headers(headers);
@@ -156,25 +218,68 @@ impl Nats {
         let asked = tokio::time::timeout(within, self.client.send_request(subject.to_owned(), request));
         let answer = tokio::select! {
             answer = asked => answer,
-            denial = denied => return Err(CallError::Denied(format!("nats: {denial}"))),
+            denial = denied => return Err(NoAnswer::Denied(format!("nats: {denial}"))),
         };
-        let answer = match answer {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) if error.kind() == RequestErrorKind::MaxPayloadExceeded => {
-                return Err(CallError::Refused { status: 400, code: 0, description: error.kind().to_string() });
+        match answer {
+            Ok(Ok(answer)) => Ok(answer.payload),
+            Ok(Err(error)) if error.kind() == RequestErrorKind::MaxPayloadExceeded => Err(NoAnswer::TooLarge),
+            Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => {
+                Err(NoAnswer::Nobody(format!("nats: {}", self.with_denial(&error.kind().to_string()))))
             }
-            Ok(Err(error)) => return Err(away(&self.with_denial(&error.kind().to_string()))),
-            Err(_) => return Err(away(&self.with_denial("no answer in time"))),
-        };
-        match serde_json::from_slice(&answer.payload) {
-            Ok(Response::Ok(answer)) => Ok(answer),
-            Ok(Response::Err { error }) => Err(CallError::Refused {
-                status: error.code(),
-                code: error.error_code().0,
-                description: error.to_string(),
-            }),
-            Err(_) => Err(away("an answer that cannot be read")),
+            Ok(Err(error)) => Err(away(&self.with_denial(&error.kind().to_string()))),
+            Err(_) => Err(away(&self.with_denial("no answer in time"))),
         }
+    }
+
+    /// Subscribes, in a group whose members take turns or for oneself, and makes sure that the server lets us.
+    ///
+    /// # Errors
+    /// What the server says, or that it is away.
+    pub async fn subscribe(&self, subject: &str, group: Option<&str>) -> Result<Subscriber, NoAnswer> {
+        let away = |why: &str| NoAnswer::Away(format!("nats: {why}"));
+        self.connected()?;
+        let denied = self.objections.to(subject);
+        let subscribed = match group {
+            Some(group) => self.client.queue_subscribe(subject.to_owned(), group.to_owned()).await,
+            None => self.client.subscribe(subject.to_owned()).await,
+        };
+        let subscriber = subscribed.map_err(|error| away(&error.to_string()))?;
+        self.undenied(denied).await.map(|()| subscriber)
+    }
+
+    fn connected(&self) -> Result<(), NoAnswer> {
+        if self.client.connection_state() == State::Connected {
+            return Ok(());
+        }
+        let why = self.objections.unconnected().map_or_else(String::new, |why| format!(": {why}"));
+        Err(NoAnswer::Away(format!("nats: not connected{why}")))
+    }
+
+    /// Waits until the server has seen what was sent, and whether it denies it.
+    async fn undenied(&self, denied: impl Future<Output = String>) -> Result<(), NoAnswer> {
+        let settled = async {
+            self.client.flush().await.map_err(|error| NoAnswer::Away(format!("nats: {error}")))?;
+            // the server's word comes before its answer to the flush, and is told by another way
+            tokio::time::sleep(DENIAL_TOLD).await;
+            Ok(())
+        };
+        tokio::select! {
+            biased;
+            denial = denied => Err(NoAnswer::Denied(format!("nats: {denial}"))),
+            settled = settled => settled,
+        }
+    }
+
+    /// Whether we may publish to a subject: tried with an empty message, which nobody takes for anything.
+    ///
+    /// # Errors
+    /// [`NoAnswer::Denied`] where we may not; [`NoAnswer::Away`] where nobody can tell.
+    pub async fn may_publish(&self, subject: &str) -> Result<(), NoAnswer> {
+        self.connected()?;
+        let denied = self.objections.to(subject);
+        let published = self.client.publish(subject.to_owned(), Bytes::new()).await;
+        published.map_err(|error| NoAnswer::Away(format!("nats: {error}")))?;
+        self.undenied(denied).await
     }
 }
 

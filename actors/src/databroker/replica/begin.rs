@@ -74,6 +74,7 @@ impl Inner {
         loop {
             let outcome = match self.log.head().await {
                 Ok(head) if head.last > 0 => return,
+                Ok(_) if !self.may_begin => Err("the log is empty: databroker has not begun it yet".into()),
                 Ok(_) => self.append_creation().await,
                 Err(error) => Err(error.to_string()),
             };

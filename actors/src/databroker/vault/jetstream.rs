@@ -24,22 +24,31 @@ const HISTORY: i64 = 8;
 pub struct JetStreamVault {
     secrets: Stream,
     data_keys: Stream,
+    /// The shelves that this process has to be able to write.
+    written: &'static [Shelf],
 }
+
+const BOTH: &[Shelf] = &[Shelf::Secret, Shelf::DataKey];
 
 impl JetStreamVault {
     /// The vault on a connection; its buckets are made when they are first needed.
     pub(crate) fn new(nats: &Nats, replicas: usize) -> Self {
-        Self::on(nats, replicas, true)
+        Self::on(nats, replicas, true, BOTH)
     }
 
     /// The vault on a connection, never made.
     pub(crate) fn new_beside(nats: &Nats) -> Self {
-        Self::on(nats, 1, false)
+        Self::on(nats, 1, false, BOTH)
     }
 
-    fn on(nats: &Nats, replicas: usize, may_create: bool) -> Self {
+    /// The vault on a connection that may read the data keys alone; never made.
+    pub(crate) fn new_for_reading(nats: &Nats) -> Self {
+        Self::on(nats, 1, false, &[])
+    }
+
+    fn on(nats: &Nats, replicas: usize, may_create: bool, written: &'static [Shelf]) -> Self {
         let stream = |shelf| Stream::new(nats.clone(), bucket(shelf, replicas), may_create);
-        Self { secrets: stream(Shelf::Secret), data_keys: stream(Shelf::DataKey) }
+        Self { secrets: stream(Shelf::Secret), data_keys: stream(Shelf::DataKey), written }
     }
 
     /// Whether both buckets are there and set up as they must be.
@@ -128,7 +137,7 @@ impl Vault for JetStreamVault {
 
     async fn scan(&self, shelf: Shelf) -> Result<Vec<(String, Sealed)>, VaultError> {
         // found at the start, and not by the first person who signs in
-        for shelf in [Shelf::Secret, Shelf::DataKey] {
+        for shelf in self.written.iter().copied() {
             self.shelf(shelf).ensure().await?;
             self.shelf(shelf).may_write(&format!("{}start", prefix(shelf))).await?;
         }

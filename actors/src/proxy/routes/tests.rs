@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use portcullis_config::policy::{Actions, Criterion, Policy, Rule, StringMatcher, StringTest};
 use portcullis_config::{
-    Config, Cookie, From, IdentityProvider, IssuerFormat, ListenAddress, LogLevel, PathMatcher, Route, Staleness,
-    Storage, Upstream,
+    Config, Cookie, From, IssuerFormat, ListenAddress, LogLevel, PathMatcher, Route, Services, Staleness, Storage,
+    Upstream,
 };
 use proptest::prelude::*;
 use url::Url;
@@ -16,6 +16,7 @@ use crate::request::tests::{Head, paths::difficult_path};
 /// A configuration with these routes: `host[:port]path`, the path a prefix, or exact after a `=`.
 pub(crate) fn config(routes: &[&str]) -> Config {
     Config {
+        services: Services::ALL,
         address: ListenAddress { host: None, port: 0 },
         insecure_server: false,
         certificates: Vec::new(),
@@ -31,14 +32,7 @@ pub(crate) fn config(routes: &[&str]) -> Config {
             same_site: None,
         },
         session_idle_timeout: None,
-        idp: IdentityProvider {
-            url: Url::parse("https://idp.test").unwrap(),
-            issuer: "https://idp.test".to_owned(),
-            client_id: "id".to_owned(),
-            client_secret: None,
-            scopes: Vec::new(),
-            request_params: Vec::new(),
-        },
+        idp: None,
         storage: Storage::Memory,
         jwt_claims_headers: Vec::new(),
         jwt_issuer_format: IssuerFormat::HostOnly,

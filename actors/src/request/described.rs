@@ -1,0 +1,185 @@
+//! A canonical request as it travels to another process that decides on it: all that policy may look at, no credential.
+
+use std::net::IpAddr;
+
+use aws_lc_rs::digest;
+use http::header::{AUTHORIZATION, COOKIE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use portcullis_config::limits::{REQUEST_HEAD_BYTES, REQUEST_HEADERS};
+use serde::{Deserialize, Serialize};
+
+use super::authority::Authority;
+use super::presented::HEADER;
+use super::{BadRequest, Canonical, Peer, framing, path_of};
+
+/// What a request is, in plain values.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Described {
+    method: String,
+    authority: String,
+    /// Path and query as they came.
+    target: String,
+    /// Names and values, a byte a character; without cookies and credentials.
+    headers: Vec<(String, String)>,
+    websocket: bool,
+    address: IpAddr,
+    https: bool,
+}
+
+/// Names a described request: SHA-256 over all that it says.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestHash([u8; 32]);
+
+impl Described {
+    /// Describes a request.
+    #[must_use]
+    pub fn of(request: &Canonical) -> Self {
+        let is_plain = |name: &HeaderName| *name != COOKIE && *name != AUTHORIZATION && name.as_str() != HEADER;
+        let headers = request.headers.iter().filter(|(name, _)| is_plain(name));
+        let text = |value: &HeaderValue| value.as_bytes().iter().map(|byte| char::from(*byte)).collect();
+        Self {
+            method: request.method.as_str().to_owned(),
+            authority: request.authority.as_str().to_owned(),
+            target: request.target.as_str().to_owned(),
+            headers: headers.map(|(name, value)| (name.as_str().to_owned(), text(value))).collect(),
+            websocket: request.websocket,
+            address: request.peer.address,
+            https: request.peer.https,
+        }
+    }
+
+    /// The same request, made canonical anew: nothing is believed of how it was read elsewhere.
+    ///
+    /// # Errors
+    /// [`BadRequest`].
+    pub fn canonical(&self) -> Result<Canonical, BadRequest> {
+        let method = Method::from_bytes(self.method.as_bytes()).map_err(|_| BadRequest::Method)?;
+        let target: PathAndQuery = self.target.parse().map_err(|_| BadRequest::Target)?;
+        let path = path_of(&target, &method)?;
+        if self.headers.len() > REQUEST_HEADERS {
+            return Err(BadRequest::TooManyHeaders);
+        }
+        let mut headers = HeaderMap::with_capacity(self.headers.len());
+        for (name, value) in &self.headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| BadRequest::HeaderName)?;
+            let bytes: Option<Vec<u8>> = value.chars().map(|character| u8::try_from(character).ok()).collect();
+            let value = HeaderValue::from_bytes(&bytes.ok_or(BadRequest::HeaderValue)?);
+            headers.append(name, value.map_err(|_| BadRequest::HeaderValue)?);
+        }
+        if target.as_str().len() + framing::size(&headers) > REQUEST_HEAD_BYTES {
+            return Err(BadRequest::HeadersTooLarge);
+        }
+        Ok(Canonical {
+            authority: Authority::parse(self.authority.as_bytes())?,
+            method,
+            target,
+            path,
+            headers,
+            websocket: self.websocket,
+            peer: Peer { address: self.address, https: self.https },
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn hash(&self) -> RequestHash {
+        let mut context = digest::Context::new(&digest::SHA256);
+        let mut part = |bytes: &[u8]| {
+            // the length first, so that no two requests read alike
+            context.update(&u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
+            context.update(bytes);
+        };
+        for text in [&self.method, &self.authority, &self.target] {
+            part(text.as_bytes());
+        }
+        part(&[u8::from(self.websocket), u8::from(self.https)]);
+        part(self.address.to_string().as_bytes());
+        for (name, value) in &self.headers {
+            part(name.as_bytes());
+            part(value.as_bytes());
+        }
+        let mut hash = [0; 32];
+        hash.iter_mut().zip(context.finish().as_ref()).for_each(|(byte, of)| *byte = *of);
+        RequestHash(hash)
+    }
+
+    /// About how many bytes it takes on its way.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.len() + 8);
+        self.method.len() + self.authority.len() + self.target.len() + headers.sum::<usize>() + 128
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn canonical(uri: &str, headers: &[(&str, &[u8])]) -> Canonical {
+        let mut request = Request::get(uri).header("host", "App.Example.com:443");
+        for (name, value) in headers {
+            request = request.header(*name, HeaderValue::from_bytes(value).unwrap());
+        }
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        Canonical::of(head, Peer { address: "192.0.2.7".parse().unwrap(), https: true }).unwrap()
+    }
+
+    fn through_bytes(described: &Described) -> Described {
+        serde_json::from_slice(&serde_json::to_vec(described).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_request_is_the_same_after_its_journey() {
+        let before = canonical("/a/../b//c;x?q=%20", &[("origin", b"https://a"), ("x-odd", b"\xe4\xff")]);
+        let described = Described::of(&before);
+        let after = through_bytes(&described).canonical().unwrap();
+        assert_eq!(
+            (after.method(), after.authority(), after.path()),
+            (before.method(), before.authority(), before.path())
+        );
+        assert_eq!(
+            (after.query(), after.headers(), after.client()),
+            (before.query(), before.headers(), before.client())
+        );
+        assert_eq!((after.is_odd(), after.https(), after.is_websocket()), (before.is_odd(), true, false));
+        assert!(Described::of(&after).hash() == described.hash());
+    }
+
+    #[test]
+    fn credentials_stay_at_home() {
+        let request = canonical("/", &[("cookie", b"a=b"), ("authorization", b"Bearer x"), (HEADER, b"handle")]);
+        let text = serde_json::to_string(&Described::of(&request)).unwrap();
+        assert!(["cookie", "Bearer", "handle"].iter().all(|word| !text.contains(word)), "{text}");
+    }
+
+    #[test]
+    fn whatever_differs_makes_another_hash() {
+        let base = Described::of(&canonical("/a", &[("origin", b"https://a")]));
+        let mut others: [Described; 6] = std::array::from_fn(|_| base.clone());
+        others[0].method = "PUT".into();
+        others[1].target = "/b".into();
+        others[2].authority = "b.example.com".into();
+        others[3].headers[0].1.push('b');
+        others[4].websocket = true;
+        others[5].address = "192.0.2.8".parse().unwrap();
+        assert!(others.iter().all(|other| other.hash() != base.hash()));
+        assert!(through_bytes(&base).hash() == base.hash());
+    }
+
+    #[test]
+    fn what_no_request_can_be_is_refused() {
+        let base = Described::of(&canonical("/a", &[("origin", b"https://a")]));
+        for wrong in [
+            Described { method: "GET x".into(), ..base.clone() },
+            Described { target: "/%2f".into(), ..base.clone() },
+            Described { authority: "a@b".into(), ..base.clone() },
+            Described { headers: vec![("a".into(), "\u{100}".into())], ..base.clone() },
+            Described { headers: vec![("a".into(), "b".into()); REQUEST_HEADERS + 1], ..base },
+        ] {
+            assert!(wrong.canonical().is_err());
+        }
+    }
+}
