@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use async_nats::jetstream::object_store::Config;
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use http::header::CONTENT_TYPE;
 use http::{Request, StatusCode};
 use portcullis_harness::client::Visitor;
@@ -17,6 +19,7 @@ use portcullis_harness::sign_in::sign_out;
 use portcullis_harness::websocket::WebSocket;
 use portcullis_harness::world::{ADMIN, APP, AUTHENTICATE, BOB, Configuration, PUBLIC, World};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 /// Generous, for what is waited for and not measured.
@@ -317,9 +320,18 @@ async fn components_do_their_work_with_the_permissions_of_the_deployment() -> Re
 
 /// Somebody with a user's password and a client of NATS, and everything that the server objects to.
 async fn intruder(apart: &Apart, user: &str) -> Result<(async_nats::Client, Arc<Mutex<String>>)> {
+    client(apart, user, async_nats::ConnectOptions::new()).await
+}
+
+async fn client(
+    apart: &Apart,
+    user: &str,
+    options: async_nats::ConnectOptions,
+) -> Result<(async_nats::Client, Arc<Mutex<String>>)> {
     let objections = Arc::new(Mutex::new(String::new()));
     let noted = Arc::clone(&objections);
-    let client = async_nats::ConnectOptions::with_user_and_password(user.to_owned(), user.to_owned())
+    let client = options
+        .user_and_password(user.to_owned(), user.to_owned())
         .event_callback(move |event| {
             if let (async_nats::Event::ServerError(error), Ok(mut noted)) = (event, noted.lock()) {
                 noted.push_str(&error.to_string().to_lowercase());
@@ -329,6 +341,34 @@ async fn intruder(apart: &Apart, user: &str) -> Result<(async_nats::Client, Arc<
         .connect(apart.nats.url().as_str())
         .await?;
     Ok((client, objections))
+}
+
+#[tokio::test]
+async fn whoever_keeps_the_log_may_share_snapshots_of_it() -> Result<()> {
+    let apart = Apart::permitted(|text| text).await?;
+    for user in ["databroker", "authenticate-databroker"] {
+        let inbox = async_nats::ConnectOptions::new().custom_inbox_prefix(format!("_INBOX.portcullis.{user}"));
+        let (client, objections) = client(&apart, user, inbox).await?;
+        let jetstream = async_nats::jetstream::new(client);
+        let config = Config { bucket: "PORTCULLIS_SNAP".into(), ..Config::default() };
+        let shared = async {
+            jetstream.create_object_store(config).await?;
+            let bucket = jetstream.get_object_store("PORTCULLIS_SNAP").await?;
+            // more than one message of the stream, so that the server asks the reader to keep pace
+            let snapshot = vec![7; 4 << 20];
+            bucket.put(user, &mut snapshot.as_slice()).await?;
+            let names: Vec<_> = bucket.list().await?.try_collect().await?;
+            assert!(names.iter().any(|info| info.name == user), "{names:?}");
+            let mut read = Vec::new();
+            bucket.get(user).await?.read_to_end(&mut read).await?;
+            assert_eq!(read, snapshot);
+            anyhow::Ok(bucket.delete(user).await?)
+        };
+        let shared = shared.await;
+        assert_eq!(*objections.lock().map_err(|_| anyhow!("poisoned"))?, "", "{user}");
+        shared?;
+    }
+    Ok(())
 }
 
 #[tokio::test]
