@@ -96,7 +96,7 @@ fn main() -> Result<()> {
         Some(Instead::Start(start)) => {
             let report = runtime.block_on(start::measure(start))?.to_string();
             if !options.dry {
-                results::put(Section::Start, &format!("```\n{report}```\n"))?;
+                results::put(Section::Start, &report)?;
             }
             say(&format!("\n{report}"))
         }
