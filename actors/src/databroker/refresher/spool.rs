@@ -41,14 +41,12 @@ impl Spool {
     pub(super) async fn keep(&self, waiting: Waiting) -> io::Result<()> {
         self.on_a_thread(move |dir| {
             DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(dir.join(waiting.name()))?;
+            // whoever looks meanwhile finds all of it or nothing: what is found in part is forgotten
+            let staged = dir.join(format!(".{}", waiting.name()));
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&staged)?;
             file.write_all(&waiting.sealed)?;
             file.sync_all()?;
+            fs::rename(&staged, dir.join(waiting.name()))?;
             File::open(dir)?.sync_all()
         })
         .await
@@ -65,9 +63,15 @@ impl Spool {
                 entries => entries?,
             };
             let mut all = Vec::new();
-            for entry in entries.take(2 * REFRESH_IN_FLIGHT) {
-                let path = entry?.path();
-                all.extend(Waiting::read(&path)?);
+            for entry in entries {
+                match Waiting::read(&entry?.path()) {
+                    Ok(waiting) => all.extend(waiting),
+                    // one that cannot be read, or has just been delivered, keeps none of the others waiting
+                    Err(error) => tracing::warn!(%error, "an answer that waits for the vault cannot be read"),
+                }
+                if all.len() >= 2 * REFRESH_IN_FLIGHT {
+                    break;
+                }
             }
             Ok(all)
         })
@@ -109,5 +113,34 @@ impl Waiting {
             return Ok(None);
         }
         Ok(Some(Self { session, person, generation, sealed: fs::read(path)? }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[actix::test]
+    async fn what_is_none_of_ours_or_cannot_be_read_keeps_no_answer_from_being_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let answer = |n| Waiting {
+            session: SessionId::new(Uuid::from_u128(n)),
+            person: PersonId::new(Uuid::from_u128(n)),
+            generation: 2,
+            sealed: b"sealed".to_vec(),
+        };
+        let spool = Spool::at(dir.path().into());
+        for n in 0..8 {
+            spool.keep(answer(n)).await.unwrap();
+        }
+        fs::create_dir(dir.path().join(answer(9).name())).unwrap();
+        for n in 0..4 * REFRESH_IN_FLIGHT {
+            fs::write(dir.path().join(format!("none of ours {n}")), "").unwrap();
+        }
+        let mut found = spool.all().await.unwrap();
+        found.sort_unstable_by_key(|waiting| waiting.session);
+        assert_eq!(found, (0..8).map(answer).collect::<Vec<_>>());
     }
 }
