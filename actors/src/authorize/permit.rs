@@ -44,6 +44,14 @@ struct Told {
     vouched_at: Time,
 }
 
+impl Told {
+    /// Whether what was known of the session, if there is one, may still be believed on a route.
+    fn is_in_time(&self, route: &Route, now: Time) -> bool {
+        self.session
+            .is_none_or(|session| now < session.expires_at && route.max_staleness.allows(now.since(self.vouched_at)))
+    }
+}
+
 /// Decides on a request to a route. The decision is for the log, whatever came of it.
 ///
 /// `index` and `route` name the same route; where they do not, the request is refused: a policy never decides for a
@@ -78,10 +86,13 @@ pub enum Mismatch {
     /// It names somebody to the upstream, and no session.
     #[error("the answer contradicts itself")]
     Contradiction,
+    /// What it was made from is too old by now for the route, or the session has ended.
+    #[error("the answer came too late")]
+    Late,
 }
 
 /// Turns the answer of authorize in another process into a permit for the very request and route that it was asked
-/// about. `asked_at` is when it was asked: what it knew is no younger. The answer itself must have been believed
+/// about. `asked_at` is when it was asked: what it knew is no younger; `now`, when the permit is made. The answer itself must have been believed
 /// already: that it is authorize's, and the one to this question, is proved by how it came ([`crate::remote::envelope`]).
 ///
 /// # Errors
@@ -91,7 +102,7 @@ pub fn admit(
     described: Rc<Described>,
     route: Arc<Route>,
     checked: &Checked,
-    asked_at: Time,
+    (asked_at, now): (Time, Time),
 ) -> Result<(Decision, Result<Permit, RefusalKind>), Mismatch> {
     if checked.request != described.hash() || described.hash() != Described::of(&request).hash() {
         return Err(Mismatch::Request);
@@ -112,6 +123,9 @@ pub fn admit(
         vouched_at: asked_at.minus(checked.log.age()),
     };
     let outcome = checked.decision.outcome();
+    if outcome.is_ok() && !told.is_in_time(&route, now) {
+        return Err(Mismatch::Late);
+    }
     Ok((checked.decision, outcome.map(|()| Permit { request, route, behind: Behind::Told(told) })))
 }
 
@@ -223,12 +237,7 @@ impl Standing {
                 }
                 policies.decide(index, &self.request, caller.as_ref()).outcome().is_ok()
             }
-            Behind::Told(told) => {
-                let in_time = told.session.is_none_or(|session| {
-                    now < session.expires_at && route.max_staleness.allows(now.since(told.vouched_at))
-                });
-                in_time && !self.is_void
-            }
+            Behind::Told(told) => told.is_in_time(route, now) && !self.is_void,
         }
     }
 

@@ -93,7 +93,8 @@ fn here(path: &str) -> Rc<Canonical> {
 
 fn taken(request: &Rc<Canonical>, checked: &Checked) -> Result<Result<Permit, RefusalKind>, Mismatch> {
     let described = Rc::new(Described::of(request));
-    admit(Rc::clone(request), described, Arc::new(admins()), checked, clock::now()).map(|(_, outcome)| outcome)
+    admit(Rc::clone(request), described, Arc::new(admins()), checked, (clock::now(), clock::now()))
+        .map(|(_, outcome)| outcome)
 }
 
 #[actix::test]
@@ -141,12 +142,12 @@ async fn an_answer_admits_the_request_that_was_asked_about_to_its_route_and_noth
         assert_eq!(taken(&other, &good).err(), Some(Mismatch::Request));
         // not even where somebody describes it as what was asked about
         let lie = Rc::new(Described::of(&asked));
-        let taken = admit(other, lie, Arc::new(admins()), &good, clock::now());
+        let taken = admit(other, lie, Arc::new(admins()), &good, (clock::now(), clock::now()));
         assert_eq!(taken.err(), Some(Mismatch::Request));
     }
     let elsewhere = Arc::new(Route { id: "fedcba9876543210".into(), ..admins() });
     let described = Rc::new(Described::of(&asked));
-    let taken_elsewhere = admit(Rc::clone(&asked), described, elsewhere, &good, clock::now());
+    let taken_elsewhere = admit(Rc::clone(&asked), described, elsewhere, &good, (clock::now(), clock::now()));
     assert_eq!(taken_elsewhere.err(), Some(Mismatch::Route));
     let mut nobody = good.clone();
     nobody.session = None;
@@ -218,7 +219,15 @@ async fn what_was_told_elsewhere_stands_until_it_is_called_void_or_is_too_old() 
     let asked_at = clock::now();
     let route = Route { max_staleness: Staleness::STRICT, ..admins() };
     let described = Rc::new(Described::of(&request));
-    let (_, outcome) = admit(request, described, Arc::new(route.clone()), &checked, asked_at).unwrap();
+    let admitted =
+        |now| admit(Rc::clone(&request), Rc::clone(&described), Arc::new(route.clone()), &checked, (asked_at, now));
+    let late = asked_at.plus(Duration::from_secs(3));
+    assert_eq!(admitted(late).err(), Some(Mismatch::Late), "an answer that lay about is none");
+    let (ended, unbounded) =
+        (checked.session().unwrap().expires_at, Route { max_staleness: Staleness::Unbounded, ..admins() });
+    let over = admit(Rc::clone(&request), Rc::clone(&described), Arc::new(unbounded), &checked, (asked_at, ended));
+    assert_eq!(over.err(), Some(Mismatch::Late), "the session has ended since");
+    let (_, outcome) = admitted(asked_at).unwrap();
     let mut standing = outcome.unwrap().standing();
     let (policies, views) = (Policies::of(std::slice::from_ref(&route)), Views::default());
     let holds = |standing: &mut super::super::Standing, at| standing.holds(&policies, 0, &route, &views, at);

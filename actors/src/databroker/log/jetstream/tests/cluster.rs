@@ -35,6 +35,7 @@ impl Ground for Three {
     async fn fresh() -> Self {
         let account = Account::next().await;
         let log = Arc::new(JetStreamLog::new(&account.connect().await, SERVERS));
+        head_of(&*log).await;
         Self { account, log }
     }
 

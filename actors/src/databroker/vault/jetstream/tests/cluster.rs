@@ -19,11 +19,23 @@ struct Three {
     vault: Arc<JetStreamVault>,
 }
 
+impl Three {
+    /// Waits until both buckets are there and have their leaders.
+    async fn answers(&self) {
+        for shelf in [Shelf::Secret, Shelf::DataKey] {
+            let look = async || Ok(self.vault.scan(shelf).await.is_ok().then_some(()));
+            eventually("the vault answers", PATIENCE, look).await.unwrap();
+        }
+    }
+}
+
 impl Ground for Three {
     async fn fresh() -> Self {
         let account = Account::next().await;
         let vault = Arc::new(JetStreamVault::new(&account.connect().await, SERVERS));
-        Self { account, vault }
+        let three = Self { account, vault };
+        three.answers().await;
+        three
     }
 
     fn vault(&self) -> Arc<dyn Vault> {
@@ -33,9 +45,7 @@ impl Ground for Three {
     async fn crash(&mut self) {
         self.account.crash().await;
         self.vault = Arc::new(JetStreamVault::new(&self.account.connect().await, SERVERS));
-        // the buckets' leaders may have to be chosen first
-        let look = async || Ok(self.vault.scan(Shelf::Secret).await.is_ok().then_some(()));
-        eventually("the vault answers", PATIENCE, look).await.unwrap();
+        self.answers().await;
     }
 
     fn files(&self) -> &Path {
