@@ -10,6 +10,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use anyhow::Result;
+use portcullis_actors::authorize::check::LogState;
 use portcullis_actors::clock;
 use portcullis_actors::databroker::digest;
 use portcullis_actors::databroker::progress::Standing;
@@ -71,6 +72,7 @@ impl Vitals {
     fn answer(&self, good: bool) -> HttpResponse {
         let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let progress = &self.views.progress;
+        let log = LogState::of(progress, clock::now());
         let why = self.obstacle().unwrap_or_else(|| "ready".to_owned());
         let others = self.ties.as_ref().map(|ties| {
             let said = |wrong: Option<String>| wrong.unwrap_or_else(|| "answers".to_owned());
@@ -85,20 +87,25 @@ impl Vitals {
                 (true, None) => "ok",
             },
             "why": why,
-            "vault": vault.as_deref().map_or("ok", String::as_str),
-            "applied": progress.applied(),
+            "applied": log.applied,
             "head": progress.head(),
-            "lag": progress.lag(),
-            "staleness": progress.staleness(clock::now()).map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            "lag": log.lag,
+            "staleness": log.staleness,
             "epoch": progress.epoch().map(|epoch| epoch.to_string()),
             "sessions": self.views.sessions(),
             "revision": self.in_force.now().revision.as_str(),
             "last-reload": if self.views.metrics.last_reload_good.get() == 0 { "refused" } else { "ok" },
             "services": self.services.names().collect::<Vec<_>>(),
         });
-        // where every component is here, nothing else is asked
-        if let (Some(others), Some(body)) = (others, body.as_object_mut()) {
-            body.insert("depends-on".to_owned(), json!(others));
+        if let Some(body) = body.as_object_mut() {
+            // the vault is databroker's
+            if self.services.databroker {
+                body.insert("vault".to_owned(), json!(vault.as_deref().map_or("ok", String::as_str)));
+            }
+            // where every component is here, nothing else is asked
+            if let Some(others) = others {
+                body.insert("depends-on".to_owned(), json!(others));
+            }
         }
         HttpResponse::build(status).insert_header((CACHE_CONTROL, "no-store")).json(body)
     }

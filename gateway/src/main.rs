@@ -120,9 +120,7 @@ fn validate(file: &ConfigFile) -> Result<()> {
     for warning in &config.warnings {
         writeln!(std::io::stderr(), "{warning} (warning)")?;
     }
-    if !config.insecure_server {
-        tls::server_config(&config.certificates)?;
-    }
+    tls::for_listener(&config)?;
     show(&format!("the configuration is valid: {} routes\n", config.routes.len()))
 }
 

@@ -84,8 +84,7 @@ impl Node {
     pub async fn start(config: Config, data_dir: &Path, listener: Option<TcpListener>) -> Result<Self> {
         let config = Arc::new(config);
         let here = config.services;
-        let tls =
-            (here.proxy && !config.insecure_server).then(|| tls::server_config(&config.certificates)).transpose()?;
+        let tls = tls::for_listener(&config)?;
         let keys = Keys::of(&config, data_dir)?;
         let health_listener = listen::bind(&config.health_check_addr).context("health_check_addr")?;
         let metrics_listener =

@@ -1,7 +1,8 @@
 //! Reading the configuration again while running: on SIGHUP, and when the file has changed.
 //!
 //! Routes and policy come into force as one value. A file that is not valid changes nothing, and every problem is said
-//! with its place. A file that is being written is not read: it must look the same twice, and before and after.
+//! with its place. A change that nobody told of is read when the file has come to rest: it looks the same twice, and before and after. On
+//! SIGHUP the file is read at once, as it is.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;

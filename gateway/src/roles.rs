@@ -26,7 +26,7 @@ use portcullis_actors::remote::lookout::{Lookout, Ties};
 use portcullis_actors::remote::served::Served;
 use portcullis_actors::remote::{Link, subjects};
 use portcullis_config::limits::{
-    ASK_AGAIN_DEADLINE, ASKS_IN_FLIGHT, COMMAND_DEADLINE, HAND_OVER_DEADLINE, LOGOUT_DEADLINE, READ_YOUR_WRITES,
+    ASK_AGAIN_DEADLINE, ASKS_IN_FLIGHT, CHECK_DEADLINE, COMMAND_DEADLINE, HAND_OVER_DEADLINE, LOGOUT_DEADLINE,
     ROLE_ATTEMPT, SIGN_IN_DEADLINE,
 };
 use portcullis_config::{Config, Services, Storage};
@@ -69,7 +69,7 @@ pub async fn link(config: &Config, keyring: &Keyring) -> Result<Option<Link>> {
     link.map(Some).context("databroker_storage_connection_string")
 }
 
-/// databroker in another process. Every command of it may be sent again.
+/// databroker in another process. Its commands may be sent again; a logout, which takes long, is sent again by the provider.
 pub fn broker_on(link: &Link) -> Broker {
     let attempt = Some(ROLE_ATTEMPT);
     Broker {
@@ -125,7 +125,7 @@ pub fn serve(on: &ArbiterHandle, link: &Link, offered: Offered, views: Option<Ar
     if let Some(checker) = offered.checker {
         served = served
             .present("authorize")
-            .line::<Check>(subjects::CHECK, Port::new(checker.clone(), ASKS_IN_FLIGHT, READ_YOUR_WRITES))
+            .line::<Check>(subjects::CHECK, Port::new(checker.clone(), ASKS_IN_FLIGHT, CHECK_DEADLINE))
             .line::<Again>(subjects::AGAIN, Port::new(checker.clone(), ASKS_IN_FLIGHT, ASK_AGAIN_DEADLINE))
             .line::<Who>(subjects::WHO, Port::new(checker.clone(), ASKS_IN_FLIGHT, ASK_AGAIN_DEADLINE))
             .line::<check::Keys>(subjects::KEYS, Port::new(checker, ASKS_IN_FLIGHT, ASK_AGAIN_DEADLINE));

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
+use portcullis_config::Config;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{self, PemObject};
@@ -22,6 +23,14 @@ impl Unusable {
     fn new(place: impl Display, wrong: impl Display) -> Self {
         Self { place: place.to_string(), wrong: wrong.to_string() }
     }
+}
+
+/// TLS as a configuration wants it; `None` where this process has no listener, or speaks plain HTTP on it.
+///
+/// # Errors
+/// As [`server_config`].
+pub fn for_listener(config: &Config) -> Result<Option<Arc<ServerConfig>>, Unusable> {
+    (config.services.proxy && !config.insecure_server).then(|| server_config(&config.certificates)).transpose()
 }
 
 /// The configuration of the listener.

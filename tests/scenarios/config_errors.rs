@@ -58,6 +58,24 @@ async fn a_good_configuration_is_valid() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_component_without_a_listener_needs_no_certificate() -> Result<()> {
+    let of = |services: &str| {
+        let secret = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+        format!(
+            "services: {services}\nauthenticate_service_url: https://authenticate.example.com\nidp_provider: oidc\n\
+             idp_provider_url: https://id.example.com\nidp_client_id: us\nshared_secret: {secret}\n\
+             cookie_secret: {secret}\ndatabroker_storage_type: nats\n\
+             databroker_storage_connection_string: nats://127.0.0.1:4222\n"
+        )
+    };
+    for services in ["authenticate", "databroker", "[authenticate, databroker]"] {
+        let outcome = File::new(&of(services))?.validate(&[]).await?;
+        assert_eq!(outcome.code, Some(0), "{services}: {}", outcome.stderr);
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_certificate_that_cannot_be_used_is_no_valid_configuration() -> Result<()> {
     let other = tempfile::tempdir()?;
     let other = std::fs::read_to_string(Authority::new()?.issue(other.path(), "tls", &["app.example.com"])?.key)?;

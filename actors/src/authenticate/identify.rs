@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use std::sync::Arc;
+
 use portcullis_config::Staleness;
-use portcullis_events::Time;
+use portcullis_events::{SessionId, Time};
 use serde::{Deserialize, Serialize};
 
 use super::Caller;
 use crate::databroker::progress::Progress;
-use crate::databroker::view::Views;
+use crate::databroker::view::{SessionView, Views};
 use crate::keyring::Sealer;
 use crate::keyring::handle::Handle;
 
@@ -36,6 +38,22 @@ pub fn vouched(progress: &Progress, now: Time, bound: Staleness) -> Result<(), C
     }
     let follows = progress.stopped().is_none() && progress.staleness(now).is_some();
     Err(if follows { CannotSay::Stale } else { CannotSay::Unread })
+}
+
+/// A session of a provider that is open, by its id, on views that are no older than `bound`: for whoever has proof of it
+/// that names no position on the log.
+///
+/// # Errors
+/// [`CannotSay`].
+pub fn open_session(
+    views: &Views,
+    idp: &str,
+    session: SessionId,
+    now: Time,
+    bound: Staleness,
+) -> Result<Option<Arc<SessionView>>, CannotSay> {
+    vouched(&views.progress, now, bound)?;
+    Ok(views.session(session).filter(|view| view.is_open(now) && *view.idp == *idp))
 }
 
 /// What handles are opened with, and for whom.

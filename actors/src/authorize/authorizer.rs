@@ -3,11 +3,12 @@
 //! Asks   · nobody; it hands what it compiled to the place where routes and policy are published together.
 //! If it dies · what is in force stays in force; the node stops in order.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, Message};
 use aws_lc_rs::digest;
-use portcullis_config::Config;
+use portcullis_config::{Config, Route};
 use serde::{Deserialize, Serialize};
 
 use super::policies::Policies;
@@ -43,6 +44,8 @@ pub struct Compiled {
     pub config: Arc<Config>,
     /// Who may go where.
     pub policies: Policies,
+    /// The routes by their ids, each with its place among them.
+    by_id: HashMap<String, (usize, Arc<Route>)>,
 }
 
 impl Revision {
@@ -78,7 +81,16 @@ impl Compiled {
     /// Compiles a configuration.
     #[must_use]
     pub fn of(config: Arc<Config>) -> Self {
-        Self { revision: Revision::of(&config), policies: Policies::compile(&config), config }
+        let routes = config.routes.iter().enumerate();
+        // of two with one id the first counts, as for whoever reads them in order
+        let by_id = routes.rev().map(|(index, route)| (route.id.clone(), (index, Arc::new(route.clone())))).collect();
+        Self { revision: Revision::of(&config), policies: Policies::compile(&config), config, by_id }
+    }
+
+    /// A route by its id, with its place among all of them.
+    #[must_use]
+    pub fn route(&self, id: &str) -> Option<(usize, &Arc<Route>)> {
+        self.by_id.get(id).map(|(index, route)| (*index, route))
     }
 }
 

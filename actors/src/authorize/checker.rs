@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, ResponseFuture};
+use portcullis_config::Staleness;
 use portcullis_config::limits::{CHECK_PATIENCE, READ_YOUR_WRITES};
-use portcullis_config::{Route, Staleness};
 use portcullis_events::Time;
 
 use super::assertion::AssertionCache;
@@ -19,7 +19,7 @@ use super::check::{
 };
 use super::{authorize, identity};
 use crate::authenticate::Caller;
-use crate::authenticate::identify::{CannotSay, Identifier, vouched};
+use crate::authenticate::identify::{CannotSay, Identifier, open_session, vouched};
 use crate::clock;
 use crate::databroker::view::{SessionView, Views};
 use crate::keyring::Sealer;
@@ -100,7 +100,7 @@ impl Inner {
     async fn check(&self, check: Check) -> Result<Checked, CannotCheck> {
         let now = clock::now();
         let rules = (self.tools.in_force)();
-        let (index, route) = route(&rules, &check.route).ok_or(CannotCheck::Route)?;
+        let (index, route) = rules.route(&check.route).ok_or(CannotCheck::Route)?;
         let request = Rc::new(check.request.canonical().map_err(|_| CannotCheck::Request)?);
         // who asks has found the way: a host that is not the route's was found by another file
         if request.host() != route.from.host {
@@ -115,8 +115,7 @@ impl Inner {
             Err(reason) => (None, Some(reason)),
         };
         let session = caller.as_ref().map(|caller| known(caller.session()));
-        let route = Arc::new(route.clone());
-        let (decision, outcome) = authorize(&rules.policies, index, Arc::clone(&route), request, caller);
+        let (decision, outcome) = authorize(&rules.policies, index, Arc::clone(route), request, caller);
         let identity = match outcome {
             Ok(permit) => {
                 let (headers, keys) = (&rules.config.jwt_claims_headers, &self.tools.keys);
@@ -166,7 +165,7 @@ impl Inner {
     fn one_again(&self, rules: &Compiled, permit: &OneAgain, now: Time) -> Result<StillHeld, CannotSay> {
         let age = self.log(now).age();
         let void = Ok(StillHeld { holds: false, age });
-        let Some((index, route)) = route(rules, &permit.route) else { return void };
+        let Some((index, route)) = rules.route(&permit.route) else { return void };
         let Ok(request) = permit.request.canonical() else { return void };
         if request.is_websocket() && !route.allow_websockets {
             return void;
@@ -192,9 +191,7 @@ impl Inner {
                 Ok(self.identify(handed, now, bound, READ_YOUR_WRITES).await?.map(|caller| caller.session().clone()))
             }
             Who::Session(session) => {
-                let Tools { views, idp, .. } = &self.tools;
-                vouched(&views.progress, now, bound)?;
-                let view = views.session(*session).filter(|view| view.is_open(now) && *view.idp == **idp);
+                let view = open_session(&self.tools.views, &self.tools.idp, *session, now, bound)?;
                 Ok(view.map(|view| (*view).clone()))
             }
         }
@@ -203,10 +200,6 @@ impl Inner {
     fn log(&self, now: Time) -> LogState {
         LogState::of(&self.tools.views.progress, now)
     }
-}
-
-fn route<'r>(rules: &'r Compiled, id: &str) -> Option<(usize, &'r Route)> {
-    rules.config.routes.iter().enumerate().find(|(_, route)| route.id == id)
 }
 
 fn known(session: &SessionView) -> KnownSession {

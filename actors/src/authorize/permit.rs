@@ -104,7 +104,7 @@ pub fn admit(
     checked: &Checked,
     (asked_at, now): (Time, Time),
 ) -> Result<(Decision, Result<Permit, RefusalKind>), Mismatch> {
-    if checked.request != described.hash() || described.hash() != Described::of(&request).hash() {
+    if checked.request != described.hash() || *described != Described::of(&request) {
         return Err(Mismatch::Request);
     }
     if checked.route != route.id {
@@ -274,11 +274,5 @@ impl Standing {
             Ok(StillHeld { age, .. }) => told.vouched_at = told.vouched_at.max(asked_at.minus(*age)),
             Err(_) => {}
         }
-    }
-
-    /// Whether authorize runs in another process.
-    #[must_use]
-    pub const fn is_told(&self) -> bool {
-        matches!(self.behind, Behind::Told(_))
     }
 }

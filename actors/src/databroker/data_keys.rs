@@ -212,7 +212,7 @@ impl DataKeys {
         Ok(())
     }
 
-    /// The people whose keys were needed lately.
+    /// The people whose keys were read.
     #[must_use]
     pub fn known_people(&self) -> Vec<PersonId> {
         self.known.0.pin().keys().copied().collect()

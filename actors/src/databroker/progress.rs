@@ -209,7 +209,7 @@ impl Progress {
         let settled = reached.wait_for(|_| self.caught_up() || self.stopped.load().is_some());
         // whether it was reached or given up, is read from the flags
         let _ = tokio::time::timeout(deadline, settled).await;
-        self.caught_up() && self.stopped.load().is_none()
+        self.is_whole()
     }
 
     /// Whether the log was read to its end once and can be followed since.

@@ -63,6 +63,9 @@ impl Actor for Snapshot {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        if !self.inner.snapshots.have_a_place() {
+            return;
+        }
         ctx.run_interval(SNAPSHOT_CHECK, |this, ctx| {
             let inner = Rc::clone(&this.inner);
             ctx.spawn(async move { inner.look().await }.into_actor(this));

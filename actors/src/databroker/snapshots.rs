@@ -80,6 +80,12 @@ impl Snapshots {
         self.begun_with.load(Ordering::Acquire)
     }
 
+    /// Whether a node can keep any.
+    #[must_use]
+    pub const fn have_a_place(&self) -> bool {
+        self.files.is_some()
+    }
+
     /// Stores a snapshot in the node's own files, as things are at `at`. False where it could not be stored.
     pub async fn store(&self, fold: Fold, at: Time) -> bool {
         let Some(files) = self.files.clone() else { return false };
@@ -100,7 +106,9 @@ impl Snapshots {
     /// Shares the newest of the node's own, unless another node shared one that is nearly as new.
     pub async fn share(&self) {
         let (Some(files), Some(shared)) = (&self.files, &self.shared) else { return };
-        let Some((name, path)) = files.list().into_iter().next() else { return };
+        let files = Arc::clone(files);
+        let newest = blocking(move || files.list().into_iter().next()).await.flatten();
+        let Some((name, path)) = newest else { return };
         let sharing = async {
             let there = shared.newest(Some(name.epoch)).await?;
             if there.is_some_and(|there| there.seq.saturating_add(SNAPSHOT_EVENTS / 2) > name.seq) {
@@ -124,7 +132,9 @@ impl Snapshots {
             let newest = tokio::time::timeout(SNAPSHOT_SHARE.0, shared.newest(own.map(|own| own.epoch))).await;
             let newest = newest.map_err(|_| "no answer in time".to_owned())??;
             let Some(name) = newest.filter(is_worth_it) else { return Ok(None) };
-            let staged = files.stage().map_err(|error| error.to_string())?;
+            let staging = Arc::clone(&files);
+            let staged = blocking(move || staging.stage()).await.ok_or("the process is stopping")?;
+            let staged = staged.map_err(|error| error.to_string())?;
             shared.get(name, &staged).await?;
             Ok::<_, String>(Some((name, staged)))
         };

@@ -108,15 +108,17 @@ impl Actor for Served {
                 (self.link.clone(), Arc::clone(&self.under_way), self.leaving.subscribe());
             let views = self.views.clone();
             let serve = async move {
-                let is_ready = match views {
-                    Some(views) => views.progress.becomes_current(Duration::MAX).await,
-                    None => true,
+                let answered = async {
+                    let is_ready = match views {
+                        Some(views) => views.progress.becomes_current(Duration::MAX).await,
+                        None => true,
+                    };
+                    if is_ready {
+                        serve(link, subject, answering, under_way).await;
+                    }
                 };
-                if !is_ready {
-                    return;
-                }
                 tokio::select! {
-                    () = serve(link, subject, answering, Arc::clone(&under_way)) => {}
+                    () = answered => {}
                     // dropped with its subscription: the next question goes to another process
                     _ = leaving.wait_for(|leaving| *leaving) => {}
                 }

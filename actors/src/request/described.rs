@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use aws_lc_rs::digest;
-use http::header::{AUTHORIZATION, COOKIE};
+use http::header::{AUTHORIZATION, COOKIE, REFERER};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portcullis_config::limits::{REQUEST_HEAD_BYTES, REQUEST_HEADERS};
@@ -11,20 +11,27 @@ use serde::{Deserialize, Serialize};
 
 use super::authority::Authority;
 use super::presented::HEADER;
-use super::{BadRequest, Canonical, Peer, framing, path_of};
+use super::{BadRequest, Canonical, Peer, framing, hygiene, path_of};
 
 /// What a request is, in plain values.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Described {
     method: String,
     authority: String,
-    /// Path and query as they came.
+    /// Path and query as they came, but for a handle.
     target: String,
     /// Names and values, a byte a character; without cookies and credentials.
     headers: Vec<(String, String)>,
     websocket: bool,
     address: IpAddr,
     https: bool,
+}
+
+fn without_handle(target: &PathAndQuery) -> String {
+    match hygiene::query_for_upstream(target.query()) {
+        Some(query) => format!("{}?{query}", target.path()),
+        None => target.path().to_owned(),
+    }
 }
 
 /// Names a described request: SHA-256 over all that it says.
@@ -35,13 +42,14 @@ impl Described {
     /// Describes a request.
     #[must_use]
     pub fn of(request: &Canonical) -> Self {
-        let is_plain = |name: &HeaderName| *name != COOKIE && *name != AUTHORIZATION && name.as_str() != HEADER;
+        // the page that a request comes from may have been asked for with a handle in its query
+        let is_plain = |name: &HeaderName| ![COOKIE, AUTHORIZATION, REFERER].contains(name) && name.as_str() != HEADER;
         let headers = request.headers.iter().filter(|(name, _)| is_plain(name));
         let text = |value: &HeaderValue| value.as_bytes().iter().map(|byte| char::from(*byte)).collect();
         Self {
             method: request.method.as_str().to_owned(),
             authority: request.authority.as_str().to_owned(),
-            target: request.target.as_str().to_owned(),
+            target: without_handle(&request.target),
             headers: headers.map(|(name, value)| (name.as_str().to_owned(), text(value))).collect(),
             websocket: request.websocket,
             address: request.peer.address,
@@ -150,7 +158,9 @@ mod tests {
 
     #[test]
     fn credentials_stay_at_home() {
-        let request = canonical("/", &[("cookie", b"a=b"), ("authorization", b"Bearer x"), (HEADER, b"handle")]);
+        let referer = ("referer", &b"https://a/?pomerium_session=handle"[..]);
+        let credentials = [("cookie", &b"a=b"[..]), ("authorization", b"Bearer x"), (HEADER, b"handle"), referer];
+        let request = canonical("/a?b=c&pomerium_session=handle", &credentials);
         let text = serde_json::to_string(&Described::of(&request)).unwrap();
         assert!(["cookie", "Bearer", "handle"].iter().all(|word| !text.contains(word)), "{text}");
     }
@@ -158,13 +168,14 @@ mod tests {
     #[test]
     fn whatever_differs_makes_another_hash() {
         let base = Described::of(&canonical("/a", &[("origin", b"https://a")]));
-        let mut others: [Described; 6] = std::array::from_fn(|_| base.clone());
+        let mut others: [Described; 7] = std::array::from_fn(|_| base.clone());
         others[0].method = "PUT".into();
         others[1].target = "/b".into();
         others[2].authority = "b.example.com".into();
         others[3].headers[0].1.push('b');
         others[4].websocket = true;
         others[5].address = "192.0.2.8".parse().unwrap();
+        others[6].https = !base.https;
         assert!(others.iter().all(|other| other.hash() != base.hash()));
         assert!(through_bytes(&base).hash() == base.hash());
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::StatusCode;
 use portcullis_actors::authenticate::cookie::start_prefix;
-use portcullis_actors::authenticate::identify::{CannotSay, Identifier, vouched};
+use portcullis_actors::authenticate::identify::{CannotSay, Identifier, open_session};
 use portcullis_actors::authenticate::start::{self, Departure};
 use portcullis_actors::authenticate::{Caller, cookie};
 use portcullis_actors::authorize::check::{Handed, Who};
@@ -125,8 +125,7 @@ impl Desk {
         if let Some(apart) = apart {
             return apart.who(Who::Session(session)).await;
         }
-        vouched(&views.progress, now, in_force.now().config.max_staleness)?;
-        let view = views.session(session).filter(|view| view.is_open(now) && *view.idp == **idp);
+        let view = open_session(views, idp, session, now, in_force.now().config.max_staleness)?;
         Ok(view.map(|view| (*view).clone()))
     }
 

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use portcullis_config::limits::{REFRESH_BATCH, REFRESH_STEP};
-use portcullis_events::{Fold, SessionId, Time};
+use portcullis_events::{Fold, SessionId, SessionRecord, Time};
 
 use super::schedule::{Due, WhatIsOwed};
 
@@ -39,7 +39,9 @@ impl Agenda {
         for _ in 0..REFRESH_STEP {
             let is_next = owed.len() < REFRESH_BATCH && self.entries.first().is_some_and(|(at, _)| *at <= look.now);
             let Some((_, id)) = is_next.then(|| self.entries.pop_first()).flatten() else { return false };
-            let Some((due, next)) = look.examine(id, &fold.token(id), || fold.session(id)) else { continue };
+            let Some(record) = fold.session_record(id).filter(SessionRecord::has_tokens) else { continue };
+            let (session, tokens) = record.states();
+            let Some((due, next)) = look.examine(id, &tokens, &session) else { continue };
             owed.extend(due);
             self.entries.insert((next, id));
         }

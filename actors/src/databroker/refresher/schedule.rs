@@ -98,24 +98,24 @@ impl WhatIsOwed {
         &self,
         id: SessionId,
         tokens: &token::State,
-        session: impl FnOnce() -> session::State,
+        session: &session::State,
     ) -> Option<(Option<Due>, Time)> {
         let token::State::Held(held) = tokens else { return None };
-        let session::State::Open(session::Open { signed_in, .. }) = session() else { return None };
+        let session::State::Open(session::Open { signed_in, .. }) = session else { return None };
         if signed_in.expires_at <= self.now || signed_in.idp != self.idp {
             return None;
         }
-        let (mut what, mut next) = (None, self.next_claims(id));
-        if let Some(owed) = held.owed(signed_in.issued_at, REFRESH_LEAD, self.now) {
+        let mut next = self.next_claims(id);
+        let what = if let Some(owed) = held.owed(signed_in.issued_at, REFRESH_LEAD, self.now) {
             let turn = self.turn(id, since(&owed));
             let is_mine = turn <= self.now;
-            what = is_mine.then_some(What::Tokens(owed));
             // done by then, or tried again
             next = next.min(if is_mine { self.now.plus(REFRESH_LOOK / 2) } else { turn });
+            is_mine.then_some(What::Tokens(owed))
         } else {
-            what = self.is_time_for_claims(id, held).then_some(What::Claims).or(what);
             next = held.due(signed_in.issued_at, REFRESH_LEAD).map_or(next, |due| next.min(due));
-        }
+            self.is_time_for_claims(id, held).then_some(What::Claims)
+        };
         Some((what.map(|what| Due { session: id, person: signed_in.person, what }), next))
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use portcullis_config::limits::{REFRESH_IN_FLIGHT, VALUE_BYTES};
+use portcullis_config::limits::{REFRESH_IN_FLIGHT, REFRESH_KEPT, VALUE_BYTES};
 use portcullis_events::{PersonId, SessionId};
 
 /// Where answers wait for the vault.
@@ -25,6 +25,12 @@ pub(super) struct Waiting {
     pub(super) generation: u32,
     /// As it is to lie in the vault.
     pub(super) sealed: Vec<u8>,
+}
+
+/// Whether it was begun to be written, by nobody who still does.
+fn is_left_over(entry: &fs::DirEntry) -> bool {
+    let age = entry.metadata().and_then(|found| found.modified()).ok().and_then(|written| written.elapsed().ok());
+    entry.file_name().as_encoded_bytes().starts_with(b".") && age.is_some_and(|age| age > REFRESH_KEPT)
 }
 
 impl Spool {
@@ -64,7 +70,13 @@ impl Spool {
             };
             let mut all = Vec::new();
             for entry in entries {
-                match Waiting::read(&entry?.path()) {
+                let entry = entry?;
+                if is_left_over(&entry) {
+                    // whoever wrote it crashed: the answer is lost as one that never came
+                    let _ = fs::remove_file(entry.path());
+                    continue;
+                }
+                match Waiting::read(&entry.path()) {
                     Ok(waiting) => all.extend(waiting),
                     // one that cannot be read, or has just been delivered, keeps none of the others waiting
                     Err(error) => tracing::warn!(%error, "an answer that waits for the vault cannot be read"),
