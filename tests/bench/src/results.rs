@@ -40,7 +40,7 @@ impl Section {
             Self::SignIns => "Sign-ins a second",
             Self::Refreshes => "Refreshes a second",
             Self::Away => "A node that was away",
-            Self::Start => "Start with 1,000,000 sessions",
+            Self::Start => "Start",
         }
     }
 

@@ -25,8 +25,6 @@ pub struct Chronicle {
     pub doubted: BTreeSet<SessionId>,
     /// Generations that were left in doubt.
     pub doubts: usize,
-    /// Generations that came.
-    pub refreshed: usize,
 }
 
 impl Chronicle {
@@ -51,13 +49,9 @@ impl Chronicle {
             let read = self.fold.apply(seq, &record.subject, &record.payload);
             let envelope = read.with_context(|| format!("sequence {seq}"))?;
             self.records.push(Hash::of(&record.payload));
-            match &envelope.event {
-                Event::Token(token::Event::LeftInDoubt(_)) => {
-                    self.doubts += 1;
-                    self.doubted.insert(SessionId::new(envelope.aggregate.id));
-                }
-                Event::Token(token::Event::Refreshed(_)) => self.refreshed += 1,
-                _ => {}
+            if let Event::Token(token::Event::LeftInDoubt(_)) = &envelope.event {
+                self.doubts += 1;
+                self.doubted.insert(SessionId::new(envelope.aggregate.id));
             }
         }
         Ok(())

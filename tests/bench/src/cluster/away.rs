@@ -13,7 +13,6 @@ use serde_json::Value;
 
 use super::Options;
 use super::ground::{Ground, Setup};
-use super::meter::{Meter, Share};
 use super::writer::Writer;
 use crate::say;
 
@@ -22,9 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What was found.
 pub struct Found {
-    share: Share,
     before: u64,
-    missed: u64,
     unmissed: Return,
     stopped: Return,
     cut_off: Return,
@@ -33,6 +30,7 @@ pub struct Found {
 /// A return.
 #[derive(Debug, Clone, Copy)]
 struct Return {
+    missed: u64,
     took: Duration,
     bytes: u64,
 }
@@ -48,14 +46,13 @@ pub async fn measure(binary: &Path, options: &Options) -> Result<Found> {
     let before = writer.head().await?;
     arrived(last(&ground)?, before).await?;
     say(&format!("  the log has {before} events\n"))?;
-    let meter = Meter::start(&ground)?;
 
     stop(&mut ground).await?;
-    let unmissed = started(&mut ground, before).await?;
+    let unmissed = started(&mut ground, before, 0).await?;
     stop(&mut ground).await?;
     writer.write(options.events).await?;
     let head = writer.head().await?;
-    let stopped = started(&mut ground, head).await?;
+    let stopped = started(&mut ground, head, head - before).await?;
     say("  the node was stopped and is back\n")?;
 
     ground.relays.iter().for_each(Relay::cut);
@@ -64,9 +61,8 @@ pub async fn measure(binary: &Path, options: &Options) -> Result<Found> {
     let (began, carried) = (Instant::now(), carried(&ground));
     ground.relays.iter().for_each(Relay::heal);
     arrived(last(&ground)?, later).await?;
-    let cut_off = Return { took: began.elapsed(), bytes: self::carried(&ground) - carried };
-    let share = meter.stop(&ground)?;
-    Ok(Found { share, before, missed: head - before, unmissed, stopped, cut_off })
+    let cut_off = Return { missed: later - head, took: began.elapsed(), bytes: self::carried(&ground) - carried };
+    Ok(Found { before, unmissed, stopped, cut_off })
 }
 
 fn last(ground: &Ground) -> Result<&Gateway> {
@@ -80,11 +76,11 @@ async fn stop(ground: &mut Ground) -> Result<()> {
     Ok(())
 }
 
-async fn started(ground: &mut Ground, head: u64) -> Result<Return> {
+async fn started(ground: &mut Ground, head: u64, missed: u64) -> Result<Return> {
     let (began, carried) = (Instant::now(), carried(ground));
     ground.gateways.last_mut().context("no gateway")?.restart().await?;
     arrived(last(ground)?, head).await?;
-    Ok(Return { took: began.elapsed(), bytes: self::carried(ground) - carried })
+    Ok(Return { missed, took: began.elapsed(), bytes: self::carried(ground) - carried })
 }
 
 /// Waits until a node is ready and knows everything up to `head`.
@@ -103,8 +99,7 @@ fn carried(ground: &Ground) -> u64 {
 
 impl Display for Found {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { share, before, missed, unmissed, stopped, cut_off } = self;
-        write!(f, "{share}")?;
+        let Self { before, unmissed, stopped, cut_off } = self;
         writeln!(
             f,
             "  how       events as sign-ins make them, three for each; bytes from the servers to the node, counted by a"
@@ -113,10 +108,10 @@ impl Display for Found {
         writeln!(f, "  {:<58} {:>8} {:>12}", "", "s", "bytes")?;
         let rows = [
             (format!("started with {before} events on the log, none of them new"), unmissed),
-            (format!("stopped, missed {missed}, and started"), stopped),
-            (format!("ran and was cut off, missed {missed}, and reached the log"), cut_off),
+            (format!("stopped, missed {}, and started", stopped.missed), stopped),
+            (format!("ran and was cut off, missed {}, and reached the log", cut_off.missed), cut_off),
         ];
-        for (name, Return { took, bytes }) in rows {
+        for (name, Return { took, bytes, .. }) in rows {
             writeln!(f, "  {name:<58} {:>8.2} {bytes:>12}", took.as_secs_f64())?;
         }
         Ok(())

@@ -55,7 +55,7 @@ pub enum Fault {
     DiskFull,
     /// A gateway with its own log cannot write any more (a limit on its files).
     DiskFullEmbedded,
-    /// One bit flips in a server's file of the log, and that server is made to lead.
+    /// One bit flips in a server's file of the log, and the leader steps down for that server.
     BitFlipped,
     /// An event of a type that nobody knows stands on the log.
     UnknownEvent,
