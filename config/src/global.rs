@@ -3,8 +3,8 @@
 use crate::keys::{self, GLOBAL};
 use crate::node::{Fields, Node};
 use crate::{
-    Config, GroupsFilter, IssuerFormat, ListenAddress, LogLevel, certificates, files, groups, headers, identity,
-    metrics, order, routes, services, staleness, storage, timeouts, urls,
+    Config, GroupsFilter, IssuerFormat, ListenAddress, LogLevel, bounds, certificates, files, groups, headers,
+    identity, metrics, order, routes, services, staleness, storage, timeouts, urls,
 };
 
 /// Decodes a document. `None` only where something was reported.
@@ -27,6 +27,8 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
     let jwt_issuer_format = issuer_format(&top).unwrap_or(IssuerFormat::HostOnly);
     let max_staleness = staleness::decode(&top).unwrap_or_default();
     let timeouts = timeouts::global(&top);
+    let connections = bounds::connections(&top);
+    let max_request_body = bounds::max_request_body(&top).unwrap_or_default();
     let groups_filter = groups::decode(&top, &GroupsFilter::default());
     let response = top.get("set_response_headers");
     let authenticate_service_url = authenticate.as_ref().and_then(urls::service);
@@ -46,6 +48,7 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
         jwt_issuer_format,
         max_staleness,
         timeouts,
+        max_request_body,
         groups_filter,
         claims: jwt_claims_headers.iter().map(|(name, _)| name.clone()).collect(),
     };
@@ -75,6 +78,8 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
         metrics_basic_auth,
         max_staleness,
         timeouts,
+        connections,
+        max_request_body,
         routes,
         warnings: Vec::new(),
     })

@@ -6,6 +6,7 @@
 //! that knows its place and collects problems) -> `global` and `routes`, which decode key by key.
 
 mod actions;
+mod bounds;
 mod certificates;
 mod duration;
 mod environment;
@@ -40,6 +41,7 @@ mod tree;
 mod urls;
 
 pub use actions::{Action, DirectResponse, Redirect, RedirectPath};
+pub use bounds::{Connections, Rate, RateLimit, RouteBounds};
 pub use groups::GroupsFilter;
 pub use load::{load, parse};
 pub use model::*;

@@ -81,6 +81,19 @@ pub const UPLOAD_FLOOR: (usize, Duration) = (1024, Duration::from_secs(30));
 pub const SESSION_BUDGET: usize = 64;
 /// The same for an address from which nobody is signed in.
 pub const ADDRESS_BUDGET: usize = 128;
+/// Longest time that a `rate_limit` counts over.
+pub const RATE_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
+/// Callers that one `rate_limit` tells apart; those beyond are counted together.
+pub const RATE_CALLERS: usize = 1_000_000;
+/// How often callers are forgotten that have their whole share again.
+pub const RATE_SWEEP: Duration = Duration::from_secs(10);
+/// Client connections beyond `max_connections` and `max_connections_per_client` that are still told so: this part of the
+/// bound, and so many more. Whoever comes then is not heard.
+pub const CROWD_MARGIN: (usize, usize) = (16, 16);
+/// How long a connection lives that is one too many.
+pub const CROWD_LIFE: Duration = Duration::from_secs(5);
+/// Open files that are kept for other things than clients and their upstreams.
+pub const FILES_RESERVED: usize = 512;
 /// How long a request waits for others of its client to end.
 pub const BUDGET_WAIT: Duration = Duration::from_secs(10);
 /// How often a silent HTTP/2 client is asked for a sign of life, and how long it may take to give one.

@@ -9,7 +9,8 @@ use url::Url;
 
 use crate::policy::Policy;
 use crate::{
-    Action, GroupsFilter, HeaderText, Pattern, Problem, Rewrites, RouteTimeouts, Secret, Services, Staleness, Timeouts,
+    Action, Connections, GroupsFilter, HeaderText, Pattern, Problem, Rewrites, RouteBounds, RouteTimeouts, Secret,
+    Services, Staleness, Timeouts,
 };
 
 /// The whole configuration of a process.
@@ -63,6 +64,10 @@ pub struct Config {
     /// `timeout_read`, `timeout_write`, `timeout_idle` and `default_upstream_timeout`, as far as no route is concerned:
     /// what holds for the requests of a route is in [`Route::timeouts`].
     pub timeouts: Timeouts,
+    /// `max_connections` and `max_connections_per_client` (ours).
+    pub connections: Connections,
+    /// `max_request_body` (ours), the default for routes: bytes; unbounded by default.
+    pub max_request_body: Option<u64>,
     /// `routes`, in the order in which they are tried (see `reference/03` §3.10 and [`Route::order`]).
     pub routes: Vec<Route>,
     /// What works but should not be left so, each with its place; said once at start.
@@ -263,6 +268,8 @@ pub struct Route {
     pub rewrites: Rewrites,
     /// `timeout` and `idle_timeout`, and what the top level says.
     pub timeouts: RouteTimeouts,
+    /// `max_request_body` and `rate_limit` (ours).
+    pub bounds: RouteBounds,
     /// `set_request_headers`.
     pub set_request_headers: Vec<(HeaderName, HeaderText)>,
     /// `remove_request_headers`.

@@ -10,6 +10,7 @@ impl Config {
             pass_identity_headers: new.pass_identity_headers,
             jwt_issuer_format: new.jwt_issuer_format,
             max_staleness: new.max_staleness,
+            max_request_body: new.max_request_body,
             // what bounds connections waits for a restart; routes bring their own
             timeouts: Timeouts { idle: self.timeouts.idle, ..new.timeouts },
             routes: new.routes.clone(),
@@ -43,10 +44,12 @@ impl Config {
             metrics_basic_auth,
             session_idle_timeout,
             timeouts,
+            connections,
             // what routes decide by
             jwt_issuer_format: _,
             pass_identity_headers: _,
             max_staleness: _,
+            max_request_body: _,
             routes: _,
             warnings: _,
         } = self;
@@ -78,6 +81,8 @@ impl Config {
             ("metrics_address", *metrics_address != new.metrics_address),
             ("metrics_basic_auth", *metrics_basic_auth != new.metrics_basic_auth),
             ("session_idle_timeout", *session_idle_timeout != new.session_idle_timeout),
+            ("max_connections", connections.total != new.connections.total),
+            ("max_connections_per_client", connections.per_client != new.connections.per_client),
             ("timeout_idle", timeouts.idle != new.timeouts.idle),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()

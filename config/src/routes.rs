@@ -9,8 +9,8 @@ use crate::limits::ROUTE_ID_BYTES;
 use crate::node::{Fields, Node};
 use crate::policy::{Actions, Criterion, ListMatcher, ListTest, Policy, Rule, StringMatcher, StringTest};
 use crate::{
-    Action, From, GroupsFilter, IssuerFormat, PathMatcher, Route, Staleness, Timeouts, actions, groups, headers,
-    pattern, rewrites, rules, staleness, timeouts, urls,
+    Action, From, GroupsFilter, IssuerFormat, PathMatcher, Route, Staleness, Timeouts, actions, bounds, groups,
+    headers, pattern, rewrites, rules, staleness, timeouts, urls,
 };
 
 /// What routes take from the top level.
@@ -20,6 +20,7 @@ pub struct Defaults {
     pub jwt_issuer_format: IssuerFormat,
     pub max_staleness: Staleness,
     pub timeouts: Timeouts,
+    pub max_request_body: Option<u64>,
     pub groups_filter: GroupsFilter,
     /// The headers that claims fill.
     pub claims: Vec<HeaderName>,
@@ -101,6 +102,7 @@ fn route<'a>(node: Node<'a>, defaults: &Defaults) -> Option<Placed<'a>> {
         regex_priority_order: regex_priority_order?.unwrap_or_default(),
         rewrites: rewrites?,
         timeouts,
+        bounds: bounds::route(&fields, defaults.max_request_body),
         set_request_headers: set_request_headers.unwrap_or_default(),
         remove_request_headers,
         set_response_headers,

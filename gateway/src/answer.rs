@@ -1,5 +1,7 @@
 //! Answers that the gateway itself gives, in the caller's own format: a page, JSON, plain text or a gRPC status.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, LOCATION, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -108,18 +110,28 @@ pub struct Answer {
     status: StatusCode,
     message: &'static str,
     way: Option<Way>,
+    /// When asking again makes sense, in seconds.
+    again: Option<u64>,
 }
 
 impl Answer {
     /// An answer with a message that tells nothing of the inside.
     pub const fn new(status: StatusCode, message: &'static str) -> Self {
-        Self { status, message, way: None }
+        let again = if status.as_u16() == 503 { Some(5) } else { None };
+        Self { status, message, way: None, again }
     }
 
     /// With a link to where it can go on.
     #[must_use]
     pub fn with_way(mut self, href: String, label: &'static str) -> Self {
         self.way = Some(Way { href, label });
+        self
+    }
+
+    /// With the time after which asking again makes sense; whole seconds, rounded up (RFC 9110 §10.2.3).
+    #[must_use]
+    pub fn with_wait(mut self, wait: Duration) -> Self {
+        self.again = Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
         self
     }
 
@@ -147,8 +159,8 @@ impl Answer {
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"portcullis\""));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        if let Some(seconds) = self.again {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

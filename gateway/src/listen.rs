@@ -14,7 +14,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use portcullis_actors::proxy::leash::Leash;
 use portcullis_config::ListenAddress;
 use portcullis_config::limits::{
-    H2_PENDING_RESETS, H2_PING, H2_STREAMS, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, REQUEST_HEAD_BYTES, REQUEST_HEADERS,
+    CROWD_LIFE, H2_PENDING_RESETS, H2_PING, H2_STREAMS, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, REQUEST_HEAD_BYTES,
+    REQUEST_HEADERS,
 };
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,8 +23,9 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use crate::crowd::{Crowd, TooMany};
 use crate::metrics::tally::Misread;
-use crate::serve::{never_understood, serve};
+use crate::serve::{bound_of, never_understood, serve};
 use crate::socket;
 use crate::worker::{Blueprint, Worker};
 use crate::{h1, h2};
@@ -59,39 +61,8 @@ pub struct Speech {
     pub tls: Option<Arc<ServerConfig>>,
     /// How far the node has come.
     pub stage: watch::Receiver<Stage>,
-    /// How many clients are connected.
-    pub open: Open,
-}
-
-/// Counts client connections, so that a node that drains knows when the last one is gone.
-#[derive(Clone, Default)]
-pub struct Open(Arc<watch::Sender<usize>>);
-
-/// One client connection.
-pub struct Entered(Open);
-
-impl Open {
-    fn enter(&self) -> Entered {
-        self.0.send_modify(|open| *open += 1);
-        Entered(self.clone())
-    }
-
-    /// How many are connected.
-    pub fn count(&self) -> usize {
-        *self.0.borrow()
-    }
-
-    /// Waits until nobody is connected.
-    pub async fn nobody(&self) {
-        // the sender lives in this very value: waiting cannot fail
-        let _ = self.0.subscribe().wait_for(|open| *open == 0).await;
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.0.0.send_modify(|open| *open = open.saturating_sub(1));
-    }
+    /// Who is connected.
+    pub open: Crowd,
 }
 
 /// Starts the workers of a listener. They stop with the handle.
@@ -131,17 +102,28 @@ pub fn start(listener: TcpListener, speech: Speech, blueprint: Blueprint, worker
 }
 
 async fn accept(stream: TcpStream, worker: Rc<Worker>, speech: Speech) {
-    let _open = speech.open.enter();
     let Ok(peer) = stream.peer_addr() else { return };
+    let entered = match speech.open.enter(peer.ip()) {
+        Ok(entered) => entered,
+        Err(too_many) => return worker.log.tally().bound(bound_of(too_many)),
+    };
+    let Some(too_many) = entered.too_many else { return greet(stream, peer, None, worker, speech).await };
+    // whoever is one too many is told so, and not for long
+    worker.log.tally().bound(bound_of(too_many));
+    let _ = tokio::time::timeout(CROWD_LIFE, greet(stream, peer, Some(too_many), worker, speech)).await;
+}
+
+async fn greet(stream: TcpStream, peer: SocketAddr, too_many: Option<TooMany>, worker: Rc<Worker>, speech: Speech) {
     let stream = socket::ready(stream);
+    let facts = Facts { peer, https: speech.tls.is_some(), too_many };
     match &speech.tls {
-        None => speak(stream, false, Facts { peer, https: false }, worker, speech.stage).await,
+        None => speak(stream, false, facts, worker, speech.stage).await,
         Some(tls) => {
             let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
                 Ok(Ok(stream)) => {
                     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    speak(stream, h2, Facts { peer, https: true }, worker, speech.stage).await;
+                    speak(stream, h2, facts, worker, speech.stage).await;
                 }
                 Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
                 Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
@@ -157,6 +139,8 @@ pub struct Facts {
     pub peer: SocketAddr,
     /// Whether it came by TLS.
     pub https: bool,
+    /// It is one too many: whatever it asks, it is told so.
+    pub too_many: Option<TooMany>,
 }
 
 /// Runs on the current worker whatever a connection spawns.

@@ -3,6 +3,7 @@
 mod answer;
 mod apart;
 mod cli;
+mod crowd;
 mod demo;
 mod events;
 mod forward;
@@ -16,6 +17,7 @@ mod node;
 mod open;
 mod pages;
 mod passed_on;
+mod rates;
 mod reload;
 mod roles;
 mod serve;

@@ -48,6 +48,7 @@ use portcullis_config::limits::{
 use portcullis_config::{Config, Secret, Storage};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::crowd::{Crowd, Room};
 use crate::forward::Trust;
 use crate::health::{self, Vitals};
 use crate::in_force::InForce;
@@ -64,7 +65,7 @@ use crate::worker::Blueprint;
 pub struct Node {
     vitals: Arc<Vitals>,
     stage: watch::Sender<Stage>,
-    open: listen::Open,
+    open: Crowd,
     connections: Connections,
     keeper: Option<Keeper>,
     gateway: Option<ServerHandle>,
@@ -166,7 +167,7 @@ impl Node {
             ));
         }
 
-        let (open, totals) = (listen::Open::default(), Totals::default());
+        let (open, totals) = (Crowd::new(Room::of(config.connections)), Totals::default());
         let measures = Measures {
             views: Arc::clone(&views),
             in_force: Arc::clone(&in_force),

@@ -140,6 +140,7 @@ impl Worker {
                     _ = round.tick() => {
                         let Some(worker) = kept.upgrade() else { return };
                         worker.reconsider(&Scopes::All);
+                        worker.blueprint.in_force.now().sweep();
                     }
                     _ = tick.tick() => {
                         let Some(worker) = kept.upgrade() else { return };

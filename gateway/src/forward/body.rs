@@ -191,18 +191,20 @@ fn length(bytes: &Bytes) -> u64 {
 /// The body of a request on its way to an upstream.
 pub struct RequestBody {
     incoming: Option<Incoming>,
+    most: u64,
     activity: Activity,
 }
 
 impl RequestBody {
-    /// Passes the client's body on as it comes.
-    pub fn passing(incoming: Incoming) -> Self {
-        Self { incoming: Some(incoming).filter(|incoming| !incoming.is_end_stream()), activity: Activity::default() }
+    /// Passes the client's body on as it comes, up to `most` bytes.
+    pub fn passing(incoming: Incoming, most: Option<u64>) -> Self {
+        let incoming = Some(incoming).filter(|incoming| !incoming.is_end_stream());
+        Self { incoming, most: most.unwrap_or(u64::MAX), activity: Activity::default() }
     }
 
     /// No body.
     pub fn none() -> Self {
-        Self { incoming: None, activity: Activity::default() }
+        Self { incoming: None, most: 0, activity: Activity::default() }
     }
 
     /// Whether there is nothing to send: such a request can be sent again.
@@ -226,6 +228,7 @@ struct Moved {
     bytes: Cell<usize>,
     awaited: Cell<bool>,
     broke: Cell<bool>,
+    too_large: Cell<bool>,
     sent: Cell<bool>,
 }
 
@@ -242,6 +245,11 @@ impl Activity {
     /// Whether the client's body broke off.
     pub fn broke(&self) -> bool {
         self.0.broke.get()
+    }
+
+    /// Whether more of the body came than may.
+    pub fn is_too_large(&self) -> bool {
+        self.0.too_large.get()
     }
 
     /// Whether nothing more of the body will be sent.
@@ -308,6 +316,10 @@ impl Body for RequestBody {
                 let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
                 moved.bytes.set(moved.bytes.get().saturating_add(data.map_or(0, Bytes::len)));
                 moved.at.set(Some(Instant::now()));
+                if u64::try_from(moved.bytes.get()).is_ok_and(|bytes| bytes > this.most) {
+                    moved.too_large.set(true);
+                    return Poll::Ready(Some(Err("the body is larger than it may be".into())));
+                }
             }
             Poll::Pending => {}
         }

@@ -95,7 +95,8 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use portcullis_config::{
-        Action, From, GroupsFilter, IssuerFormat, PathMatcher, Rewrites, RouteTimeouts, Staleness, policy::Policy,
+        Action, From, GroupsFilter, IssuerFormat, PathMatcher, Rewrites, RouteBounds, RouteTimeouts, Staleness,
+        policy::Policy,
     };
     use uuid::Uuid;
 
@@ -114,6 +115,7 @@ mod tests {
             regex_priority_order: 0,
             rewrites: Rewrites::default(),
             timeouts: RouteTimeouts::default(),
+            bounds: RouteBounds::default(),
             set_request_headers: vec![],
             remove_request_headers: vec![],
             set_response_headers: vec![],

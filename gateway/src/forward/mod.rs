@@ -21,6 +21,8 @@ pub use connect::Trust;
 use connect::{ConnectError, Endpoint};
 pub use outgoing::Outgoing;
 use pool::Lease;
+
+use crate::metrics::tally::Bound;
 pub use pool::Pool;
 pub use upgrade::Tunnel;
 
@@ -37,6 +39,8 @@ pub enum UpstreamFault {
     ClientGone,
     /// The client's own body did not come, or too slowly.
     ClientLate,
+    /// The client's own body is larger than the route takes.
+    TooLarge,
 }
 
 impl UpstreamFault {
@@ -48,6 +52,16 @@ impl UpstreamFault {
             Self::Broken => "upstream_broken",
             Self::ClientGone => "request_body_broken",
             Self::ClientLate => "request_body_timeout",
+            Self::TooLarge => "request_body_too_large",
+        }
+    }
+
+    /// The bound that a client has come up against.
+    pub const fn bound(self) -> Option<Bound> {
+        match self {
+            Self::ClientLate => Some(Bound::RequestBodyPace),
+            Self::TooLarge => Some(Bound::RequestBody),
+            Self::Unreachable | Self::Late | Self::Broken | Self::ClientGone => None,
         }
     }
 
@@ -59,6 +73,7 @@ impl UpstreamFault {
             Self::Broken => StatusCode::BAD_GATEWAY,
             Self::ClientGone => StatusCode::BAD_REQUEST,
             Self::ClientLate => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         }
     }
 }
@@ -82,8 +97,13 @@ pub enum Answer {
 ///
 /// # Errors
 /// [`UpstreamFault`].
-pub async fn forward(pool: &Rc<Pool>, outgoing: Outgoing, body: Incoming) -> Result<Answer, UpstreamFault> {
-    let body = RequestBody::passing(body);
+pub async fn forward(
+    pool: &Rc<Pool>,
+    outgoing: Outgoing,
+    body: Incoming,
+    most: Option<u64>,
+) -> Result<Answer, UpstreamFault> {
+    let body = RequestBody::passing(body, most);
     let repeatable = body.is_empty() && outgoing.method.is_idempotent();
     let lease = pool.lease(&outgoing.endpoint).await.map_err(|error| unreachable(&outgoing.endpoint, &error))?;
     let kept = !lease.is_fresh();
@@ -114,6 +134,8 @@ enum Failed {
     Late(Late),
     /// The client's body broke.
     ClientGone,
+    /// The client's body is larger than it may be.
+    TooLarge,
 }
 
 impl Failed {
@@ -123,6 +145,7 @@ impl Failed {
             Self::Late(Late::Upstream) => UpstreamFault::Late,
             Self::Late(Late::Client) => UpstreamFault::ClientLate,
             Self::ClientGone => UpstreamFault::ClientGone,
+            Self::TooLarge => UpstreamFault::TooLarge,
         }
     }
 }
@@ -137,6 +160,7 @@ async fn exchange(mut lease: Lease, request: Request<RequestBody>, websocket: bo
         Ok(Err(mut error)) => {
             return Err(match error.take_message() {
                 Some(request) => Failed::Unsent(Box::new(request)),
+                None if activity.is_too_large() => Failed::TooLarge,
                 None if activity.broke() => Failed::ClientGone,
                 None => {
                     tracing::debug!(error = %error.error(), "an upstream broke off");

@@ -17,8 +17,8 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Registry;
 
 use super::tally::{Classes, Totals};
+use crate::crowd::Crowd;
 use crate::in_force::InForce;
-use crate::listen::Open;
 
 /// Where metrics are read from.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ pub struct Measures {
     /// What is open for long.
     pub connections: Connections,
     /// Who is connected.
-    pub open: Open,
+    pub open: Crowd,
     /// What workers have counted.
     pub totals: Totals,
     /// What is known of components in other processes.
@@ -137,6 +137,9 @@ impl Measures {
         let mut misread: Vec<_> = counts.misread.iter().map(|(why, count)| (why.name(), *count)).collect();
         misread.sort_unstable();
         page.outcomes("portcullis_refused_heads", "Heads that became no requests.", misread.into_iter())?;
+        let mut bounds: Vec<_> = counts.bounds.iter().map(|(bound, count)| (bound.name(), *count)).collect();
+        bounds.sort_unstable();
+        page.outcomes("portcullis_bounds_reached", "What clients came up against.", bounds.into_iter())?;
         page.durations(
             "portcullis_request_duration_seconds",
             "From the first byte of a request to the last one of its answer; no tunnels.",

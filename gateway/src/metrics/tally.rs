@@ -59,6 +59,40 @@ impl Misread {
     }
 }
 
+/// What a client came up against: the bounds that are not of a head, which are in [`Misread`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Bound {
+    /// `max_connections`.
+    Connections,
+    /// `max_connections_per_client`.
+    ConnectionsOfClient,
+    /// `rate_limit.per_ip`.
+    RateOfAddress,
+    /// `rate_limit.per_user`.
+    RateOfUser,
+    /// `max_request_body`.
+    RequestBody,
+    /// Too little of a request's body in too long a time.
+    RequestBodyPace,
+    /// Requests under way at a time.
+    RequestsUnderWay,
+}
+
+impl Bound {
+    /// The name in metrics and in the access log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "too_many_connections",
+            Self::ConnectionsOfClient => "too_many_connections_of_client",
+            Self::RateOfAddress => "rate_limit_per_ip",
+            Self::RateOfUser => "rate_limit_per_user",
+            Self::RequestBody => "request_body_too_large",
+            Self::RequestBodyPace => "request_body_timeout",
+            Self::RequestsUnderWay => "too_many_requests",
+        }
+    }
+}
+
 /// Requests to one route.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct RouteCounts {
@@ -81,6 +115,8 @@ pub struct Counts {
     pub decisions: HashMap<Decided, u64>,
     /// Heads that became no requests.
     pub misread: HashMap<Misread, u64>,
+    /// Bounds that were reached.
+    pub bounds: HashMap<Bound, u64>,
     /// From the first byte of a request to the last one of its answer; not those that became tunnels.
     pub durations: Measured,
 }
@@ -127,6 +163,9 @@ impl Counts {
         }
         for (why, count) in other.misread.drain() {
             *self.misread.entry(why).or_default() += count;
+        }
+        for (bound, count) in other.bounds.drain() {
+            *self.bounds.entry(bound).or_default() += count;
         }
         self.durations.add(&std::mem::take(&mut other.durations));
     }
@@ -178,6 +217,11 @@ impl Tally {
     /// A head became no request.
     pub fn misread(&self, why: Misread) {
         *self.counts.borrow_mut().misread.entry(why).or_default() += 1;
+    }
+
+    /// Somebody came up against a bound.
+    pub fn bound(&self, bound: Bound) {
+        *self.counts.borrow_mut().bounds.entry(bound).or_default() += 1;
     }
 
     /// Hands over what was counted.

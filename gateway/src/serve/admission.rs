@@ -1,20 +1,65 @@
 //! The place that a permitted request takes among all that is open, and what its client may have there.
 
-use http::StatusCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Response, StatusCode};
 use portcullis_actors::authorize::Permit;
 use portcullis_actors::clock;
 use portcullis_actors::proxy::leash::Cut;
+use portcullis_config::Route;
 
 use super::Exchange;
 use crate::answer::Answer;
+use crate::crowd::TooMany;
+use crate::forward::body::AnswerBody;
 use crate::forward::budget::Client;
+use crate::metrics::tally::Bound;
 use crate::open::{Kept, Ticket};
+
+/// What is said of a body that is larger than its route takes.
+pub(super) const TOO_LARGE_TEXT: &str = "The request's body is larger than this application takes.";
+/// The same as an answer.
+pub(super) const TOO_LARGE: Answer = Answer::new(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE_TEXT);
+
+/// The caller has sent more than `rate_limit` allows, and is to wait for so long.
+pub(super) fn too_often(wait: Duration) -> Answer {
+    let said = "Too many requests in too short a time. Try again in a moment.";
+    Answer::new(StatusCode::TOO_MANY_REQUESTS, said).with_wait(wait)
+}
+
+/// The connection is one too many.
+pub(super) const fn crowded(too_many: TooMany) -> Answer {
+    match too_many {
+        TooMany::InAll => Answer::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many people are connected right now. Please try again in a moment.",
+        ),
+        TooMany::FromOne => {
+            Answer::new(StatusCode::TOO_MANY_REQUESTS, "Too many connections from your address. Close some of them.")
+        }
+    }
+}
+
+/// What it is counted as.
+pub const fn bound_of(too_many: TooMany) -> Bound {
+    match too_many {
+        TooMany::InAll => Bound::Connections,
+        TooMany::FromOne => Bound::ConnectionsOfClient,
+    }
+}
 
 /// The client has too much under way.
 pub(super) const TOO_MANY: Answer =
     Answer::new(StatusCode::SERVICE_UNAVAILABLE, "Too many of your requests are under way. Try again in a moment.");
 
 impl Exchange {
+    /// A refusal because of a bound, which is counted.
+    pub(super) fn refuse_at(self, bound: Bound, answer: Answer, route: Arc<Route>) -> Response<AnswerBody> {
+        self.worker.log.tally().bound(bound);
+        self.refuse(answer, bound.name(), Some(route))
+    }
+
     /// Enters the request in what this worker has open.
     ///
     /// # Errors

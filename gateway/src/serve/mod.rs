@@ -27,7 +27,8 @@ use portcullis_config::limits::BUDGET_WAIT;
 use portcullis_events::Time;
 use uuid::Uuid;
 
-use admission::TOO_MANY;
+pub use admission::bound_of;
+use admission::{TOO_LARGE, TOO_LARGE_TEXT, TOO_MANY, too_often};
 use answers::{finish, own_headers};
 use judgement::Judgement;
 
@@ -38,7 +39,7 @@ use crate::forward::{self, UpstreamFault};
 use crate::h1;
 use crate::in_force::Rules;
 use crate::listen::Facts;
-use crate::metrics::tally::{Decided, Misread};
+use crate::metrics::tally::{Bound, Decided, Misread};
 use crate::pages::desk::{UNAVAILABLE, cannot_say};
 use crate::telemetry::{AccessRecord, RequestLine};
 use crate::worker::Worker;
@@ -70,6 +71,16 @@ pub async fn serve(
             Err(bad.status())
         }
     };
+    if let Some(too_many) = facts.too_many {
+        let response = admission::crowded(too_many).render(format, &request_id);
+        let request = canonical.ok();
+        let line = RequestLine { request_id, method: Some(method), client: peer.address, request };
+        let mut response = finish(&worker, own_headers(response), began, line, bound_of(too_many).name());
+        if version < Version::HTTP_2 {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        return response;
+    }
     let request = match canonical {
         Ok(request) => request,
         Err(status) => {
@@ -162,6 +173,10 @@ impl Exchange {
         upgrade: OnUpgrade,
     ) -> Response<AnswerBody> {
         let now = clock::now();
+        let rates = rules.rates(index);
+        if let Some(Err(wait)) = rates.map(|rates| rates.take_address(self.request.client())) {
+            return self.refuse_at(Bound::RateOfAddress, too_often(wait), route);
+        }
         let presented = Presented::of(&self.request, &self.worker.desk.cookie().name);
         let judged = match &self.worker.blueprint.apart {
             Some(apart) => self.judge_apart(apart, &route, presented.as_ref()).await,
@@ -181,6 +196,11 @@ impl Exchange {
         let refusal = match outcome {
             Ok(permit) => {
                 tally.decided(Decided::Allowed);
+                if let (Some(rates), Some((_, person, _))) = (rates, session)
+                    && let Err(wait) = rates.take_person(person)
+                {
+                    return self.refuse_at(Bound::RateOfUser, too_often(wait), route);
+                }
                 return self.pass(permit, route, body, upgrade, now).await;
             }
             Err(refusal) => refusal,
@@ -270,10 +290,14 @@ impl Exchange {
             }
             Err(NotPassed::Assertion) => return self.refuse(UNAVAILABLE, "fault", Some(route)),
         };
+        let most = route.bounds.max_request_body;
+        if most.is_some_and(|most| body.size_hint().lower() > most) {
+            return self.refuse_at(Bound::RequestBody, TOO_LARGE, route);
+        }
         let Some(share) = self.worker.budgets.share(client, &route, BUDGET_WAIT).await else {
-            return self.refuse(TOO_MANY, "too_many_requests", Some(route));
+            return self.refuse_at(Bound::RequestsUnderWay, TOO_MANY, route);
         };
-        match forward::forward(&self.worker.pool, outgoing, body).await {
+        match forward::forward(&self.worker.pool, outgoing, body, most).await {
             Ok(forward::Answer::Response(response)) => {
                 let response = self.dressed(response.map(|body| body.held(ticket, share)), &route);
                 self.recorded(response, "via_upstream", Some(route))
@@ -289,11 +313,15 @@ impl Exchange {
                 response
             }
             Err(fault) => {
+                if let Some(bound) = fault.bound() {
+                    self.worker.log.tally().bound(bound);
+                }
                 let message = match fault {
                     UpstreamFault::Unreachable => "The application cannot be reached right now.",
                     UpstreamFault::Late => "The application did not answer in time.",
                     UpstreamFault::Broken => "The application broke off, or did not answer in HTTP.",
                     UpstreamFault::ClientGone => "The request's body broke off.",
+                    UpstreamFault::TooLarge => TOO_LARGE_TEXT,
                     UpstreamFault::ClientLate => "The request's body took too long to come.",
                 };
                 self.refuse(Answer::new(fault.status(), message), fault.detail(), Some(route))

@@ -7,7 +7,8 @@ use http::Request;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN};
 use portcullis_config::policy::{Actions, Criterion, ListMatcher, ListTest, Policy, Rule, StringMatcher, StringTest};
 use portcullis_config::{
-    Action, From, GroupsFilter, IssuerFormat, PathMatcher, Rewrites, Route, RouteTimeouts, Staleness, Upstream,
+    Action, From, GroupsFilter, IssuerFormat, PathMatcher, Rewrites, Route, RouteBounds, RouteTimeouts, Staleness,
+    Upstream,
 };
 use portcullis_events::{PersonId, SessionId, Time};
 use serde_json::{Value, json};
@@ -128,6 +129,7 @@ pub(super) fn route(policy: Policy) -> Route {
         regex_priority_order: 0,
         rewrites: Rewrites::default(),
         timeouts: RouteTimeouts::default(),
+        bounds: RouteBounds::default(),
         set_request_headers: vec![],
         remove_request_headers: vec![],
         set_response_headers: vec![],

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use portcullis_config::policy::{Actions, Criterion, Policy, Rule, StringMatcher, StringTest};
 use portcullis_config::{
-    Action, Config, Cookie, From, GroupsFilter, IssuerFormat, ListenAddress, LogLevel, PathMatcher, PathRewrite,
-    Rewrites, Route, RouteTimeouts, Services, Staleness, Storage, Timeouts, Upstream,
+    Action, Config, Connections, Cookie, From, GroupsFilter, IssuerFormat, ListenAddress, LogLevel, PathMatcher,
+    PathRewrite, Rewrites, Route, RouteBounds, RouteTimeouts, Services, Staleness, Storage, Timeouts, Upstream,
 };
 use proptest::prelude::*;
 use url::Url;
@@ -45,6 +45,8 @@ pub(crate) fn config(routes: &[&str]) -> Config {
         metrics_address: None,
         metrics_basic_auth: None,
         timeouts: Timeouts::default(),
+        connections: Connections::default(),
+        max_request_body: None,
         routes: routes.iter().map(|route| self::route(route)).collect(),
         warnings: Vec::new(),
     }
@@ -66,6 +68,7 @@ fn route(text: &str) -> Route {
         regex_priority_order: 0,
         rewrites: Rewrites::default(),
         timeouts: RouteTimeouts::default(),
+        bounds: RouteBounds::default(),
         set_request_headers: Vec::new(),
         remove_request_headers: Vec::new(),
         set_response_headers: Vec::new(),
