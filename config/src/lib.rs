@@ -45,7 +45,7 @@ pub use bounds::{Connections, Rate, RateLimit, RouteBounds};
 pub use groups::GroupsFilter;
 pub use load::{load, parse};
 pub use model::*;
-pub use pattern::{Pattern, Replacement};
+pub use pattern::{Pattern, PatternError, Replacement};
 pub use problem::{Place, Problem, Problems};
 pub use rewrites::{HeaderRewrite, HostRewrite, PathRewrite, Rewrites};
 pub use secret::Secret;
