@@ -181,3 +181,86 @@ pub fn within(coding: &mut Coding, mut data: bytes::Bytes) -> bytes::Bytes {
     }
     data
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderValue, Response};
+
+    use super::*;
+
+    /// The head of an answer with these fields, without its date.
+    fn written(
+        status: u16,
+        fields: &[(&'static str, &str)],
+        asked: Asked,
+        size: &SizeHint,
+        after: After,
+    ) -> (String, Coding) {
+        let mut parts = Response::builder().status(status).body(()).unwrap().into_parts().0;
+        for (name, value) in fields {
+            parts.headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        let coding = Coding::of(asked, parts.status, size, after == After::Switch);
+        let mut out = Vec::new();
+        head(&mut out, &parts, asked, coding, size.exact(), after);
+        let text = String::from_utf8(out).unwrap();
+        let (before, rest) = text.split_once("date: ").unwrap();
+        let (date, rest) = rest.split_once("\r\n").unwrap();
+        assert!(date.len() == 29 && date.ends_with(" GMT"), "{date}");
+        (format!("{before}{rest}"), coding)
+    }
+
+    const PLAIN: Asked = Asked { head: false, old: false, trailers: false };
+    const HEAD: Asked = Asked { head: true, ..PLAIN };
+    const OLD: Asked = Asked { old: true, ..PLAIN };
+
+    #[test]
+    fn an_answer_is_framed_once_and_by_what_its_body_is() {
+        let (exact, unknown) = (SizeHint::with_exact(2), SizeHint::default());
+        let lies = [("content-length", "7"), ("transfer-encoding", "gzip"), ("connection", "x"), ("a", "b")];
+        for (status, asked, size, head, coding) in [
+            (200, PLAIN, &exact, "HTTP/1.1 200 OK\r\na: b\r\ncontent-length: 2\r\n\r\n", Coding::Length(2)),
+            (200, PLAIN, &unknown, "HTTP/1.1 200 OK\r\na: b\r\ntransfer-encoding: chunked\r\n\r\n", Coding::Chunked),
+            (200, HEAD, &exact, "HTTP/1.1 200 OK\r\ncontent-length: 7\r\na: b\r\n\r\n", Coding::None),
+            (304, PLAIN, &exact, "HTTP/1.1 304 Not Modified\r\ncontent-length: 7\r\na: b\r\n\r\n", Coding::None),
+            (204, PLAIN, &exact, "HTTP/1.1 204 No Content\r\na: b\r\n\r\n", Coding::None),
+            (599, PLAIN, &exact, "HTTP/1.1 599 \r\na: b\r\ncontent-length: 2\r\n\r\n", Coding::Length(2)),
+            (
+                200,
+                OLD,
+                &exact,
+                "HTTP/1.0 200 OK\r\na: b\r\ncontent-length: 2\r\nconnection: keep-alive\r\n\r\n",
+                Coding::Length(2),
+            ),
+        ] {
+            assert_eq!(written(status, &lies, asked, size, After::Open), (head.to_owned(), coding));
+        }
+        let (old, coding) = written(200, &[], OLD, &unknown, After::Close);
+        assert_eq!((old.as_str(), coding), ("HTTP/1.0 200 OK\r\nconnection: close\r\n\r\n", Coding::UntilClose));
+        let (ours, _) = written(404, &[], HEAD, &exact, After::Close);
+        assert_eq!(ours, "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\nconnection: close\r\n\r\n");
+    }
+
+    #[test]
+    fn a_switch_is_said_as_it_was_agreed() {
+        let fields = [("connection", "Upgrade"), ("upgrade", "websocket"), ("content-length", "0")];
+        let (head, coding) = written(101, &fields, PLAIN, &SizeHint::with_exact(0), After::Switch);
+        let expected = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
+        assert_eq!((head.as_str(), coding), (expected, Coding::None));
+    }
+
+    #[test]
+    fn no_more_is_written_than_was_announced() {
+        let mut coding = Coding::Length(3);
+        assert_eq!(within(&mut coding, Bytes::from_static(b"ab")), "ab");
+        assert_eq!(within(&mut coding, Bytes::from_static(b"cd")), "c");
+        assert_eq!((within(&mut coding, Bytes::from_static(b"e")).as_ref(), coding), (&b""[..], Coding::Length(0)));
+        let mut out = Vec::new();
+        chunk(&mut out, 31);
+        last_chunk(&mut out, None);
+        let trailers = HeaderMap::from_iter([(http::HeaderName::from_static("t"), HeaderValue::from_static("v"))]);
+        last_chunk(&mut out, Some(&trailers));
+        assert_eq!(out, b"1f\r\n0\r\n\r\n0\r\nt: v\r\n\r\n");
+    }
+}
