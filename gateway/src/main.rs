@@ -3,6 +3,7 @@
 mod answer;
 mod apart;
 mod cli;
+mod client_body;
 mod crowd;
 mod demo;
 mod events;
@@ -19,6 +20,7 @@ mod pages;
 mod passed_on;
 mod rates;
 mod reload;
+mod request_id;
 mod roles;
 mod serve;
 mod sessions;

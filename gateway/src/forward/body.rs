@@ -17,6 +17,7 @@ use portcullis_config::RouteTimeouts;
 use super::budget::Share;
 use super::pool::Lease;
 use super::remove_hop_by_hop;
+use crate::client_body::ClientBody;
 use crate::open::Ticket;
 use crate::telemetry::AccessRecord;
 
@@ -69,6 +70,13 @@ impl AnswerBody {
     pub fn recorded(mut self, record: AccessRecord) -> Self {
         self.record = Some(record);
         self
+    }
+
+    /// It did not reach the client whole.
+    pub fn cut_short(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.cut_short();
+        }
     }
 
     /// What holds it.
@@ -191,14 +199,14 @@ fn length(bytes: &Bytes) -> u64 {
 
 /// The body of a request on its way to an upstream.
 pub struct RequestBody {
-    incoming: Option<Incoming>,
+    incoming: Option<ClientBody>,
     most: u64,
     activity: Activity,
 }
 
 impl RequestBody {
     /// Passes the client's body on as it comes, up to `most` bytes.
-    pub fn passing(incoming: Incoming, most: Option<u64>) -> Self {
+    pub fn passing(incoming: ClientBody, most: Option<u64>) -> Self {
         let incoming = Some(incoming).filter(|incoming| !incoming.is_end_stream());
         Self { incoming, most: most.unwrap_or(u64::MAX), activity: Activity::default() }
     }
@@ -361,7 +369,7 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
-        let polled = Pin::new(incoming).poll_frame(cx).map_err(BodyError::from);
+        let polled = Pin::new(incoming).poll_frame(cx);
         let moved = &this.activity.0;
         moved.awaited.set(polled.is_pending());
         match &polled {

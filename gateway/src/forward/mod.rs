@@ -14,7 +14,6 @@ use std::rc::Rc;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use portcullis_actors::proxy::leash::Leash;
 use portcullis_config::limits::UPLOAD_FLOOR;
 
@@ -27,6 +26,8 @@ use pool::Lease;
 use crate::metrics::tally::Bound;
 pub use pool::Pool;
 pub use upgrade::Tunnel;
+
+use crate::client_body::ClientBody;
 
 /// Why there is no answer from the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +103,7 @@ pub enum Answer {
 pub async fn forward(
     pool: &Rc<Pool>,
     outgoing: Outgoing,
-    body: Incoming,
+    body: ClientBody,
     leash: &Rc<Leash>,
 ) -> Result<Answer, UpstreamFault> {
     let body = RequestBody::passing(body, outgoing.max_body).bounded(outgoing.timeouts, leash);

@@ -5,7 +5,8 @@ use std::time::Duration;
 use portcullis_config::policy::{Actions, Criterion, Policy, Rule, StringMatcher, StringTest};
 use portcullis_config::{
     Action, Config, Connections, Cookie, From, GroupsFilter, IssuerFormat, ListenAddress, LogLevel, PathMatcher,
-    PathRewrite, Pattern, Rewrites, Route, RouteBounds, RouteTimeouts, Services, Staleness, Storage, Timeouts, Upstream,
+    PathRewrite, Pattern, Rewrites, Route, RouteBounds, RouteTimeouts, Services, Staleness, Storage, Timeouts,
+    Upstream,
 };
 use proptest::prelude::*;
 use url::Url;
