@@ -22,6 +22,7 @@ mod node;
 mod order;
 pub mod policy;
 mod problem;
+mod programs;
 mod report;
 mod restart;
 mod routes;

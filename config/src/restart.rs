@@ -3,13 +3,14 @@
 use crate::{Config, IdentityProvider};
 
 impl Config {
-    /// This configuration with the routes and policies of `new`, and with the keys that routes take from the top level.
+    /// This configuration with the routes and policies of `new`, and with the keys that can change with them.
     #[must_use]
     pub fn with_routes_of(&self, new: &Self) -> Self {
         Self {
             pass_identity_headers: new.pass_identity_headers,
             jwt_issuer_format: new.jwt_issuer_format,
             max_staleness: new.max_staleness,
+            program_hosts: new.program_hosts.clone(),
             routes: new.routes.clone(),
             warnings: new.warnings.clone(),
             ..self.clone()
@@ -44,6 +45,7 @@ impl Config {
             jwt_issuer_format: _,
             pass_identity_headers: _,
             max_staleness: _,
+            program_hosts: _,
             routes: _,
             warnings: _,
         } = self;
