@@ -32,7 +32,7 @@ fn login(host: &str, place: &str) -> String {
 async fn address(program: &Visitor, host: &str) -> Result<String> {
     let answer = program.get(&login(host, PLACE)).await?;
     anyhow::ensure!(answer.status == StatusCode::OK, "{}: {}", answer.status, answer.text());
-    assert_eq!(answer.headers[CONTENT_TYPE], "text/plain; charset=utf-8");
+    assert_eq!(answer.header(CONTENT_TYPE.as_str()), "text/plain; charset=utf-8");
     assert!(answer.headers.get(SET_COOKIE).is_none());
     Ok(answer.text())
 }
