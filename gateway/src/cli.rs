@@ -66,10 +66,10 @@ pub struct TcpOptions {
     #[arg(long, value_name = "ADDRESS:PORT|-", default_value = "127.0.0.1:0", value_parser = local)]
     pub listen: Local,
     /// The gateway, where it is not at https://HOST.
-    #[arg(long, visible_alias = "pomerium-url", value_name = "URL", value_parser = gateway)]
+    #[arg(long, visible_alias = "pomerium-url", value_name = "URL", value_parser = gateway, overrides_with = "portcullis_url")]
     pub portcullis_url: Option<Gateway>,
     /// The command that opens a browser; the address is its last argument.
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", overrides_with = "browser_cmd")]
     pub browser_cmd: Option<String>,
     /// Whose certificates are trusted.
     #[command(flatten)]
