@@ -137,11 +137,11 @@ impl Ground {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
         let mut input = child.stdin.take().context("no stdin")?;
-        let said = said.to_vec();
-        let saying = tokio::spawn(async move { input.write_all(&said).await });
-        let out = tokio::time::timeout(SOON, child.wait_with_output()).await.context("it does not end")??;
         // one that is refused does not listen to the end
-        drop(saying.await?);
+        let saying = async move { drop(input.write_all(said).await) };
+        let ending = tokio::time::timeout(SOON, child.wait_with_output());
+        let ((), out) = tokio::join!(saying, ending);
+        let out = out.context("it does not end")??;
         Ok((out.status.code(), out.stdout, String::from_utf8_lossy(&out.stderr).into_owned()))
     }
 
@@ -176,10 +176,11 @@ impl Gateway {
         let mut serving = JoinSet::new();
         let (doing, seeing) = (Arc::clone(&script), Arc::clone(&seen));
         serving.spawn(async move {
+            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (tls, script, seen) =
                     (TlsAcceptor::from(Arc::clone(&tls)), Arc::clone(&doing), Arc::clone(&seeing));
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     // a client that does not trust us leaves
                     if let Ok(stream) = tls.accept(stream).await {
                         drop(serve(stream, &script, &seen).await);
@@ -339,7 +340,10 @@ async fn many_connections_and_processes_at_once_cause_one_sign_in() -> Result<()
     let ground = Ground::new(Script::default()).await?;
     let (_first, one) = ground.listening().await?;
     let (_second, two) = ground.listening().await?;
-    let talks: Vec<_> = (0..10).map(|n| tokio::spawn(converse(if n % 2 == 0 { one } else { two }, b"x"))).collect();
+    let mut talks = JoinSet::new();
+    for address in [one, two].repeat(5) {
+        talks.spawn(converse(address, b"x"));
+    }
     // all of them were told to sign in before anybody does
     let asked = eventually("ten requests without a handle", SOON, async || {
         let seen = ground.gateway.seen.lock().map_err(|_| anyhow::anyhow!("poisoned"))?;
@@ -347,8 +351,8 @@ async fn many_connections_and_processes_at_once_cause_one_sign_in() -> Result<()
     });
     asked.await?;
     ground.person_comes(0).await?;
-    for talk in talks {
-        assert_eq!(talk.await??, expected(b"x"));
+    while let Some(talk) = talks.join_next().await {
+        assert_eq!(talk??, expected(b"x"));
     }
     assert_eq!(ground.logins()?, 1);
     Ok(())
