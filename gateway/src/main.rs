@@ -3,6 +3,7 @@
 mod answer;
 mod apart;
 mod cli;
+mod client_body;
 mod demo;
 mod events;
 mod forward;

@@ -13,7 +13,6 @@ use std::rc::Rc;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use portcullis_config::limits::{UPLOAD_FLOOR, UPSTREAM_RESPONSE};
 
 use body::{AnswerBody, Late, RequestBody};
@@ -23,6 +22,8 @@ pub use outgoing::Outgoing;
 use pool::Lease;
 pub use pool::Pool;
 pub use upgrade::Tunnel;
+
+use crate::client_body::ClientBody;
 
 /// Why there is no answer from the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +83,7 @@ pub enum Answer {
 ///
 /// # Errors
 /// [`UpstreamFault`].
-pub async fn forward(pool: &Rc<Pool>, outgoing: Outgoing, body: Incoming) -> Result<Answer, UpstreamFault> {
+pub async fn forward(pool: &Rc<Pool>, outgoing: Outgoing, body: ClientBody) -> Result<Answer, UpstreamFault> {
     let body = RequestBody::passing(body);
     let repeatable = body.is_empty() && outgoing.method.is_idempotent();
     let lease = pool.lease(&outgoing.endpoint).await.map_err(|error| unreachable(&outgoing.endpoint, &error))?;
