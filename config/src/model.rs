@@ -364,7 +364,7 @@ pub struct Upstream {
 }
 
 /// Which paths of a host a route takes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathMatcher {
     /// `prefix`: a string prefix, as in Pomerium; `/` by default.
     Prefix(String),
@@ -376,7 +376,7 @@ pub enum PathMatcher {
 
 impl PathMatcher {
     /// `path`, `regex` and `prefix`, those that are not set empty: what routes are put in order by.
-    fn parts(&self) -> [&str; 3] {
+    pub(crate) fn parts(&self) -> [&str; 3] {
         match self {
             Self::Path(path) => [path, "", ""],
             Self::Regex(regex) => ["", regex.as_str(), ""],

@@ -15,6 +15,7 @@ mod problems;
 mod programs;
 mod reload;
 mod routes;
+mod routing;
 mod samples;
 mod services;
 

@@ -7,13 +7,15 @@ mod connect;
 mod frames;
 pub mod outgoing;
 mod pool;
+pub mod rewrite;
 mod upgrade;
 
 use std::rc::Rc;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
-use portcullis_config::limits::{UPLOAD_FLOOR, UPSTREAM_RESPONSE};
+use portcullis_actors::proxy::leash::Leash;
+use portcullis_config::limits::UPLOAD_FLOOR;
 
 use body::{AnswerBody, Late, RequestBody};
 pub use connect::Trust;
@@ -76,15 +78,20 @@ pub enum Answer {
     Switched(Response<()>, Tunnel),
 }
 
-/// Sends a request and waits for the head of its answer.
+/// Sends a request and waits for the head of its answer; from then on `leash` keeps to the route's timeouts.
 ///
 /// A request that cannot have reached the upstream, or may be repeated (RFC 9110 §9.2.2) and has no body, is sent once
 /// more on a new connection if the first was a kept one.
 ///
 /// # Errors
 /// [`UpstreamFault`].
-pub async fn forward(pool: &Rc<Pool>, outgoing: Outgoing, body: ClientBody) -> Result<Answer, UpstreamFault> {
-    let body = RequestBody::passing(body);
+pub async fn forward(
+    pool: &Rc<Pool>,
+    outgoing: Outgoing,
+    body: ClientBody,
+    leash: &Rc<Leash>,
+) -> Result<Answer, UpstreamFault> {
+    let body = RequestBody::passing(body).bounded(outgoing.timeouts, leash);
     let repeatable = body.is_empty() && outgoing.method.is_idempotent();
     let lease = pool.lease(&outgoing.endpoint).await.map_err(|error| unreachable(&outgoing.endpoint, &error))?;
     let kept = !lease.is_fresh();
@@ -92,9 +99,9 @@ pub async fn forward(pool: &Rc<Pool>, outgoing: Outgoing, body: ClientBody) -> R
     let again = match exchange(lease, request, outgoing.websocket).await {
         Ok(answer) => return Ok(answer),
         Err(Failed::Unsent(request)) if kept => *request,
-        Err(Failed::Broken) if kept && repeatable => {
-            outgoing.request(RequestBody::none()).map_err(|_| UpstreamFault::Broken)?
-        }
+        Err(Failed::Broken) if kept && repeatable => outgoing
+            .request(RequestBody::none().bounded(outgoing.timeouts, leash))
+            .map_err(|_| UpstreamFault::Broken)?,
         Err(failed) => return Err(failed.fault()),
     };
     let lease = pool.lease_fresh(&outgoing.endpoint).await.map_err(|error| unreachable(&outgoing.endpoint, &error))?;
@@ -132,7 +139,7 @@ async fn exchange(mut lease: Lease, request: Request<RequestBody>, websocket: bo
     let activity = request.body().activity();
     lease.connection().allowance().begin();
     let sending = lease.connection().sender().try_send_request(request);
-    let mut response = match activity.within(UPSTREAM_RESPONSE, UPLOAD_FLOOR, sending).await {
+    let mut response = match activity.within(activity.silence(), UPLOAD_FLOOR, sending).await {
         Err(late) => return Err(Failed::Late(late)),
         Ok(Ok(response)) => response,
         Ok(Err(mut error)) => {
@@ -155,10 +162,12 @@ async fn exchange(mut lease: Lease, request: Request<RequestBody>, websocket: bo
         if !websocket || !is_websocket(response.headers()) {
             return Err(Failed::Broken);
         }
+        activity.answered(true);
         let tunnel = Tunnel::to(hyper::upgrade::on(&mut response));
         lease.leave();
         return Ok(Answer::Switched(response.map(drop), tunnel));
     }
+    activity.answered(false);
     let (mut parts, incoming) = response.into_parts();
     // how the upstream speaks is between it and us
     parts.version = Version::HTTP_11;
