@@ -4,7 +4,7 @@ use crate::keys::{self, GLOBAL};
 use crate::node::{Fields, Node};
 use crate::{
     Config, GroupsFilter, IssuerFormat, ListenAddress, LogLevel, bounds, certificates, files, groups, headers,
-    identity, metrics, order, routes, services, staleness, storage, timeouts, urls,
+    identity, metrics, order, programs, routes, services, staleness, storage, timeouts, urls,
 };
 
 /// Decodes a document. `None` only where something was reported.
@@ -40,6 +40,7 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
     let signing_key = files::signing_key(&top);
     let jwt_claims_headers = top.get("jwt_claims_headers").as_ref().map(headers::claims).unwrap_or_default();
     let signout_redirect_url = top.get("signout_redirect_url").as_ref().and_then(urls::page);
+    let program_hosts = programs::decode(&top);
     let set_response_headers = headers::global_response(response.as_ref(), !insecure_server);
     let log_level = log_level(&top).unwrap_or(LogLevel::Info);
     let defaults = routes::Defaults {
@@ -71,6 +72,7 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
         jwt_issuer_format,
         pass_identity_headers,
         signout_redirect_url,
+        program_hosts,
         set_response_headers,
         log_level,
         health_check_addr: health_check_addr?,

@@ -26,6 +26,7 @@ mod order;
 mod pattern;
 pub mod policy;
 mod problem;
+mod programs;
 mod report;
 mod restart;
 mod rewrites;

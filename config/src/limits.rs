@@ -105,6 +105,21 @@ pub const BUDGET_WAIT: Duration = Duration::from_secs(10);
 /// How often a silent HTTP/2 client is asked for a sign of life, and how long it may take to give one.
 pub const H2_PING: Duration = Duration::from_secs(20);
 
+/// How long `portcullis tcp` waits for a connection to its gateway.
+pub const TUNNEL_CONNECT: Duration = Duration::from_secs(15);
+/// How long it waits for an answer: the gateway itself may wait for the upstream, and for its own log.
+pub const TUNNEL_ANSWER: Duration = Duration::from_secs(60);
+/// Longest answer that it reads.
+pub const TUNNEL_ANSWER_BYTES: usize = 64 * 1024;
+/// How long it stays around after a sign-in to tell the browser that all is well.
+pub const TUNNEL_FAREWELL: Duration = Duration::from_secs(10);
+/// Longest handle that it takes.
+pub const HANDLE_BYTES: usize = 4 * 1024;
+/// How often a process that waits for another one's sign-in looks whether it is over.
+pub const HANDLE_LOCK_LOOK: Duration = Duration::from_millis(200);
+/// Bytes that `portcullis tcp` takes from standard input at once.
+pub const STANDARD_INPUT_BYTES: usize = 64 * 1024;
+
 /// How long connecting to an upstream may take.
 pub const UPSTREAM_CONNECT: Duration = Duration::from_secs(10);
 /// How long an upstream may take to begin its answer where no `timeout` is set.

@@ -49,6 +49,9 @@ pub struct Config {
     pub pass_identity_headers: bool,
     /// `signout_redirect_url`.
     pub signout_redirect_url: Option<Url>,
+    /// `programmatic_redirect_domain_whitelist`: the hosts that the handle of a program's sign-in may be sent to;
+    /// `localhost`, which stands for this very machine, by default.
+    pub program_hosts: Vec<String>,
     /// `set_response_headers`: Pomerium's three by default; empty with `disable: true`.
     pub set_response_headers: Vec<(HeaderName, HeaderValue)>,
     /// `log_level`.

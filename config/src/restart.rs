@@ -3,7 +3,7 @@
 use crate::{Config, IdentityProvider, Timeouts};
 
 impl Config {
-    /// This configuration with the routes and policies of `new`, and with the keys that routes take from the top level.
+    /// This configuration with the routes and policies of `new`, and with the keys that can change with them.
     #[must_use]
     pub fn with_routes_of(&self, new: &Self) -> Self {
         Self {
@@ -11,6 +11,7 @@ impl Config {
             jwt_issuer_format: new.jwt_issuer_format,
             max_staleness: new.max_staleness,
             max_request_body: new.max_request_body,
+            program_hosts: new.program_hosts.clone(),
             // what bounds connections waits for a restart; routes bring their own
             timeouts: Timeouts { idle: self.timeouts.idle, ..new.timeouts },
             routes: new.routes.clone(),
@@ -50,6 +51,7 @@ impl Config {
             pass_identity_headers: _,
             max_staleness: _,
             max_request_body: _,
+            program_hosts: _,
             routes: _,
             warnings: _,
         } = self;

@@ -9,6 +9,7 @@ use portcullis_config::limits::REASON_CHARS;
 use portcullis_events::SessionId;
 
 use crate::sessions::print::is_printable;
+use crate::tcp::destination::{Destination, Gateway, destination, gateway};
 
 /// Everything went well.
 pub const FINE: u8 = 0;
@@ -51,6 +52,70 @@ pub enum Command {
     /// Look at sessions, and end them.
     #[command(subcommand)]
     Sessions(SessionsCommand),
+    /// Open a TCP tunnel through a gateway: to HOST:PORT of its route `from: tcp+https://HOST:PORT`.
+    Tcp(TcpOptions),
+}
+
+/// Which tunnel, and through which gateway.
+#[derive(Debug, Clone, Args)]
+pub struct TcpOptions {
+    /// Where to: HOST:PORT, tcp+https://HOST:PORT or tcp+https://GATEWAY/HOST:PORT.
+    #[arg(value_name = "DESTINATION", value_parser = destination)]
+    pub destination: Destination,
+    /// Where connections are taken; `-` is standard input and output, as ssh's ProxyCommand has it.
+    #[arg(long, value_name = "ADDRESS:PORT|-", default_value = "127.0.0.1:0", value_parser = local)]
+    pub listen: Local,
+    /// The gateway, where it is not at https://HOST.
+    #[arg(long, visible_alias = "pomerium-url", value_name = "URL", value_parser = gateway, overrides_with = "portcullis_url")]
+    pub portcullis_url: Option<Gateway>,
+    /// The command that opens a browser; the address is its last argument.
+    #[arg(long, value_name = "COMMAND", overrides_with = "browser_cmd")]
+    pub browser_cmd: Option<String>,
+    /// Whose certificates are trusted.
+    #[command(flatten)]
+    pub trust: TrustOptions,
+}
+
+/// Whose certificates are trusted.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TrustOptions {
+    /// Trust the authorities in this file (PEM) instead of the system's.
+    #[arg(long, value_name = "FILE")]
+    pub alternate_ca_path: Option<PathBuf>,
+    /// The same in place: PEM in base64.
+    #[arg(long, value_name = "BASE64")]
+    pub ca_cert: Option<String>,
+    /// Believe any certificate: whoever is on the way can read and change everything.
+    #[arg(long, conflicts_with_all = ["alternate_ca_path", "ca_cert"])]
+    pub disable_tls_verification: bool,
+    /// A certificate of our own (PEM), where the gateway asks for one.
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    pub client_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    pub client_key: Option<PathBuf>,
+}
+
+/// Where connections are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Local {
+    /// Standard input and output.
+    Standard,
+    /// An address and a port.
+    Address(std::net::SocketAddr),
+}
+
+fn local(text: &str) -> Result<Local, String> {
+    if text == "-" {
+        return Ok(Local::Standard);
+    }
+    // as in other programs, a port alone is one of this machine
+    let whole = text.strip_prefix(':').map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    let whole = whole.strip_prefix("localhost:").map_or_else(|| whole.clone(), |port| format!("127.0.0.1:{port}"));
+    whole
+        .parse()
+        .map(Local::Address)
+        .map_err(|_| "neither `-` nor an address and port, such as 127.0.0.1:5432".to_owned())
 }
 
 /// How the demo runs.
@@ -197,6 +262,27 @@ mod tests {
         for line in ["p run -c a.yaml", "p run --config a.yaml", "p run -config a.yaml"] {
             let Some(Command::Run(file)) = read(line).unwrap().command else { panic!("{line}") };
             assert_eq!(file.config, Some(PathBuf::from("a.yaml")), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_tunnel_is_asked_for_as_of_pomeriums_client() {
+        let line = "p tcp redis.example.com:6379 --listen - --pomerium-url https://gate.example.com --browser-cmd open";
+        let Some(Command::Tcp(options)) = read(line).unwrap().command else { panic!() };
+        assert_eq!(
+            (options.listen, options.destination.authority.as_str()),
+            (Local::Standard, "redis.example.com:6379")
+        );
+        assert_eq!(options.portcullis_url.unwrap().host, "gate.example.com");
+        for (text, address) in [(":5432", "127.0.0.1:5432"), ("localhost:1", "127.0.0.1:1"), ("[::1]:0", "[::1]:0")] {
+            let Some(Command::Tcp(options)) = read(&format!("p tcp a:1 --listen {text}")).unwrap().command else {
+                panic!()
+            };
+            assert_eq!(options.listen, Local::Address(address.parse().unwrap()));
+        }
+        for wrong in ["", "a", "a:1 --listen 5432", "a:1 --client-cert x", "a:1 --disable-tls-verification --ca-cert x"]
+        {
+            assert!(read(&format!("p tcp {wrong}")).is_err(), "{wrong}");
         }
     }
 

@@ -26,6 +26,7 @@ mod serve;
 mod sessions;
 mod socket;
 mod state_dir;
+mod tcp;
 mod telemetry;
 mod tls;
 mod worker;
@@ -40,7 +41,7 @@ use portcullis_actors::databroker::store;
 use portcullis_config::{Config, LogLevel, Problems};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use cli::{Command, ConfigFile, DemoOptions, EventsOptions, FAULT, FINE, SessionsCommand, USAGE};
+use cli::{Command, ConfigFile, DemoOptions, EventsOptions, FAULT, FINE, SessionsCommand, TcpOptions, USAGE};
 use node::Node;
 
 fn main() -> ExitCode {
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => run_demo(&options),
         Command::Events(options) => print_events(&options),
         Command::Sessions(command) => on_sessions(&command),
+        Command::Tcp(options) => open_tunnel(&options),
     };
     match outcome {
         Ok(()) => ExitCode::from(FINE),
@@ -156,6 +158,17 @@ fn on_sessions(command: &SessionsCommand) -> Result<()> {
             // whoever reads has seen enough
             Err(error) if is_broken_pipe(&error) => Ok(()),
             shown => shown,
+        }
+    })
+}
+
+fn open_tunnel(options: &TcpOptions) -> Result<()> {
+    telemetry::init(LogLevel::Warn);
+    in_system(async move {
+        let mut signals = Signals::new()?;
+        tokio::select! {
+            outcome = tcp::run(options) => outcome,
+            () = signals.stop() => Ok(()),
         }
     })
 }

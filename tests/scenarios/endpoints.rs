@@ -10,7 +10,7 @@ use portcullis_harness::world::{APP, AUTHENTICATE, PUBLIC, World};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
-const PATHS: [&str; 34] = [
+const PATHS: [&str; 35] = [
     "/",
     "/ping",
     "/healthz",
@@ -30,6 +30,7 @@ const PATHS: [&str; 34] = [
     "/.pomerium/callback",
     "/.pomerium/callback/",
     "/.pomerium/api/v1/login",
+    "/.pomerium/api/v1/login?pomerium_redirect_uri=http://localhost:1/",
     "/.pomerium/api/v1/routes",
     "/.pomerium/routes",
     "/.pomerium/webauthn",

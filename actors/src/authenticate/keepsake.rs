@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::cookie::{SetCookie, state_prefix};
+use super::program::Waiting;
 use super::start::short;
 
 /// A sign-in under way. Its URL may be long, so that it may need several cookies: a browser drops one that is longer
@@ -18,7 +19,8 @@ pub(super) struct Keepsake {
     pub(super) nonce: String,
     pub(super) verifier: String,
     pub(super) redirect_uri: Url,
-    pub(super) start: String,
+    #[serde(flatten)]
+    pub(super) waiting: Waiting,
     pub(super) idp: String,
     pub(super) made_at: Time,
 }

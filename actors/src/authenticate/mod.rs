@@ -5,6 +5,7 @@ mod caller;
 pub mod cookie;
 pub mod identify;
 pub mod keepsake;
+pub mod program;
 pub mod provider;
 pub mod sign_in;
 pub mod start;

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::cookie::SetCookie;
 use super::keepsake::{self, Keepsake};
+use super::program::Waiting;
 use super::provider::{Begin, EndSession, Redeem};
 use super::start::parameter;
 pub use super::steps::{Arrive, Leave, Return, SignInFault, Step, Way};
@@ -108,14 +109,14 @@ impl Tools {
         let url = Url::parse(&arrive.url).map_err(|error| bad(&error))?;
         let redirect_uri = parameter(&url, "pomerium_redirect_uri").map_err(|error| bad(&error))?;
         let redirect_uri = Url::parse(&redirect_uri).map_err(|error| bad(&error))?;
-        let start = parameter(&url, "pomerium_start").map_err(|error| bad(&error))?;
+        let waiting = Waiting::read(&url).map_err(|error| bad(&error))?;
 
         match self.open_session(arrive.handle.as_deref(), now).await? {
             Some(session) => {
-                let way = self.to_proxy(&redirect_uri, &start, session, None, now)?;
+                let way = self.to_proxy(&redirect_uri, &waiting, session, None, now)?;
                 Ok(Step { way, cookies: Vec::new() })
             }
-            None => self.to_provider(redirect_uri, start, &arrive.surplus, now).await,
+            None => self.to_provider(redirect_uri, waiting, &arrive.surplus, now).await,
         }
     }
 
@@ -134,7 +135,7 @@ impl Tools {
     async fn to_provider(
         &self,
         redirect_uri: Url,
-        start: String,
+        waiting: Waiting,
         surplus: &[String],
         now: Time,
     ) -> Result<Step, SignInFault> {
@@ -142,7 +143,7 @@ impl Tools {
         let begin = Begin { state: state.clone(), nonce: nonce.clone(), verifier: verifier.clone() };
         let url = self.begin.ask(begin).await??;
         let idp = self.idp.clone();
-        let keepsake = Keepsake { state: state.clone(), nonce, verifier, redirect_uri, start, idp, made_at: now };
+        let keepsake = Keepsake { state: state.clone(), nonce, verifier, redirect_uri, waiting, idp, made_at: now };
         let plain = serde_json::to_vec(&keepsake).map_err(|_| KeyError::Derive)?;
         let sealed = self.keepsakes.seal(self.host(), &plain)?;
         let kept = keepsake::kept(&self.cookie.name, &state, &sealed);
@@ -164,7 +165,7 @@ impl Tools {
         let session = SessionId::new(Uuid::new_v4());
         let expires_at = now.plus(self.cookie.expire);
         let identity = self.signed_in(identity, now, expires_at);
-        let way = self.to_proxy(&keepsake.redirect_uri, &keepsake.start, session, Some(identity), now)?;
+        let way = self.to_proxy(&keepsake.redirect_uri, &keepsake.waiting, session, Some(identity), now)?;
 
         // of this host alone: it says nothing of the log, which only databroker knows
         let handle = Handle { session, epoch: Epoch::new(Uuid::nil()), position: 0, issued_at: now, expires_at };
@@ -212,25 +213,24 @@ impl Tools {
         }
     }
 
-    /// The callback at the host the browser came from, sealed for databroker and signed for the proxy.
+    /// The callback at the host where the sign-in comes home, sealed for databroker and signed for the proxy.
     fn to_proxy(
         &self,
         redirect_uri: &Url,
-        start: &str,
+        waiting: &Waiting,
         session: SessionId,
         identity: Option<SignedInIdentity>,
         now: Time,
     ) -> Result<Way, SignInFault> {
-        let host = redirect_uri.host_str().ok_or_else(|| SignInFault::BadRequest("no host to return to".into()))?;
+        let mut callback = waiting.callback(redirect_uri);
+        let host = callback.host_str().ok_or_else(|| SignInFault::BadRequest("no host to return to".into()))?;
         let hand_over = HandOver { session, valid_until: now.plus(SIGNED_URL_LIFE), identity };
         let hand_over = hand_over.seal(&self.hand_overs, host)?;
-        let mut callback = redirect_uri.clone();
-        callback.set_path("/.pomerium/callback/");
+        let (name, value) = waiting.mark();
         callback
             .query_pairs_mut()
-            .clear()
             .append_pair("pomerium_redirect_uri", redirect_uri.as_str())
-            .append_pair("pomerium_start", start)
+            .append_pair(name, value)
             .append_pair("pomerium_session_encrypted", &hand_over);
         let signed = self.signer.sign(callback, now);
         if signed.as_str().len() <= REDIRECT_BYTES {

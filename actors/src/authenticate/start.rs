@@ -8,6 +8,7 @@ use portcullis_events::Time;
 use url::Url;
 
 use super::cookie::{SetCookie, start_prefix};
+use super::program::is_for_program;
 use crate::keyring::signed_url::{SignatureError, UrlSigner};
 use crate::keyring::{KeyError, random};
 use crate::request::SIGN_IN_PATH;
@@ -50,8 +51,10 @@ pub fn depart(
 /// What a callback at a route host brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
-    /// Where the browser wanted to go.
+    /// Where the browser wanted to go, or where a program waits for its handle.
     pub redirect_uri: Url,
+    /// Whether a program waits there: the callback is nobody's cookie then, and says nothing of which browser it is.
+    pub for_program: bool,
     /// The sealed hand-over for databroker.
     pub hand_over: String,
 }
@@ -82,19 +85,22 @@ pub fn arrive<'a>(
 ) -> Result<Arrival, ArrivalError> {
     signer.verify(url, now)?;
     let url = Url::parse(url).map_err(|_| ArrivalError::Malformed)?;
-    let wanted = parameter(&url, "pomerium_start")?;
-    let mine = starts.take(SIGN_IN_COOKIES).any(|start| {
-        is_start(start) && constant_time::verify_slices_are_equal(hash(start).as_bytes(), wanted.as_bytes()).is_ok()
-    });
-    if !mine {
-        return Err(ArrivalError::OtherBrowser);
+    let for_program = is_for_program(&url)?;
+    if !for_program {
+        let wanted = parameter(&url, "pomerium_start")?;
+        let mine = starts.take(SIGN_IN_COOKIES).any(|start| {
+            is_start(start) && constant_time::verify_slices_are_equal(hash(start).as_bytes(), wanted.as_bytes()).is_ok()
+        });
+        if !mine {
+            return Err(ArrivalError::OtherBrowser);
+        }
     }
     let redirect_uri = parameter(&url, "pomerium_redirect_uri")?;
     let redirect_uri = Url::parse(&redirect_uri).map_err(|_| ArrivalError::Malformed)?;
-    if redirect_uri.origin() != url.origin() {
+    if !for_program && redirect_uri.origin() != url.origin() {
         return Err(ArrivalError::Malformed);
     }
-    Ok(Arrival { redirect_uri, hand_over: parameter(&url, "pomerium_session_encrypted")? })
+    Ok(Arrival { redirect_uri, for_program, hand_over: parameter(&url, "pomerium_session_encrypted")? })
 }
 
 /// The value of a parameter that must stand exactly once.
@@ -165,6 +171,23 @@ mod tests {
                 "{elsewhere}"
             );
         }
+    }
+
+    #[test]
+    fn a_callback_for_a_program_is_marked_as_one_and_needs_no_browser() {
+        let mut url = Url::parse("https://app.localhost/.pomerium/callback/").unwrap();
+        url.query_pairs_mut()
+            .append_pair("pomerium_redirect_uri", "http://127.0.0.1:8000/")
+            .append_pair("pomerium_programmatic", "true")
+            .append_pair("pomerium_session_encrypted", "sealed");
+        let signed = signer().sign(url.clone(), NOW).to_string();
+        let arrival = arrive(&signed, std::iter::empty(), &signer(), NOW).unwrap();
+        assert!(arrival.for_program && arrival.redirect_uri.as_str() == "http://127.0.0.1:8000/");
+        // what speaks of both is of neither
+        url.query_pairs_mut().append_pair("pomerium_start", &hash(&"m".repeat(43)));
+        let signed = signer().sign(url, NOW).to_string();
+        let mine = "m".repeat(43);
+        assert_eq!(arrive(&signed, [mine.as_str()].into_iter(), &signer(), NOW), Err(ArrivalError::Malformed));
     }
 
     #[test]

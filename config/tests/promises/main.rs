@@ -13,6 +13,7 @@ mod keys;
 mod nats;
 mod policy;
 mod problems;
+mod programs;
 mod reload;
 mod routes;
 mod routing;

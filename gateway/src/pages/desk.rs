@@ -8,7 +8,10 @@ use portcullis_actors::authenticate::identify::{CannotSay, Identifier, open_sess
 use portcullis_actors::authenticate::start::{self, Departure};
 use portcullis_actors::authenticate::{Caller, cookie};
 use portcullis_actors::authorize::check::{Handed, Who};
+use portcullis_actors::clock;
+use portcullis_actors::databroker::broker::Opened;
 use portcullis_actors::databroker::view::SessionView;
+use portcullis_actors::keyring::handle::Handle;
 use portcullis_actors::keyring::signed_url::UrlSigner;
 use portcullis_actors::keyring::{KeyError, Sealer};
 use portcullis_actors::request::{Canonical, Presented, cookies};
@@ -65,6 +68,26 @@ impl Desk {
         }
     }
 
+    /// Whom the handle that a request presents was made for: as [`Self::audience`] says, or for its host alone, as the
+    /// handles of programs are.
+    pub fn audience_of<'a>(&'a self, request: &'a Canonical, presented: &Presented, now: Time) -> &'a str {
+        let (host, shared) = (request.host(), self.audience(request.host()));
+        let is_for_host = host != shared && Handle::open(&self.handles, host, &presented.handle, now).is_some();
+        if is_for_host { host } else { shared }
+    }
+
+    /// The handle of a session that was just opened; `None` where it cannot be sealed.
+    pub fn handle(&self, audience: &str, opened: &Opened, now: Time) -> Option<String> {
+        let handle = Handle {
+            session: opened.session,
+            epoch: opened.epoch,
+            position: opened.position,
+            issued_at: now,
+            expires_at: opened.expires_at,
+        };
+        handle.seal(&self.handles, audience).ok()
+    }
+
     /// How the session cookie of `host` looks: without a domain that the host is not in.
     pub fn cookie_for(&self, host: &str) -> Cow<'_, Cookie> {
         let settings = self.cookie();
@@ -93,12 +116,13 @@ impl Desk {
         let blueprint = &self.blueprint;
         let (handles, views, idp) = (&self.handles, &blueprint.views, &blueprint.idp);
         let identifier = Identifier { handles, views, idp, patience: READ_YOUR_WRITES };
-        identifier.identify(self.audience(request.host()), &presented.handle, now, bound).await
+        identifier.identify(self.audience_of(request, presented, now), &presented.handle, now, bound).await
     }
 
     /// What a request presents, for authorize in another process.
     pub fn handed(&self, request: &Canonical, presented: &Presented) -> Handed {
-        Handed { audience: self.audience(request.host()).to_owned(), handle: presented.handle.clone() }
+        let audience = self.audience_of(request, presented, clock::now()).to_owned();
+        Handed { audience, handle: presented.handle.clone() }
     }
 
     /// The session of who is calling one of our own pages, by whatever the request presents.
@@ -107,11 +131,21 @@ impl Desk {
     /// [`CannotSay`].
     pub async fn caller(&self, request: &Canonical, now: Time) -> Result<Option<SessionView>, CannotSay> {
         let Some(presented) = Presented::of(request, &self.cookie().name) else { return Ok(None) };
-        if let Some(apart) = &self.blueprint.apart {
-            return apart.who(Who::Handed(self.handed(request, &presented))).await;
+        self.holder(self.audience_of(request, &presented, now), &presented.handle, now).await
+    }
+
+    /// The session behind a handle that was made for `audience`.
+    ///
+    /// # Errors
+    /// [`CannotSay`].
+    pub async fn holder(&self, audience: &str, handle: &str, now: Time) -> Result<Option<SessionView>, CannotSay> {
+        let Blueprint { views, in_force, idp, apart, .. } = &self.blueprint;
+        if let Some(apart) = apart {
+            return apart.who(Who::Handed(Handed { audience: audience.to_owned(), handle: handle.to_owned() })).await;
         }
-        let bound = self.blueprint.in_force.now().config.max_staleness;
-        let caller = self.identify(request, &presented, now, bound).await?;
+        let bound = in_force.now().config.max_staleness;
+        let identifier = Identifier { handles: &self.handles, views, idp, patience: READ_YOUR_WRITES };
+        let caller = identifier.identify(audience, handle, now, bound).await?;
         Ok(caller.map(|caller| caller.session().clone()))
     }
 
@@ -163,7 +197,7 @@ impl Desk {
     pub fn authenticate_session(&self, request: &Canonical, now: Time) -> Option<SessionId> {
         let text = self.authenticate_handle(request)?;
         let host = self.blueprint.config.authenticate_service_url.host_str()?;
-        portcullis_actors::keyring::handle::Handle::open(&self.handles, host, text, now).map(|handle| handle.session)
+        Handle::open(&self.handles, host, text, now).map(|handle| handle.session)
     }
 }
 

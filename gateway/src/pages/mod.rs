@@ -7,6 +7,7 @@ mod authenticate_host;
 mod back_channel;
 pub mod bridge;
 pub mod desk;
+mod program;
 mod route_host;
 pub mod templates;
 mod well_known;
@@ -66,6 +67,7 @@ fn app(
 /// The callback and the claims too: the authenticate host may have routes of its own, whose sign-in ends there.
 fn everywhere(service: &mut web::ServiceConfig) {
     service
+        .service(web::resource("/.pomerium/api/v1/login").route(web::route().to(program::login)))
         .service(web::resource("/.pomerium/user").route(show().to(route_host::user)))
         .service(
             web::resource(["/.pomerium/callback", "/.pomerium/callback/"])

@@ -22,6 +22,7 @@ use url::Url;
 
 use super::bridge::{Own, Reply};
 use super::desk::{Desk, UNAVAILABLE, cannot_say};
+use super::program;
 use super::templates::{Arrived, Person, SignOut, User, page};
 use super::well_known::desk;
 use crate::answer::{Answer, Format, is_navigation, redirect, set_cookies, text};
@@ -145,6 +146,9 @@ async fn finish(desk: &Rc<Desk>, own: &Own, url: &str) -> Reply {
         }
     };
     sign_ins.completed.increment();
+    if arrival.for_program {
+        return program::arrived(desk, own, &arrival.redirect_uri, &opened, now).await;
+    }
     match session_cookie(desk, own.request.host(), &opened, now) {
         Some(cookie) if desk.cookie().same_site == Some(SameSite::Strict) => {
             Reply(arrived(&arrival.redirect_uri, cookie))
@@ -176,14 +180,7 @@ fn start_cookies(desk: &Desk, request: &Canonical, url: &str) -> Vec<String> {
 }
 
 fn session_cookie(desk: &Desk, host: &str, opened: &Opened, now: Time) -> Option<SetCookie> {
-    let handle = Handle {
-        session: opened.session,
-        epoch: opened.epoch,
-        position: opened.position,
-        issued_at: now,
-        expires_at: opened.expires_at,
-    };
-    let sealed = handle.seal(&desk.handles, desk.audience(host)).ok()?;
+    let sealed = desk.handle(desk.audience(host), opened, now)?;
     Some(SetCookie::session(&desk.cookie_for(host), sealed, opened.expires_at.since(now)))
 }
 
@@ -216,8 +213,10 @@ fn is_from_elsewhere(request: &Canonical) -> bool {
 async fn leave(desk: &Rc<Desk>, own: &Own) -> Reply {
     let now = clock::now();
     let presented = Presented::of(&own.request, &desk.cookie().name);
-    let audience = desk.audience(own.request.host());
-    let handle = presented.and_then(|presented| Handle::open(&desk.handles, audience, &presented.handle, now));
+    let handle = presented.and_then(|presented| {
+        let audience = desk.audience_of(&own.request, &presented, now);
+        Handle::open(&desk.handles, audience, &presented.handle, now)
+    });
     let hint = match &handle {
         Some(handle) => match end(desk, handle.session, &own.request_id).await {
             Some(ended) => ended.id_token_hint,

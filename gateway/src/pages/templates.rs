@@ -114,6 +114,22 @@ pub struct Arrived<'a> {
     pub onward: &'a str,
 }
 
+/// Asks whether a program may have what it asked for.
+#[derive(Template)]
+#[template(path = "program.html")]
+pub struct Program<'a> {
+    /// The host that it wants to use.
+    pub host: &'a str,
+    /// Where it waits, host and port.
+    pub place: &'a str,
+    /// Whether that is on the person's own machine.
+    pub here: bool,
+    /// The person.
+    pub person: Person,
+    /// Where the answer "yes" leads; it carries the handle.
+    pub onward: &'a str,
+}
+
 /// A hand-over that is too long for a URL.
 #[derive(Template)]
 #[template(path = "hand_over.html")]
@@ -169,7 +185,7 @@ mod tests {
     #[test]
     fn nothing_a_page_shows_can_become_markup() {
         let markup = "<script>alert(1)</script>\"'&";
-        let person = Person {
+        let person = || Person {
             name: markup.into(),
             user: markup.into(),
             email: Some(markup.into()),
@@ -179,7 +195,8 @@ mod tests {
             expires_at: markup.into(),
         };
         let pages = [
-            User { host: markup, person: Some(person), sign_in: None, sign_out: "post" }.render().unwrap(),
+            User { host: markup, person: Some(person()), sign_in: None, sign_out: "post" }.render().unwrap(),
+            Program { host: markup, place: markup, here: true, person: person(), onward: markup }.render().unwrap(),
             User { host: markup, person: None, sign_in: Some(markup.into()), sign_out: "get" }.render().unwrap(),
             SignOut { form: markup.into() }.render().unwrap(),
             Arrived { onward: markup }.render().unwrap(),

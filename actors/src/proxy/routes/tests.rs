@@ -41,6 +41,7 @@ pub(crate) fn config(routes: &[&str]) -> Config {
         max_staleness: Staleness::default(),
         pass_identity_headers: false,
         signout_redirect_url: None,
+        program_hosts: Vec::new(),
         set_response_headers: Vec::new(),
         log_level: LogLevel::Info,
         health_check_addr: ListenAddress { host: None, port: 0 },
