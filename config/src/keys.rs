@@ -59,7 +59,7 @@ const fn gone(name: &'static str, instead: &'static str) -> Key {
 const DIRECTORY: &str = "use the `groups` claim of the identity provider";
 const TRACING: &str = "remove it; tracing is set by `otel_…`";
 const ALWAYS: &str = "remove it; cookies are always `Secure`";
-const CLIENT_CA: &str = "use `downstream_mtls.ca` or `ca_file` where it is supported";
+const CLIENT_CA: &str = "use `downstream_mtls.ca` or `downstream_mtls.ca_file`";
 
 /// Keys of the top level.
 pub const GLOBAL: &[Key] = &[
@@ -112,6 +112,16 @@ pub const GLOBAL: &[Key] = &[
     here("metrics_address", Text),
     here("metrics_basic_auth", Text),
     here("max_staleness", Text),
+    here("http_redirect_addr", Text),
+    here("codec_type", Text),
+    here("use_proxy_protocol", Text),
+    here("skip_xff_append", Text),
+    here("xff_num_trusted_hops", Text),
+    here("normalize_path", Text),
+    here("merge_slashes", Text),
+    here("path_with_escaped_slashes_action", Text),
+    here("headers_with_underscores_action", Text),
+    here("downstream_mtls", Map),
     here("routes", Document),
     here("policy", Document),
     later("installation_id"),
@@ -121,7 +131,6 @@ pub const GLOBAL: &[Key] = &[
     later("runtime_flags"),
     later("debug_address"),
     later("health_check_systemd_disabled"),
-    later("http_redirect_addr"),
     later("autocert"),
     later("autocert_ca"),
     later("autocert_email"),
@@ -132,19 +141,10 @@ pub const GLOBAL: &[Key] = &[
     later("autocert_trusted_ca"),
     later("autocert_trusted_ca_file"),
     later("autocert_dir"),
-    later("downstream_mtls"),
-    later("codec_type"),
     later("http3_advertise_port"),
-    later("use_proxy_protocol"),
-    later("skip_xff_append"),
-    later("xff_num_trusted_hops"),
     later("timeout_read"),
     later("timeout_write"),
     later("timeout_idle"),
-    later("normalize_path"),
-    later("merge_slashes"),
-    later("path_with_escaped_slashes_action"),
-    later("headers_with_underscores_action"),
     later("allow_upgrades"),
     later("envoy_bind_config_source_address"),
     later("envoy_bind_config_freebind"),

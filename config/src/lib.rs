@@ -6,17 +6,20 @@
 //! that knows its place and collects problems) -> `global` and `routes`, which decode key by key.
 
 mod certificates;
+mod downstream;
 mod duration;
 mod environment;
 mod files;
 mod global;
 mod headers;
+mod hygiene;
 mod identity;
 mod keys;
 pub mod limits;
 mod load;
 mod metrics;
 mod model;
+mod mtls;
 mod nats;
 mod node;
 mod order;
@@ -33,6 +36,9 @@ mod storage;
 mod tree;
 mod urls;
 
+pub use downstream::{
+    AlternativeName, ClientAuthority, Codec, Downstream, Enforcement, EscapedSlashes, NamePattern, Reading, Underscores,
+};
 pub use load::{load, parse};
 pub use model::*;
 pub use problem::{Place, Problem, Problems};

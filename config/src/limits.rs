@@ -17,6 +17,17 @@ pub const SECRET_FILE_BYTES: u64 = 64 * 1024;
 /// Deepest path of a `claim/…` criterion.
 pub const CLAIM_DEPTH: usize = 5;
 
+/// Largest file of authorities that issue certificates to clients.
+pub const CLIENT_CA_BYTES: u64 = 1024 * 1024;
+/// Largest file of revocation lists.
+pub const CRL_BYTES: u64 = 16 * 1024 * 1024;
+/// Longest expression for a name in a client's certificate.
+pub const NAME_PATTERN_BYTES: usize = 4 * 1024;
+/// Most authorities above a client's certificate.
+pub const VERIFY_DEPTH: usize = 16;
+/// Most proxies in front of us that add to `X-Forwarded-For`.
+pub const TRUSTED_HOPS: usize = 100;
+
 /// How often the configuration file is looked at; it is read when it looks the same twice.
 pub const CONFIG_POLL: Duration = Duration::from_millis(500);
 /// How long compiling a configuration that was read again may take.
@@ -39,6 +50,22 @@ pub const SIGN_IN_TARGET_BYTES: usize = 3 * (TARGET_BYTES + 512) + 1024;
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long what a client still sends is read and forgotten before its connection closes.
 pub const LINGER: Duration = Duration::from_secs(1);
+/// How long whoever is in front of us may take for the header of the PROXY protocol.
+pub const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest header of the PROXY protocol, with what it says beside the addresses.
+pub const PROXY_HEADER_BYTES: usize = 4 * 1024;
+/// Client connections for each worker; more of them wait until one ends.
+pub const WORKER_CONNECTIONS: usize = 25_600;
+/// How long nothing is accepted after the system had no room for another connection.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that the system holds for us until we accept them.
+pub const BACKLOG: i32 = 4096;
+/// TLS 1.3 tickets that a client gets: one is enough to come back with, and each costs a sealing and some hundred bytes.
+pub const TLS_TICKETS: usize = 1;
+/// Before a certificate ends, it is warned of for this long.
+pub const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// Most names in a client's certificate that are looked at.
+pub const CERTIFICATE_NAMES: usize = 100;
 /// How long a client may take for the TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams a client may have open on one HTTP/2 connection.

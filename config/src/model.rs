@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use crate::policy::Policy;
-use crate::{Problem, Secret, Services, Staleness};
+use crate::{Downstream, Problem, Secret, Services, Staleness};
 
 /// The whole configuration of a process.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct Config {
     /// `certificates`, `certificate` and `certificate_file` with their keys, in file order; may be empty only with
     /// `insecure_server` and without the proxy.
     pub certificates: Vec<Certificate>,
+    /// What lies between clients and their requests.
+    pub downstream: Downstream,
     /// `authenticate_service_url`: scheme, host and port of the authenticate component.
     pub authenticate_service_url: Url,
     /// `shared_secret`: 32 bytes, or absent (then made once and kept in the data directory).

@@ -99,7 +99,7 @@ pub(super) fn request(method: &str, path: &str, client: &str, preflight: bool) -
         request = request.header(ORIGIN, "https://b.example.com").header(ACCESS_CONTROL_REQUEST_METHOD, "PUT");
     }
     let (head, ()) = request.body(()).unwrap().into_parts();
-    Canonical::of(head, Peer { address: client.parse().unwrap(), https: true }).unwrap()
+    Canonical::of(head, Peer { address: client.parse().unwrap(), https: true, certificate: None }).unwrap()
 }
 
 /// Requests that the criteria tell apart.
