@@ -3,8 +3,8 @@
 use crate::keys::{self, GLOBAL};
 use crate::node::{Fields, Node};
 use crate::{
-    Config, IssuerFormat, ListenAddress, LogLevel, certificates, downstream, files, headers, identity, metrics, order, routes,
-    Route, services, staleness, storage, urls,
+    Config, IssuerFormat, ListenAddress, LogLevel, Route, certificates, downstream, files, headers, identity, metrics,
+    order, routes, services, staleness, storage, urls,
 };
 
 /// Decodes a document. `None` only where something was reported.

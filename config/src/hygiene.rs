@@ -71,7 +71,11 @@ pub fn decode(top: &Fields<'_>) -> Reading {
         node.warn("passes on whatever addresses a client writes into X-Forwarded-For", right);
     }
     Reading {
-        normalize_path: switched(top, "normalize_path", "lets upstreams resolve `..` and escapes in paths by themselves"),
+        normalize_path: switched(
+            top,
+            "normalize_path",
+            "lets upstreams resolve `..` and escapes in paths by themselves",
+        ),
         merge_slashes: switched(top, "merge_slashes", "lets upstreams merge slashes in paths by themselves"),
         escaped_slashes: escaped_slashes(top).unwrap_or(usual.escaped_slashes),
         underscores: underscores(top).unwrap_or(usual.underscores),
@@ -109,11 +113,8 @@ fn escaped_slashes(top: &Fields<'_>) -> Option<EscapedSlashes> {
 }
 
 fn underscores(top: &Fields<'_>) -> Option<Underscores> {
-    let here = [
-        ("reject_request", Underscores::Reject),
-        ("allow", Underscores::Allow),
-        ("drop_header", Underscores::Drop),
-    ];
+    let here =
+        [("reject_request", Underscores::Reject), ("allow", Underscores::Allow), ("drop_header", Underscores::Drop)];
     let node = top.get("headers_with_underscores_action")?;
     let action = node.choice(&here, &[])?;
     if action == Underscores::Allow {

@@ -66,6 +66,8 @@ pub const TLS_TICKETS: usize = 1;
 pub const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// Most names in a client's certificate that are looked at.
 pub const CERTIFICATE_NAMES: usize = 100;
+/// How long is waited for the rest of what may be the first bytes of HTTP/2.
+pub const PREFACE_PAUSE: Duration = Duration::from_millis(5);
 /// How long a client may take for the TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams a client may have open on one HTTP/2 connection.

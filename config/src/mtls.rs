@@ -73,8 +73,7 @@ const CRL: &str = "PEM (or PEM in base64) of certificate revocation lists";
 /// The whole block. `None` only where something was reported: without an authority nobody could be told apart.
 pub fn decode(node: &Node<'_>, insecure_server: bool) -> Option<ClientAuthority> {
     let fields = node.fields()?;
-    let known =
-        ["ca", "ca_file", "crl", "crl_file", "enforcement", "match_subject_alt_names", "max_verify_depth"];
+    let known = ["ca", "ca_file", "crl", "crl_file", "enforcement", "match_subject_alt_names", "max_verify_depth"];
     keys::check_names(&fields, &known);
     if insecure_server {
         node.wrong("has no meaning with insecure_server", "end TLS here, or remove it");
@@ -99,13 +98,7 @@ pub fn decode(node: &Node<'_>, insecure_server: bool) -> Option<ClientAuthority>
 }
 
 /// PEM in place, or in the file that the key beside it names, which is told too.
-fn material(
-    fields: &Fields<'_>,
-    name: &str,
-    kind: &str,
-    most: u64,
-    right: &str,
-) -> Option<(String, Option<PathBuf>)> {
+fn material(fields: &Fields<'_>, name: &str, kind: &str, most: u64, right: &str) -> Option<(String, Option<PathBuf>)> {
     match (fields.get(name), fields.get(&format!("{name}_file"))) {
         (None, None) => None,
         (Some(_), Some(file)) => file.refuse(&format!("is given beside {name}"), "keep one of the two"),

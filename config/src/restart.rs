@@ -8,10 +8,12 @@ impl Config {
     /// The files beside the configuration itself that are read again when they change: certificates, and what clients'
     /// certificates are judged by.
     pub fn watched_files(&self) -> impl Iterator<Item = &Path> {
-        let certificates = self.certificates.iter().filter_map(|certificate| match certificate {
-            Certificate::Files(pair) => Some([pair.cert.as_path(), pair.key.as_path()]),
-            Certificate::InPlace { .. } => None,
-        });
+        let shows_any = self.services.proxy && !self.insecure_server;
+        let certificates =
+            self.certificates.iter().filter(move |_| shows_any).filter_map(|certificate| match certificate {
+                Certificate::Files(pair) => Some([pair.cert.as_path(), pair.key.as_path()]),
+                Certificate::InPlace { .. } => None,
+            });
         let of_clients = self.downstream.mtls.iter().flat_map(|authority| &authority.files);
         certificates.flatten().chain(of_clients.map(PathBuf::as_path))
     }
@@ -26,7 +28,8 @@ impl Config {
             ..self.downstream.clone()
         };
         // without TLS there are none to bring into force
-        let certificates = if self.insecure_server { &self.certificates } else { &new.certificates };
+        let certificates =
+            if self.insecure_server || new.insecure_server { &self.certificates } else { &new.certificates };
         Self {
             certificates: certificates.clone(),
             downstream,

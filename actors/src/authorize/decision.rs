@@ -299,12 +299,7 @@ mod tests {
 
     #[test]
     fn every_refusal_has_its_status() {
-        let statuses = [
-            RefusalKind::SignIn,
-            RefusalKind::Denied,
-            RefusalKind::NotFound,
-            RefusalKind::Certificate,
-        ];
+        let statuses = [RefusalKind::SignIn, RefusalKind::Denied, RefusalKind::NotFound, RefusalKind::Certificate];
         let statuses = statuses.map(RefusalKind::status);
         assert_eq!(statuses.map(|status| status.as_u16()), [401, 403, 404, 495]);
     }

@@ -98,7 +98,8 @@ pub(super) struct Certificate {
 
 impl Certificate {
     pub(super) fn compile(matcher: &CertificateMatcher) -> Self {
-        let set = |texts: &Option<Vec<String>>| texts.as_ref().map(|texts| TextSet::new(texts.iter().map(String::as_str)));
+        let set =
+            |texts: &Option<Vec<String>>| texts.as_ref().map(|texts| TextSet::new(texts.iter().map(String::as_str)));
         Self {
             fingerprints: set(&matcher.fingerprints),
             spki_hashes: set(&matcher.spki_hashes),

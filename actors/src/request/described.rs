@@ -145,9 +145,17 @@ impl Described {
     pub fn size(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| name.len() + value.len() + 8);
         let names = self.certificate.iter().flat_map(|shown| {
-            [&shown.details.dns, &shown.details.email, &shown.details.uri].into_iter().flatten().map(|name| name.len() + 4)
+            [&shown.details.dns, &shown.details.email, &shown.details.uri]
+                .into_iter()
+                .flatten()
+                .map(|name| name.len() + 4)
         });
-        names.sum::<usize>() + self.method.len() + self.authority.len() + self.target.len() + headers.sum::<usize>() + 512
+        names.sum::<usize>()
+            + self.method.len()
+            + self.authority.len()
+            + self.target.len()
+            + headers.sum::<usize>()
+            + 512
     }
 }
 

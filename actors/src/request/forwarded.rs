@@ -67,7 +67,8 @@ fn address_in(entry: &[u8]) -> Result<IpAddr, BadRequest> {
 
 /// As it came, as long as there are addresses in it and nothing else.
 fn unchanged(headers: &HeaderMap) -> Told {
-    let said: Result<Vec<String>, _> = entries(headers).map(|entry| address_in(entry).map(|it| it.to_string())).collect();
+    let said: Result<Vec<String>, _> =
+        entries(headers).map(|entry| address_in(entry).map(|it| it.to_string())).collect();
     match said.map(|said| HeaderValue::try_from(said.join(", "))) {
         Ok(Ok(chain)) if !chain.is_empty() => Told::Chain(chain),
         _ => Told::Nothing,

@@ -21,8 +21,8 @@ use http::header::HOST;
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Version};
-use portcullis_config::{EscapedSlashes, Reading};
 use portcullis_config::limits::{REQUEST_HEAD_BYTES, SIGN_IN_TARGET_BYTES, TARGET_BYTES};
+use portcullis_config::{EscapedSlashes, Reading};
 
 use authority::Authority;
 use certificate::ClientCertificate;

@@ -118,7 +118,7 @@ impl Maker<'_> {
 }
 
 fn forwarded(headers: &mut HeaderMap, request: &Canonical, route: &Route, request_id: &HeaderValue) {
-    if let Ok(client) = HeaderValue::try_from(request.client().to_string()) {
+    if let Some(client) = request.forwarded_for() {
         headers.insert(X_FORWARDED_FOR, client);
     }
     let scheme = if request.https() { "https" } else { "http" };
@@ -157,7 +157,9 @@ fn target(route: &Route, upstream: &Upstream, request: &Canonical) -> Result<Str
                 _ => format!("{rewrite}{rest}"),
             };
             // what was whole before can come apart: `/app` taken from `/app../x` leaves `../x`
-            if joined.split('/').any(|segment| segment == "." || segment == "..") || joined.contains("//") {
+            let reading = request.reading();
+            let has_dots = joined.split('/').any(|segment| segment == "." || segment == "..");
+            if (has_dots && reading.normalize_path) || (joined.contains("//") && reading.merge_slashes) {
                 return Err(NotPassed::Path);
             }
             target.push_str(&joined);

@@ -16,6 +16,7 @@ use crate::request::tests::{Head, paths::difficult_path};
 /// A configuration with these routes: `host[:port]path`, the path a prefix, or exact after a `=`.
 pub(crate) fn config(routes: &[&str]) -> Config {
     Config {
+        downstream: portcullis_config::Downstream::default(),
         services: Services::ALL,
         address: ListenAddress { host: None, port: 0 },
         insecure_server: false,
