@@ -249,11 +249,11 @@ mod tests {
         let elliptic = KeyPair::generate().unwrap();
         let rsa = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
         let certificates = Certificates::load(&[
-            valid(&["default.test"], 0, 1000, &rsa),                // 0
-            valid(&["*.test"], 0, 1000, &elliptic),                 // 1
-            valid(&["app.test"], 0, 100, &elliptic),                // 2
-            valid(&["app.test", "other.test"], 50, 200, &elliptic), // 3
-            valid(&["app.test"], 60, 200, &rsa),                    // 4
+            valid(&["default.x.test"], 0, 1000, &rsa),                  // 0
+            valid(&["*.x.test"], 0, 1000, &elliptic),                   // 1
+            valid(&["app.x.test"], 0, 100, &elliptic),                  // 2
+            valid(&["app.x.test", "other.x.test"], 50, 200, &elliptic), // 3
+            valid(&["app.x.test"], 60, 200, &rsa),                      // 4
         ])
         .unwrap();
         let chosen = |name: Option<&str>, now: i64, takes_elliptic: bool| {
@@ -262,20 +262,20 @@ mod tests {
             certificates.all.iter().position(|one| std::ptr::eq(one, chosen)).unwrap()
         };
         for (name, now, takes_elliptic, expected, why) in [
-            (Some("app.test"), 40, true, 2, "the only one in its time that has the name itself"),
-            (Some("app.test"), 70, true, 3, "issued last, of those with the cheaper key"),
-            (Some("app.test"), 70, false, 4, "RSA for a client that takes nothing else"),
-            (Some("app.test"), 300, true, 1, "a wildcard in its time before a name whose time is over"),
-            (Some("other.test"), 70, true, 3, "a further name"),
-            (Some("any.test"), 70, true, 1, "the wildcard"),
-            (Some("a.b.test"), 70, true, 0, "a wildcard is one label"),
-            (Some(".test"), 70, true, 0, "and not an empty one"),
+            (Some("app.x.test"), 40, true, 2, "the only one in its time that has the name itself"),
+            (Some("app.x.test"), 70, true, 3, "issued last, of those with the cheaper key"),
+            (Some("app.x.test"), 70, false, 4, "RSA for a client that takes nothing else"),
+            (Some("app.x.test"), 300, true, 1, "a wildcard in its time before a name whose time is over"),
+            (Some("other.x.test"), 70, true, 3, "a further name"),
+            (Some("any.x.test"), 70, true, 1, "the wildcard"),
+            (Some("a.b.x.test"), 70, true, 0, "a wildcard is one label"),
+            (Some(".x.test"), 70, true, 0, "and not an empty one"),
             (Some("elsewhere.example"), 70, true, 0, "the first where none has the name"),
             (None, 70, true, 0, "the first where none is named"),
         ] {
             assert_eq!(chosen(name, now, takes_elliptic), expected, "{name:?} {now}: {why}");
         }
         let ends: HashMap<_, _> = certificates.ends().collect();
-        assert_eq!(ends["app.test"], Time::from_secs(200));
+        assert_eq!(ends["app.x.test"], Time::from_secs(200));
     }
 }
