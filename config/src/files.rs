@@ -79,6 +79,7 @@ pub fn pem(node: &Node<'_>, kinds: &[&str], right: &str) -> Option<Secret> {
     match kinds {
         _ if kinds.iter().any(|kind| holds(&pem, kind)) => Some(Secret::new(pem.as_bytes().to_vec())),
         ["CERTIFICATE"] => node.refuse("holds no certificate", right),
+        ["X509 CRL"] => node.refuse("holds no revocation list", right),
         _ => node.refuse("holds no private key", right),
     }
 }
@@ -98,6 +99,22 @@ fn unpacked(node: &Node<'_>, text: Zeroizing<String>, right: &str) -> Option<Zer
 
 fn holds(pem: &str, kind: &str) -> bool {
     pem.contains(&format!("-----BEGIN {kind}-----")) && pem.contains(&format!("-----END {kind}-----"))
+}
+
+/// The PEM of one kind in a file, and where it lies. Empty, it is a problem: nothing would be trusted, or everything.
+pub fn pem_file(node: &Node<'_>, kind: &str, most: u64, right: &str) -> Option<(String, PathBuf)> {
+    let path = PathBuf::from(node.text()?);
+    let mut text = String::new();
+    let read = File::open(&path).and_then(|file| file.take(most + 1).read_to_string(&mut text));
+    match read {
+        Ok(_) if u64::try_from(text.len()).is_ok_and(|length| length > most) => {
+            node.refuse("names a file that is too large", &format!("{most} bytes at most"))
+        }
+        Ok(0) => node.refuse("names an empty file", right),
+        Ok(_) if !holds(&text, kind) => node.refuse("names a file that holds none", right),
+        Ok(_) => Some((text, path)),
+        Err(error) => refuse_file(node, &error),
+    }
 }
 
 /// A file that must be there and readable when it is used.

@@ -3,8 +3,8 @@
 use crate::keys::{self, GLOBAL};
 use crate::node::{Fields, Node};
 use crate::{
-    Config, GroupsFilter, IssuerFormat, ListenAddress, LogLevel, bounds, certificates, files, groups, headers,
-    identity, metrics, order, programs, routes, services, staleness, storage, timeouts, urls,
+    Config, GroupsFilter, IssuerFormat, ListenAddress, LogLevel, Route, bounds, certificates, downstream, files,
+    groups, headers, identity, metrics, order, programs, routes, services, staleness, storage, timeouts, urls,
 };
 
 /// Decodes a document. `None` only where something was reported.
@@ -16,6 +16,7 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
     let address = listen(&top, "address", ListenAddress { host: None, port: 443 });
     warn_of_plain_http(&top, insecure_server && services.proxy, address.as_ref());
     let certificates = certificates::decode(&top, insecure_server || !services.proxy);
+    let downstream = downstream::decode(&top, insecure_server);
     let authenticate = top.required(
         "authenticate_service_url",
         "the https URL of a host that leads here; there is no hosted authenticate service",
@@ -53,13 +54,18 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
         groups_filter,
         claims: jwt_claims_headers.iter().map(|(name, _)| name.clone()).collect(),
     };
-    let routes = order::ordered(routes::decode(&top, &defaults), &cookie);
+    let mut routes = order::ordered(routes::decode(&top, &defaults), &cookie);
+    match &downstream.mtls {
+        Some(authority) => routes.iter_mut().for_each(|route| authority.guard(&mut route.policy)),
+        None => warn_of_unasked_certificates(&top, &routes),
+    }
     // nothing is decoded below: every problem was said, whichever value is absent
     Some(Config {
         services,
         address: address?,
         insecure_server,
         certificates,
+        downstream,
         authenticate_service_url: authenticate_service_url?,
         shared_secret,
         cookie_secret,
@@ -121,6 +127,16 @@ fn log_level(top: &Fields<'_>) -> Option<LogLevel> {
         ("error", LogLevel::Error),
     ];
     top.get("log_level")?.choice(&here, &["fatal", "panic", "disabled"])
+}
+
+/// Nobody is asked for a certificate, and policies want one.
+fn warn_of_unasked_certificates(top: &Fields<'_>, routes: &[Route]) {
+    if let Some(node) = top.get("routes").or_else(|| top.get("policy"))
+        && routes.iter().any(|route| route.policy.reads_client_certificate())
+    {
+        let wrong = "has policies about client certificates, and without downstream_mtls clients are asked for none";
+        node.warn(wrong, "add downstream_mtls, or remove those criteria");
+    }
 }
 
 fn warn_of_plain_http(top: &Fields<'_>, insecure_server: bool, address: Option<&ListenAddress>) {

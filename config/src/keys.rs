@@ -59,7 +59,7 @@ const fn gone(name: &'static str, instead: &'static str) -> Key {
 const DIRECTORY: &str = "use the `groups` claim of the identity provider";
 const TRACING: &str = "remove it; tracing is set by `otel_…`";
 const ALWAYS: &str = "remove it; cookies are always `Secure`";
-const CLIENT_CA: &str = "use `downstream_mtls.ca` or `ca_file` where it is supported";
+const CLIENT_CA: &str = "use `downstream_mtls.ca` or `downstream_mtls.ca_file`";
 
 /// Keys of the top level.
 pub const GLOBAL: &[Key] = &[
@@ -117,6 +117,16 @@ pub const GLOBAL: &[Key] = &[
     here("max_connections", Text),
     here("max_connections_per_client", Text),
     here("max_request_body", Text),
+    here("http_redirect_addr", Text),
+    here("codec_type", Text),
+    here("use_proxy_protocol", Text),
+    here("skip_xff_append", Text),
+    here("xff_num_trusted_hops", Text),
+    here("normalize_path", Text),
+    here("merge_slashes", Text),
+    here("path_with_escaped_slashes_action", Text),
+    here("headers_with_underscores_action", Text),
+    here("downstream_mtls", Map),
     here("routes", Document),
     here("policy", Document),
     later("installation_id"),
@@ -126,7 +136,6 @@ pub const GLOBAL: &[Key] = &[
     later("runtime_flags"),
     later("debug_address"),
     later("health_check_systemd_disabled"),
-    later("http_redirect_addr"),
     later("autocert"),
     later("autocert_ca"),
     later("autocert_email"),
@@ -137,19 +146,10 @@ pub const GLOBAL: &[Key] = &[
     later("autocert_trusted_ca"),
     later("autocert_trusted_ca_file"),
     later("autocert_dir"),
-    later("downstream_mtls"),
-    later("codec_type"),
     later("http3_advertise_port"),
-    later("use_proxy_protocol"),
-    later("skip_xff_append"),
-    later("xff_num_trusted_hops"),
     here("timeout_read", Text),
     here("timeout_write", Text),
     here("timeout_idle", Text),
-    later("normalize_path"),
-    later("merge_slashes"),
-    later("path_with_escaped_slashes_action"),
-    later("headers_with_underscores_action"),
     later("allow_upgrades"),
     later("envoy_bind_config_source_address"),
     later("envoy_bind_config_freebind"),

@@ -8,18 +8,21 @@
 mod actions;
 mod bounds;
 mod certificates;
+mod downstream;
 mod duration;
 mod environment;
 mod files;
 mod global;
 mod groups;
 mod headers;
+mod hygiene;
 mod identity;
 mod keys;
 pub mod limits;
 mod load;
 mod metrics;
 mod model;
+mod mtls;
 mod nats;
 mod node;
 mod order;
@@ -43,6 +46,9 @@ mod urls;
 
 pub use actions::{Action, DirectResponse, Redirect, RedirectPath};
 pub use bounds::{Connections, Rate, RateLimit, RouteBounds};
+pub use downstream::{
+    AlternativeName, ClientAuthority, Codec, Downstream, Enforcement, EscapedSlashes, NamePattern, Reading, Underscores,
+};
 pub use groups::GroupsFilter;
 pub use load::{load, parse};
 pub use model::*;

@@ -27,6 +27,16 @@ pub const PATTERN_SET_BYTES: usize = 64 * 1024 * 1024;
 pub const DIRECT_RESPONSE_BYTES: usize = 64 * 1024;
 /// Longest `id` of a route.
 pub const ROUTE_ID_BYTES: usize = 64;
+/// Largest file of authorities that issue certificates to clients.
+pub const CLIENT_CA_BYTES: u64 = 1024 * 1024;
+/// Largest file of revocation lists.
+pub const CRL_BYTES: u64 = 16 * 1024 * 1024;
+/// Longest expression for a name in a client's certificate.
+pub const NAME_PATTERN_BYTES: usize = 4 * 1024;
+/// Most authorities above a client's certificate.
+pub const VERIFY_DEPTH: usize = 16;
+/// Most proxies in front of us that add to `X-Forwarded-For`.
+pub const TRUSTED_HOPS: usize = 100;
 
 /// How often the configuration file is looked at; it is read when it looks the same twice.
 pub const CONFIG_POLL: Duration = Duration::from_millis(500);
@@ -56,6 +66,22 @@ pub const CLIENT_READ: usize = 64 * 1024;
 pub const UNREAD_BODY: usize = 64 * 1024;
 /// How long what a client still sends is read and forgotten before its connection closes.
 pub const LINGER: Duration = Duration::from_secs(1);
+/// How long whoever is in front of us may take for the header of the PROXY protocol.
+pub const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest header of the PROXY protocol, with what it says beside the addresses.
+pub const PROXY_HEADER_BYTES: usize = 4 * 1024;
+/// How long nothing is accepted after the system had no room for another connection.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that the system holds for us until we accept them.
+pub const BACKLOG: i32 = 4096;
+/// TLS 1.3 tickets that a client gets: one is enough to come back with, and each costs a sealing and some hundred bytes.
+pub const TLS_TICKETS: usize = 1;
+/// Before a certificate ends, it is warned of for this long.
+pub const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// Most names in a client's certificate that are looked at.
+pub const CERTIFICATE_NAMES: usize = 100;
+/// How long is waited for the rest of what may be the first bytes of HTTP/2.
+pub const PREFACE_PAUSE: Duration = Duration::from_millis(5);
 /// How long a client may take for the TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams a client may have open on one HTTP/2 connection.

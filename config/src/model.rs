@@ -9,8 +9,8 @@ use url::Url;
 
 use crate::policy::Policy;
 use crate::{
-    Action, Connections, GroupsFilter, HeaderText, Pattern, Problem, Rewrites, RouteBounds, RouteTimeouts, Secret,
-    Services, Staleness, Timeouts,
+    Action, Connections, Downstream, GroupsFilter, HeaderText, Pattern, Problem, Rewrites, RouteBounds, RouteTimeouts,
+    Secret, Services, Staleness, Timeouts,
 };
 
 /// The whole configuration of a process.
@@ -25,6 +25,8 @@ pub struct Config {
     /// `certificates`, `certificate` and `certificate_file` with their keys, in file order; may be empty only with
     /// `insecure_server` and without the proxy.
     pub certificates: Vec<Certificate>,
+    /// What lies between clients and their requests.
+    pub downstream: Downstream,
     /// `authenticate_service_url`: scheme, host and port of the authenticate component.
     pub authenticate_service_url: Url,
     /// `shared_secret`: 32 bytes, or absent (then made once and kept in the data directory).

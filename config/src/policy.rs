@@ -13,6 +13,18 @@ pub struct Policy {
     pub rules: Vec<Rule>,
 }
 
+impl Policy {
+    /// Whether it looks at the client's certificate.
+    #[must_use]
+    pub fn reads_client_certificate(&self) -> bool {
+        let reads = |criterion: &Criterion| {
+            matches!(criterion, Criterion::ClientCertificate(_) | Criterion::InvalidClientCertificate)
+        };
+        let sides = self.rules.iter().flat_map(|rule| [&rule.allow, &rule.deny]).flatten();
+        sides.flat_map(|actions| [&actions.and, &actions.or, &actions.not, &actions.nor]).flatten().any(reads)
+    }
+}
+
 /// What lets a request in and what keeps it out.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rule {
@@ -69,8 +81,27 @@ pub enum Criterion {
     CorsPreflight,
     /// The path is one of our own (`/.pomerium/…`).
     PomeriumRoutes,
+    /// The client shows a certificate that holds and is one of these.
+    ClientCertificate(CertificateMatcher),
+    /// The client shows none, or one that does not hold; meant for `deny`.
+    InvalidClientCertificate,
     /// The route shorthand `allowed_users`: user id or e-mail is one of these.
     AllowedUsers(Vec<String>),
+}
+
+/// Tests of a client's certificate; those that are present must all hold, and at least one is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CertificateMatcher {
+    /// SHA-256 of the certificate in lower-case hex: one of these.
+    pub fingerprints: Option<Vec<String>>,
+    /// SHA-256 of its public key (SubjectPublicKeyInfo) in base64: one of these.
+    pub spki_hashes: Option<Vec<String>>,
+    /// One of its DNS names matches.
+    pub dns: Option<StringMatcher>,
+    /// One of its e-mail addresses matches.
+    pub email: Option<StringMatcher>,
+    /// One of its URIs matches.
+    pub uri: Option<StringMatcher>,
 }
 
 /// Tests of one text, all of which must hold; case-sensitive. Never empty.

@@ -1,12 +1,38 @@
 //! What a running process takes over from a configuration that was read again, and what waits for a restart.
 
-use crate::{Config, IdentityProvider, Timeouts};
+use std::path::{Path, PathBuf};
+
+use crate::{Certificate, Config, Downstream, IdentityProvider, Timeouts};
 
 impl Config {
-    /// This configuration with the routes and policies of `new`, and with the keys that can change with them.
+    /// The files beside the configuration itself that are read again when they change: certificates, and what clients'
+    /// certificates are judged by.
+    pub fn watched_files(&self) -> impl Iterator<Item = &Path> {
+        let shows_any = self.services.proxy && !self.insecure_server;
+        let certificates =
+            self.certificates.iter().filter(move |_| shows_any).filter_map(|certificate| match certificate {
+                Certificate::Files(pair) => Some([pair.cert.as_path(), pair.key.as_path()]),
+                Certificate::InPlace { .. } => None,
+            });
+        let of_clients = self.downstream.mtls.iter().flat_map(|authority| &authority.files);
+        certificates.flatten().chain(of_clients.map(PathBuf::as_path))
+    }
+
+    /// This configuration with the routes and policies of `new`, and with the keys that routes take from the top level;
+    /// with its certificates, and with how it reads requests.
     #[must_use]
     pub fn with_routes_of(&self, new: &Self) -> Self {
+        let downstream = Downstream {
+            reading: new.downstream.reading,
+            mtls: new.downstream.mtls.clone(),
+            ..self.downstream.clone()
+        };
+        // without TLS there are none to bring into force
+        let certificates =
+            if self.insecure_server || new.insecure_server { &self.certificates } else { &new.certificates };
         Self {
+            certificates: certificates.clone(),
+            downstream,
             pass_identity_headers: new.pass_identity_headers,
             jwt_issuer_format: new.jwt_issuer_format,
             max_staleness: new.max_staleness,
@@ -28,7 +54,9 @@ impl Config {
             services,
             address,
             insecure_server,
-            certificates,
+            // read again with the files that they name
+            certificates: _,
+            downstream: Downstream { http_redirect_addr, codec, proxy_protocol, reading: _, mtls: _ },
             authenticate_service_url,
             shared_secret,
             cookie_secret,
@@ -59,7 +87,9 @@ impl Config {
             ("services", *services != new.services),
             ("address", *address != new.address),
             ("insecure_server", *insecure_server != new.insecure_server),
-            ("certificates", *certificates != new.certificates),
+            ("http_redirect_addr", *http_redirect_addr != new.downstream.http_redirect_addr),
+            ("codec_type", *codec != new.downstream.codec),
+            ("use_proxy_protocol", *proxy_protocol != new.downstream.proxy_protocol),
             ("authenticate_service_url", *authenticate_service_url != new.authenticate_service_url),
             ("shared_secret", *shared_secret != new.shared_secret),
             ("cookie_secret", *cookie_secret != new.cookie_secret),

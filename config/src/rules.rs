@@ -2,13 +2,15 @@
 
 use std::net::IpAddr;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 use serde_json::{Number, Value};
 
-use crate::keys::{check_names, nearest};
+use crate::keys::{BASE64, check_names, nearest};
 use crate::limits::CLAIM_DEPTH;
 use crate::node::{NOT_YET, Node};
-use crate::policy::{Actions, Criterion, ListMatcher, ListTest, Rule, StringMatcher, StringTest};
+use crate::policy::{Actions, CertificateMatcher, Criterion, ListMatcher, ListTest, Rule, StringMatcher, StringTest};
 use crate::tree::Kind;
 
 /// The criteria of this version, as they are written.
@@ -26,15 +28,15 @@ const CRITERIA: &[&str] = &[
     "source_ip",
     "cors_preflight",
     "pomerium_routes",
+    "client_certificate",
+    "invalid_client_certificate",
 ];
 
 /// The criteria of Pomerium that this version does not have.
 const LATER: &[&str] = &[
-    "client_certificate",
     "date",
     "day_of_week",
     "device",
-    "invalid_client_certificate",
     "mcp_tool",
     "record",
     "ssh_ca",
@@ -122,6 +124,8 @@ fn criterion(node: &Node<'_>) -> Option<Criterion> {
         ("authenticated_user", None) => bare(&data, Criterion::AuthenticatedUser),
         ("cors_preflight", None) => bare(&data, Criterion::CorsPreflight),
         ("pomerium_routes", None) => bare(&data, Criterion::PomeriumRoutes),
+        ("invalid_client_certificate", None) => bare(&data, Criterion::InvalidClientCertificate),
+        ("client_certificate", None) => certificate(&data).map(Criterion::ClientCertificate),
         ("user", None) => string_matcher(&data).map(Criterion::User),
         ("email", None) => string_matcher(&data).map(Criterion::Email),
         ("domain", None) => string_matcher(&data).map(Criterion::Domain),
@@ -254,6 +258,65 @@ fn one<'a>(node: &Node<'a>) -> Option<&'a crate::tree::Scalar> {
         node.wrong("is a list or a map", "one value; for several, one criterion each, under `or`");
     }
     scalar
+}
+
+/// `{fingerprint, spki_hash, san_dns, san_email, san_uri}`, each one value or a list, the names also a matcher.
+fn certificate(node: &Node<'_>) -> Option<CertificateMatcher> {
+    let known = ["fingerprint", "spki_hash", "san_dns", "san_email", "san_uri"];
+    let fields = node.fields()?;
+    check_names(&fields, &known);
+    let part = |name| fields.entries().find(|(key, _)| *key == name).map(|(_, node)| node);
+    let hashes = |name, read: fn(&Node<'_>) -> Option<String>| part(name).map(|node| one_or_more(&node, read));
+    let names = |name| part(name).map(|node| alternatives(&node));
+    let (fingerprints, spki_hashes) = (hashes("fingerprint", fingerprint), hashes("spki_hash", spki_hash));
+    let (dns, email, uri) = (names("san_dns"), names("san_email"), names("san_uri"));
+    if node.is_empty_collection() {
+        return node.refuse("tests nothing", &format!("one of {}", known.join(", ")));
+    }
+    let matcher = CertificateMatcher {
+        fingerprints: transposed(fingerprints)?,
+        spki_hashes: transposed(spki_hashes)?,
+        dns: transposed(dns)?,
+        email: transposed(email)?,
+        uri: transposed(uri)?,
+    };
+    // only keys that are not known: reported above
+    (matcher != CertificateMatcher::default()).then_some(matcher)
+}
+
+fn one_or_more(node: &Node<'_>, read: fn(&Node<'_>) -> Option<String>) -> Option<Vec<String>> {
+    let nodes = node.items().unwrap_or_else(|| vec![node.clone()]);
+    if nodes.is_empty() {
+        return node.refuse("is empty", "one value, or a list of them");
+    }
+    let read: Vec<_> = nodes.iter().map(read).collect();
+    read.into_iter().collect()
+}
+
+/// A matcher of texts, or a list of them that are each as good as another.
+fn alternatives(node: &Node<'_>) -> Option<StringMatcher> {
+    if node.items().is_none() {
+        return string_matcher(node);
+    }
+    one_or_more(node, |node| node.text()).map(|texts| StringMatcher(vec![StringTest::In(texts)]))
+}
+
+/// SHA-256 in hex, as it is written with or without colons.
+fn fingerprint(node: &Node<'_>) -> Option<String> {
+    let hex: String = node.text()?.chars().filter(|character| *character != ':').collect();
+    if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return node.refuse("is not a fingerprint", "SHA-256 of the certificate: 64 hex digits, in quotes");
+    }
+    Some(hex.to_ascii_lowercase())
+}
+
+/// SHA-256 in base64.
+fn spki_hash(node: &Node<'_>) -> Option<String> {
+    let text = node.text()?;
+    match BASE64.decode(&text) {
+        Ok(hash) if hash.len() == 32 => Some(STANDARD.encode(hash)),
+        Ok(_) | Err(_) => node.refuse("is not a hash of a public key", "SHA-256 of the key (SPKI) in base64"),
+    }
 }
 
 /// One address or network, or a list of them.

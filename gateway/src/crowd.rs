@@ -63,9 +63,9 @@ struct Gathered {
 /// One client connection.
 pub struct Entered {
     crowd: Crowd,
-    client: IpAddr,
-    /// It is to be told so, and then to leave.
-    pub too_many: Option<TooMany>,
+    /// How many were there before it.
+    before: usize,
+    client: Option<IpAddr>,
 }
 
 impl Crowd {
@@ -74,29 +74,14 @@ impl Crowd {
         Self(Arc::new(Gathered { room, total: watch::Sender::new(0), by_client: Mutex::default() }))
     }
 
-    /// Counts a connection from `address`.
-    ///
-    /// # Errors
-    /// [`TooMany`]: so many more than there is room for that it is not even told.
-    pub fn enter(&self, address: IpAddr) -> Result<Entered, TooMany> {
-        let Gathered { room, total, by_client } = &*self.0;
-        let client = subscriber(address);
-        let mut by_client = by_client.lock().unwrap_or_else(PoisonError::into_inner);
-        let (here, from_it) = (*total.borrow(), by_client.get(&client).copied().unwrap_or(0));
-        for (why, count, most) in [(TooMany::InAll, here, room.total), (TooMany::FromOne, from_it, room.per_client)] {
-            if count >= beyond(most) {
-                return Err(why);
-            }
-        }
-        by_client.insert(client, from_it + 1);
-        drop(by_client);
-        total.send_modify(|open| *open += 1);
-        let too_many = if here >= room.total {
-            Some(TooMany::InAll)
-        } else {
-            (from_it >= room.per_client).then_some(TooMany::FromOne)
-        };
-        Ok(Entered { crowd: self.clone(), client, too_many })
+    /// Counts a connection.
+    pub fn enter(&self) -> Entered {
+        let mut before = 0;
+        self.0.total.send_modify(|open| {
+            before = *open;
+            *open += 1;
+        });
+        Entered { crowd: self.clone(), before, client: None }
     }
 
     /// How many are connected.
@@ -111,17 +96,38 @@ impl Crowd {
     }
 }
 
+impl Entered {
+    /// Counts it as one of the client at `address`; says whether it is one too many, and is to be told so.
+    ///
+    /// # Errors
+    /// [`TooMany`]: so many more than there is room for that it is not even told.
+    pub fn comes_from(&mut self, address: IpAddr) -> Result<Option<TooMany>, TooMany> {
+        let Gathered { room, by_client, .. } = &*self.crowd.0;
+        let client = subscriber(address);
+        let mut by_client = by_client.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_it = by_client.entry(client).or_default();
+        let counts = [(TooMany::InAll, self.before, room.total), (TooMany::FromOne, *of_it, room.per_client)];
+        *of_it += 1;
+        self.client = Some(client);
+        if let Some((why, ..)) = counts.iter().find(|(_, count, most)| *count >= beyond(*most)) {
+            return Err(*why);
+        }
+        Ok(counts.iter().find(|(_, count, most)| count >= most).map(|(why, ..)| *why))
+    }
+}
+
 impl Drop for Entered {
     fn drop(&mut self) {
         let Gathered { total, by_client, .. } = &*self.crowd.0;
-        let mut by_client = by_client.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = by_client.get_mut(&self.client) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                by_client.remove(&self.client);
+        if let Some(client) = self.client {
+            let mut by_client = by_client.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(count) = by_client.get_mut(&client) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    by_client.remove(&client);
+                }
             }
         }
-        drop(by_client);
         total.send_modify(|open| *open = open.saturating_sub(1));
     }
 }
@@ -148,33 +154,40 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// Connections from these addresses, until one is not even told; each with what it is told.
+    fn come(crowd: &Crowd, addresses: impl Iterator<Item = IpAddr>) -> Vec<(Entered, Option<TooMany>)> {
+        let come = |address| {
+            let mut entered = crowd.enter();
+            let told = entered.comes_from(address).ok()?;
+            Some((entered, told))
+        };
+        addresses.map_while(come).collect()
+    }
+
     #[test]
     fn who_is_one_too_many_is_told_so_and_after_many_more_not_even_that() {
         let crowd = Crowd::new(Room { total: 100, per_client: 16 });
-        let one = address("192.0.2.1");
-        let mut all: Vec<_> = (0..16).map(|_| crowd.enter(one).unwrap()).collect();
-        assert!(all.iter().all(|entered| entered.too_many.is_none()));
-        let told = (0..).map_while(|_| crowd.enter(one).ok()).collect::<Vec<_>>();
-        assert_eq!(told.len(), beyond(16) - 16);
-        assert!(told.iter().all(|entered| entered.too_many == Some(TooMany::FromOne)));
-        assert_eq!(crowd.enter(one).err(), Some(TooMany::FromOne));
+        let (one, other) = (address("192.0.2.1"), address("192.0.2.2"));
+        let all = come(&crowd, std::iter::repeat(one));
+        assert_eq!(all.len(), beyond(16));
+        let expected = |nth| (nth >= 16).then_some(TooMany::FromOne);
+        assert!(all.iter().enumerate().all(|(nth, (_, told))| *told == expected(nth)));
+        assert_eq!(crowd.enter().comes_from(one), Err(TooMany::FromOne));
         // others are not concerned
-        all.push(crowd.enter(address("192.0.2.2")).unwrap());
-        assert_eq!(all.last().unwrap().too_many, None);
-        drop((all, told));
+        assert_eq!(crowd.enter().comes_from(other), Ok(None));
+        drop(all);
         assert_eq!(crowd.count(), 0);
         assert!(crowd.0.by_client.lock().unwrap().is_empty(), "who has left is not remembered");
-        assert!(crowd.enter(one).unwrap().too_many.is_none());
+        assert_eq!(crowd.enter().comes_from(one), Ok(None));
     }
 
     #[test]
     fn there_is_room_for_so_many_in_all() {
         let crowd = Crowd::new(Room { total: 16, per_client: 100 });
-        let nth = |n: usize| address(&format!("198.51.100.{n}"));
-        let all: Vec<_> = (0..).map_while(|n| crowd.enter(nth(n)).ok()).collect();
+        let all = come(&crowd, (0..).map(|nth: u8| address(&format!("198.51.100.{nth}"))));
         assert_eq!(all.len(), beyond(16));
-        assert_eq!(all.iter().filter(|entered| entered.too_many.is_none()).count(), 16);
-        assert_eq!(crowd.enter(nth(200)).err(), Some(TooMany::InAll));
+        assert_eq!(all.iter().filter(|(_, told)| told.is_none()).count(), 16);
+        assert_eq!(crowd.enter().comes_from(address("203.0.113.1")), Err(TooMany::InAll));
     }
 
     #[test]

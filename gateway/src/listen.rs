@@ -6,43 +6,30 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use actix_server::{Server, ServerHandle};
-use actix_service::{fn_factory, fn_service};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use portcullis_actors::proxy::leash::Leash;
-use portcullis_config::ListenAddress;
+use portcullis_actors::request::certificate::ClientCertificate;
+use portcullis_config::Codec;
 use portcullis_config::limits::{
-    CROWD_LIFE, H2_PENDING_RESETS, H2_PING, H2_STREAMS, HANDSHAKE_TIMEOUT, REQUEST_HEAD_BYTES,
+    CROWD_LIFE, H2_PENDING_RESETS, H2_PING, H2_STREAMS, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, PREFACE_PAUSE,
+    REQUEST_HEAD_BYTES,
 };
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use crate::accept::{self, Accepting, Arrival};
 use crate::client_body::ClientBody;
 use crate::crowd::{Crowd, TooMany};
 use crate::serve::{bound_of, never_understood, serve};
-use crate::socket;
+use crate::tls::{self, Tls};
 use crate::worker::{Blueprint, Worker};
-use crate::{h1, h2};
-
-/// Binds an address; without a host, on every interface of both families.
-///
-/// # Errors
-/// The address is in use, or not ours.
-pub fn bind(address: &ListenAddress) -> Result<TcpListener> {
-    let port = address.port;
-    let bound = match &address.host {
-        Some(host) => TcpListener::bind((host.as_str(), port)),
-        None => TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port))),
-    };
-    bound.with_context(|| format!("cannot listen on {address}"))
-}
+use crate::{h1, h2, proxy_protocol, socket};
 
 /// How a node's connections are to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,89 +46,137 @@ pub enum Stage {
 #[derive(Clone)]
 pub struct Speech {
     /// TLS; plain HTTP without.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Arc<Tls>>,
+    /// The versions of HTTP.
+    pub codec: Codec,
+    /// Every connection begins with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// How far the node has come.
     pub stage: watch::Receiver<Stage>,
     /// Who is connected.
     pub open: Crowd,
 }
 
-/// Starts the workers of a listener. They stop with the handle.
+/// Starts the workers of a listener.
 ///
 /// # Errors
-/// The system refuses the socket.
-pub fn start(listener: TcpListener, speech: Speech, blueprint: Blueprint, workers: usize) -> Result<ServerHandle> {
-    let factory = move || {
+/// A worker cannot be built; the system refuses the socket.
+pub async fn start(listener: TcpListener, speech: Speech, blueprint: Blueprint, workers: usize) -> Result<Accepting> {
+    let ways = (speech.open.clone(), speech.stage.clone());
+    accept::start(listener, ways, workers, move |mut arrivals, ready| {
         let (speech, blueprint) = (speech.clone(), blueprint.clone());
-        fn_factory(move || {
-            let (speech, blueprint) = (speech.clone(), blueprint.clone());
-            async move {
-                let worker = Worker::build(blueprint).await.map_err(|error| {
-                    tracing::error!(%error, "a worker cannot start");
-                })?;
-                let service = fn_service(move |stream: TcpStream| {
-                    let (worker, speech) = (Rc::clone(&worker), speech.clone());
-                    async move {
-                        accept(stream, worker, speech).await;
-                        Ok::<_, ()>(())
-                    }
-                });
-                Ok::<_, ()>(service)
+        actix_rt::spawn(async move {
+            let worker = match Worker::build(blueprint).await {
+                Ok(worker) => worker,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            let _ = ready.send(Ok(()));
+            while let Some(arrival) = arrivals.recv().await {
+                actix_rt::spawn(enter(arrival, Rc::clone(&worker), speech.clone()));
             }
-        })
-    };
-    let server = Server::build()
-        .workers(workers)
-        .backlog(4096)
-        .disable_signals()
-        .shutdown_timeout(0)
-        .listen("gateway", listener, factory)?
-        .run();
-    let handle = server.handle();
-    actix_rt::spawn(server);
-    Ok(handle)
+            // what is open still needs it
+            std::future::pending::<()>().await;
+            drop(worker);
+        });
+    })
+    .await
 }
 
-async fn accept(stream: TcpStream, worker: Rc<Worker>, speech: Speech) {
-    let Ok(peer) = stream.peer_addr() else { return };
-    let entered = match speech.open.enter(peer.ip()) {
-        Ok(entered) => entered,
-        Err(too_many) => return worker.log.tally().bound(bound_of(too_many)),
-    };
-    let Some(too_many) = entered.too_many else { return greet(stream, peer, None, worker, speech).await };
-    // whoever is one too many is told so, and not for long
-    worker.log.tally().bound(bound_of(too_many));
-    let _ = tokio::time::timeout(CROWD_LIFE, greet(stream, peer, Some(too_many), worker, speech)).await;
-}
-
-async fn greet(stream: TcpStream, peer: SocketAddr, too_many: Option<TooMany>, worker: Rc<Worker>, speech: Speech) {
-    let stream = socket::ready(stream);
-    let facts = Facts { peer, https: speech.tls.is_some(), too_many };
-    match &speech.tls {
-        None => speak(stream, false, facts, worker, speech.stage).await,
-        Some(tls) => {
-            let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
-            match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-                Ok(Ok(stream)) => {
-                    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    speak(stream, h2, facts, worker, speech.stage).await;
-                }
-                Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
-                Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
-            }
+/// A connection, from its first byte.
+async fn enter(arrival: Arrival, worker: Rc<Worker>, speech: Speech) {
+    let Arrival { stream, mut peer, mut entered, load: _load } = arrival;
+    let Ok(mut stream) = TcpStream::from_std(stream) else { return };
+    if speech.proxy_protocol {
+        peer = match proxy_protocol::take(&mut stream, peer).await {
+            Ok(client) => client,
+            Err(error) => return tracing::debug!(%peer, %error, "a connection was refused"),
+        };
+    }
+    match entered.comes_from(peer.ip()) {
+        Ok(None) => greet(stream, peer, None, worker, speech).await,
+        // whoever is one too many is told so, and not for long
+        Ok(Some(too_many)) => {
+            worker.log.tally().bound(bound_of(too_many));
+            let greeting = greet(stream, peer, Some(too_many), worker, speech);
+            let _ = tokio::time::timeout(CROWD_LIFE, greeting).await;
         }
+        Err(too_many) => worker.log.tally().bound(bound_of(too_many)),
     }
 }
 
+/// TLS and the version of HTTP, where they are to be found out.
+async fn greet(stream: TcpStream, peer: SocketAddr, too_many: Option<TooMany>, worker: Rc<Worker>, speech: Speech) {
+    let Some(tls) = &speech.tls else {
+        let is_h2 = match speech.codec {
+            Codec::Http1 => false,
+            Codec::Http2 => true,
+            Codec::Auto => match begins_as_h2(&stream, speech.stage.clone()).await {
+                Some(is_h2) => is_h2,
+                None => return,
+            },
+        };
+        let facts = Facts { peer, https: false, too_many, certificate: None, server_name: None };
+        return speak(socket::ready(stream), is_h2, facts, worker, speech.stage).await;
+    };
+    let state = tls.now();
+    let handshake = TlsAcceptor::from(Arc::clone(&state.acceptor)).accept(socket::ready(stream));
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => {
+            let connection = stream.get_ref().1;
+            let mut facts = Facts { peer, https: true, too_many, certificate: None, server_name: None };
+            if state.asks_for_certificates() {
+                facts.certificate = tls.certificate_of(connection);
+                facts.server_name = connection.server_name().map(|name| tls::plain_name(name).into());
+                if !state.admits(facts.certificate.as_deref()) {
+                    return tracing::debug!(%peer, "a client has no certificate that holds any more");
+                }
+            }
+            let is_h2 = tls::is_h2(connection, speech.codec);
+            speak(stream, is_h2, facts, worker, speech.stage).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+    }
+}
+
+/// Whether a plain connection begins with HTTP/2 (RFC 9113 §3.4); `None` where it says nothing in time, or the node
+/// drains meanwhile. What is looked at stays in the socket.
+async fn begins_as_h2(stream: &TcpStream, mut stage: watch::Receiver<Stage>) -> Option<bool> {
+    let looking = async {
+        let mut seen = [0; PREFACE.len()];
+        loop {
+            let length = stream.peek(&mut seen).await.ok().filter(|length| *length > 0)?;
+            let seen = seen.get(..length)?;
+            // no method of HTTP/1.1 begins so
+            if seen == PREFACE || !PREFACE.starts_with(seen) {
+                return Some(seen == PREFACE);
+            }
+            // what was seen already cannot be waited for; hardly anybody sends so few bytes at once
+            tokio::time::sleep(PREFACE_PAUSE).await;
+        }
+    };
+    tokio::select! {
+        looked = tokio::time::timeout(HEAD_TIMEOUT, looking) => looked.ok().flatten(),
+        () = reached(&mut stage, Stage::Draining) => None,
+    }
+}
+
+/// What tells HTTP/2 from every request of HTTP/1.1.
+const PREFACE: &[u8; 4] = b"PRI ";
+
 /// What a request's connection says of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Facts {
-    /// The other end.
+    /// The client, as far as the connection says.
     pub peer: SocketAddr,
     /// Whether it came by TLS.
     pub https: bool,
     /// It is one too many: whatever it asks, it is told so.
     pub too_many: Option<TooMany>,
+    /// The certificate that the client showed.
+    pub certificate: Option<Arc<ClientCertificate>>,
+    /// The host that it named in the TLS handshake, where clients are asked for a certificate.
+    pub server_name: Option<Rc<str>>,
 }
 
 /// Runs on the current worker whatever a connection spawns.
@@ -170,7 +205,7 @@ where
 }
 
 /// Waits until the node has come this far.
-pub(crate) async fn reached(stage: &mut watch::Receiver<Stage>, far: Stage) {
+pub async fn reached(stage: &mut watch::Receiver<Stage>, far: Stage) {
     // an error means that the node is gone
     let _ = stage.wait_for(|stage| *stage >= far).await;
 }
@@ -182,13 +217,14 @@ where
     if !is_h2 {
         return h1::speak(stream, facts, worker, stage).await;
     }
+    let (peer, unread) = (facts.peer, facts.clone());
     let executor = OnThisWorker::default();
     let (streams, serving) = (Rc::clone(&executor.next), Rc::clone(&worker));
     let service = service_fn(move |request: Request<Incoming>| {
         let (worker, leash) = (Rc::clone(&serving), Rc::new(Leash::default()));
         // a stream ends alone
         streams.replace(Some(Rc::clone(&leash)));
-        let request = request.map(ClientBody::H2);
+        let (request, facts) = (request.map(ClientBody::H2), facts.clone());
         async move { Ok::<_, std::convert::Infallible>(serve(request, facts, worker, leash).await) }
     });
     let mut builder = hyper::server::conn::http2::Builder::new(executor);
@@ -200,7 +236,7 @@ where
         .max_pending_accept_reset_streams(H2_PENDING_RESETS)
         .max_local_error_reset_streams(H2_PENDING_RESETS)
         .max_header_list_size(u32::try_from(REQUEST_HEAD_BYTES).unwrap_or(u32::MAX));
-    let gate = h2::Gate::new(stream, move |why| never_understood(&worker, facts, Instant::now(), why));
+    let gate = h2::Gate::new(stream, move |why| never_understood(&worker, &unread, Instant::now(), why));
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(gate), service));
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
@@ -213,6 +249,6 @@ where
         }
     };
     if let Err(error) = outcome {
-        tracing::debug!(peer = %facts.peer, %error, "a client connection ended");
+        tracing::debug!(%peer, %error, "a client connection ended");
     }
 }

@@ -1,5 +1,6 @@
 //! The process on one page: what is asked, what it runs on, and how it ends.
 
+mod accept;
 mod answer;
 mod apart;
 mod cli;
@@ -18,7 +19,9 @@ mod node;
 mod open;
 mod pages;
 mod passed_on;
+mod proxy_protocol;
 mod rates;
+mod redirect;
 mod reload;
 mod request_id;
 mod roles;
@@ -103,8 +106,8 @@ fn run(file: &ConfigFile) -> Result<()> {
     let path = path(file)?.to_owned();
     in_system(async move {
         // before it is read: what changes from now on is seen
-        let file = reload::ConfigFile::new(path.clone())?;
-        let config = reload::ConfigFile::load(&path)?;
+        let mut file = reload::ConfigFile::new(path)?;
+        let config = file.begin()?;
         telemetry::init(config.log_level);
         for warning in &config.warnings {
             tracing::warn!("{warning}");
@@ -112,7 +115,7 @@ fn run(file: &ConfigFile) -> Result<()> {
         let data_dir = state_dir::default_dir()?;
         let mut signals = Signals::new()?;
         let takes_requests = config.services.proxy;
-        let listener = takes_requests.then(|| listen::bind(&config.address)).transpose().context("address")?;
+        let listener = takes_requests.then(|| accept::bind(&config.address)).transpose().context("address")?;
         let mut node = Node::start(config, &data_dir, listener).await?;
         if let Some(reload) = node.reload() {
             actix_rt::spawn(file.follow(reload));
@@ -126,7 +129,7 @@ fn validate(file: &ConfigFile) -> Result<()> {
     for warning in &config.warnings {
         writeln!(std::io::stderr(), "{warning} (warning)")?;
     }
-    tls::for_listener(&config)?;
+    tls::Tls::for_listener(&config)?;
     show(&format!("the configuration is valid: {} routes\n", config.routes.len()))
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use actix::{Actor, Addr, Recipient};
 use actix_rt::{Arbiter, ArbiterHandle};
-use actix_server::ServerHandle;
+use actix_web::dev::ServerHandle;
 use anyhow::{Context, Result, anyhow};
 use portcullis_actors::ask::Port;
 use portcullis_actors::authenticate::back_channel::{BackChannel, Tools as BackChannelTools};
@@ -45,9 +45,10 @@ use portcullis_config::limits::{
     ASKS_IN_FLIGHT, CLOSE, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_SIGN_IN, IDP_TIMEOUT, LAST_LINES,
     LOGOUT_DEADLINE, SIGN_IN_DEADLINE, SNAPSHOT_CLOSE,
 };
-use portcullis_config::{Config, Secret, Storage};
+use portcullis_config::{Config, ListenAddress, Secret, Storage};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::accept::{self, Accepting};
 use crate::crowd::{Crowd, Room};
 use crate::forward::Trust;
 use crate::health::{self, Vitals};
@@ -55,10 +56,11 @@ use crate::in_force::InForce;
 use crate::listen::{self, Speech, Stage};
 use crate::metrics::tally::Totals;
 use crate::metrics::{self, Measures};
+use crate::redirect;
 use crate::reload::Reload;
 use crate::roles::{self, Authenticate, Broker, Offered};
 use crate::state_dir;
-use crate::tls;
+use crate::tls::Tls;
 use crate::worker::Blueprint;
 
 /// A node that runs.
@@ -68,7 +70,7 @@ pub struct Node {
     open: Crowd,
     connections: Connections,
     keeper: Option<Keeper>,
-    gateway: Option<ServerHandle>,
+    gateways: Vec<Accepting>,
     served: Option<Addr<Served>>,
     health: ServerHandle,
     metrics: Option<ServerHandle>,
@@ -85,11 +87,14 @@ impl Node {
     pub async fn start(config: Config, data_dir: &Path, listener: Option<TcpListener>) -> Result<Self> {
         let config = Arc::new(config);
         let here = config.services;
-        let tls = tls::for_listener(&config)?;
+        let tls = Tls::for_listener(&config)?;
         let keys = Keys::of(&config, data_dir)?;
-        let health_listener = listen::bind(&config.health_check_addr).context("health_check_addr")?;
+        let health_listener = bind_alone(&config.health_check_addr).context("health_check_addr")?;
         let metrics_listener =
-            config.metrics_address.as_ref().map(listen::bind).transpose().context("metrics_address")?;
+            config.metrics_address.as_ref().map(bind_alone).transpose().context("metrics_address")?;
+        let redirect_listener = config.downstream.http_redirect_addr.as_ref().filter(|_| here.proxy);
+        let redirect_listener = redirect_listener.map(accept::bind).transpose().context("http_redirect_addr")?;
+        let downstream = config.downstream.clone();
         let health_address = health_listener.local_addr()?;
         let store = store::open_for(here, &config.storage, data_dir).await?;
         let link = roles::link(&config, &keys.shared).await?;
@@ -167,13 +172,15 @@ impl Node {
             ));
         }
 
-        let (open, totals) = (Crowd::new(Room::of(config.connections)), Totals::default());
+        let room = Room::of(config.connections);
+        let (open, totals) = (Crowd::new(room), Totals::default());
         let measures = Measures {
             views: Arc::clone(&views),
             in_force: Arc::clone(&in_force),
             connections: connections.clone(),
             open: open.clone(),
             totals: totals.clone(),
+            tls: tls.clone(),
             ties: link.as_ref().map(|link| link.ties().clone()),
         };
         let metrics = match metrics_listener {
@@ -183,7 +190,8 @@ impl Node {
             }
             None => None,
         };
-        let reload = Some(Reload { started: Arc::clone(&config), authorizer, views: Arc::clone(&views) });
+        let reload =
+            Some(Reload { started: Arc::clone(&config), authorizer, views: Arc::clone(&views), tls: tls.clone() });
 
         let blueprint = Blueprint {
             idp: idp_id(&config),
@@ -206,17 +214,19 @@ impl Node {
             config,
         };
         let (stage, staged) = watch::channel(Stage::Serving);
-        let gateway = match listener {
-            Some(listener) => {
-                let (scheme, address) = (if tls.is_some() { "https" } else { "http" }, listener.local_addr()?);
-                let workers = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-                let speech = Speech { tls, stage: staged, open: open.clone() };
-                let gateway = listen::start(listener, speech, blueprint, workers)?;
-                tracing::info!("listening on {scheme}://{address}");
-                Some(gateway)
-            }
-            None => None,
-        };
+        let mut gateways = Vec::new();
+        if let Some(listener) = listener {
+            let (scheme, address) = (if tls.is_some() { "https" } else { "http" }, listener.local_addr()?);
+            let workers = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+            let (codec, proxy_protocol) = (downstream.codec, downstream.proxy_protocol);
+            let speech = Speech { tls, codec, proxy_protocol, stage: staged.clone(), open: open.clone() };
+            gateways.push(listen::start(listener, speech, blueprint, workers).await?);
+            tracing::info!("listening on {scheme}://{address}");
+        }
+        if let Some(listener) = redirect_listener {
+            tracing::info!("redirecting from http://{}", listener.local_addr()?);
+            gateways.push(redirect::start(listener, room, staged, downstream.proxy_protocol).await?);
+        }
         vitals.listening.store(true, Ordering::Release);
         Ok(Self {
             vitals,
@@ -224,7 +234,7 @@ impl Node {
             open,
             connections,
             keeper,
-            gateway,
+            gateways,
             served,
             health,
             metrics,
@@ -254,10 +264,10 @@ impl Node {
         });
         let leaving = self.served.as_ref().map(|served| tokio::time::timeout(DRAIN, served.send(Leave)));
         // no new connections; those that are open end after the request they are at
-        if let Some(gateway) = &self.gateway {
-            gateway.pause().await;
-        }
         self.stage.send_replace(Stage::Draining);
+        for gateway in &mut self.gateways {
+            gateway.closed().await;
+        }
         if tokio::time::timeout(DRAIN, self.open.nobody()).await.is_err() {
             tracing::info!(open = self.connections.len(), "cutting what is still open");
             self.connections.stop();
@@ -266,8 +276,8 @@ impl Node {
             actix_rt::time::sleep(LAST_LINES).await;
         }
         self.connections.stop();
-        if let Some(gateway) = self.gateway {
-            gateway.stop(false).await;
+        for gateway in self.gateways {
+            gateway.stop().await;
         }
         if let Some(leaving) = leaving {
             // a question that is not answered in this time is asked again elsewhere
@@ -300,6 +310,16 @@ impl Node {
         }
         self.health.stop(false).await;
     }
+}
+
+/// Binds an address that no other process may have too: whoever looks there means this node.
+fn bind_alone(address: &ListenAddress) -> Result<TcpListener> {
+    let port = address.port;
+    let bound = match &address.host {
+        Some(host) => TcpListener::bind((host.as_str(), port)),
+        None => TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port))),
+    };
+    bound.with_context(|| format!("cannot listen on {address}"))
 }
 
 /// What the node seals and signs with.

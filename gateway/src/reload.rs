@@ -1,6 +1,6 @@
-//! Reading the configuration again while running: on SIGHUP, and when the file has changed.
+//! Reading the configuration again while running: on SIGHUP, and when the file has changed or one that it names for TLS.
 //!
-//! Routes and policy come into force as one value. A file that is not valid changes nothing, and every problem is said
+//! Routes, policy and certificates come into force as one value. A file that is not valid changes nothing, and every problem is said
 //! with its place. A change that nobody told of is read when the file has come to rest: it looks the same twice, and before and after. On
 //! SIGHUP the file is read at once, as it is.
 
@@ -18,6 +18,8 @@ use portcullis_config::limits::{CONFIG_POLL, ENFORCE_DEADLINE};
 use portcullis_config::{Config, Problems};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
+
+use crate::tls::{State, Tls, Unusable};
 
 /// How a file looks from outside: it changes whenever the file is written or another one takes its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +84,8 @@ impl Watch {
 pub struct ConfigFile {
     path: PathBuf,
     watch: Watch,
+    /// The files that the configuration last read names, where this process shows certificates.
+    named: Vec<(PathBuf, Watch)>,
     hang_up: Signal,
 }
 
@@ -93,6 +97,8 @@ pub struct Reload {
     pub authorizer: Recipient<Enforce>,
     /// The views of the node, for what is counted.
     pub views: Arc<Views>,
+    /// TLS towards clients.
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl ConfigFile {
@@ -102,7 +108,7 @@ impl ConfigFile {
     /// The system gives no signal handler.
     pub fn new(path: PathBuf) -> Result<Self> {
         let watch = Watch::new(Look::at(&path));
-        Ok(Self { path, watch, hang_up: signal(SignalKind::hangup())? })
+        Ok(Self { path, watch, named: Vec::new(), hang_up: signal(SignalKind::hangup())? })
     }
 
     /// Reads the file, with the environment over it.
@@ -113,7 +119,17 @@ impl ConfigFile {
         portcullis_config::load(path, &|name| std::env::var(name).ok())
     }
 
-    /// Follows the file for as long as the process runs.
+    /// Reads the file for the first time, and follows the files that it names from now on.
+    ///
+    /// # Errors
+    /// Every problem of it.
+    pub fn begin(&mut self) -> Result<Config, Problems> {
+        let (config, looks) = load_with_looks(&self.path)?;
+        self.named = followed(looks);
+        Ok(config)
+    }
+
+    /// Follows the files for as long as the process runs.
     pub async fn follow(mut self, reload: Reload) {
         let mut tick = tokio::time::interval(CONFIG_POLL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -122,10 +138,17 @@ impl ConfigFile {
                 told = self.hang_up.recv() => told.is_some(),
                 _ = tick.tick() => false,
             };
-            if asked || self.watch.is_due(Look::at(&self.path)) {
+            if self.is_due() || asked {
                 self.read_again(&reload).await;
             }
         }
+    }
+
+    /// Whether one of the files is due; each of them is looked at.
+    fn is_due(&mut self) -> bool {
+        let named = self.named.iter_mut().map(|(path, watch)| watch.is_due(Look::at(path)));
+        let is_one_due = named.fold(false, |one, is_due| one | is_due);
+        self.watch.is_due(Look::at(&self.path)) || is_one_due
     }
 
     async fn read_again(&mut self, reload: &Reload) {
@@ -136,27 +159,68 @@ impl ConfigFile {
             self.watch.was_read(before, before);
             return reload.refuse("it is no regular file");
         }
+        let known: Looks = self.named.iter().map(|(path, _)| (path.clone(), Look::at(path))).collect();
+        let (started, tls) = (Arc::clone(&reload.started), reload.tls.clone());
         // a large file takes a while, and signals come in on this thread
-        let read = tokio::task::spawn_blocking(move || Self::load(&path)).await;
-        if !self.watch.was_read(before, Look::at(&self.path)) {
+        let read = tokio::task::spawn_blocking(move || match load_with_looks(&path) {
+            Ok((config, looks)) => {
+                let next = started.with_routes_of(&config);
+                let state = tls.map(|tls| tls.prepare(&next)).transpose();
+                (looks, state.map(|state| (config, next, state)).map_err(Unread::Tls))
+            }
+            // what it names is not known: what it named before is followed on
+            Err(problems) => (known, Err(Unread::Problems(problems))),
+        });
+        let (looks, read) = match read.await {
+            Ok(read) => read,
+            Err(error) => return reload.refuse(&error.to_string()),
+        };
+        let rests = looks.iter().all(|(path, look)| Look::at(path) == *look);
+        self.named = followed(looks);
+        if !self.watch.was_read(before, Look::at(&self.path)) || !rests {
             tracing::info!("the configuration was written while it was read: it will be read again");
             return;
         }
         match read {
-            Ok(Ok(config)) => reload.enforce(&config).await,
-            Ok(Err(Problems(problems))) => {
+            Ok((config, next, state)) => reload.enforce(&config, next, state).await,
+            Err(Unread::Problems(Problems(problems))) => {
                 for problem in &problems {
                     tracing::error!("{problem}");
                 }
                 reload.refuse("it is not valid");
             }
-            Err(error) => reload.refuse(&error.to_string()),
+            Err(Unread::Tls(unusable)) => {
+                tracing::error!("{unusable}");
+                reload.refuse("a certificate, or what clients' certificates are judged by, cannot be used");
+            }
         }
     }
 }
 
+/// Files, and how each looked before it was read.
+type Looks = Vec<(PathBuf, Option<Look>)>;
+
+/// Why nothing comes of what was read.
+enum Unread {
+    Problems(Problems),
+    Tls(Unusable),
+}
+
+fn followed(looks: Looks) -> Vec<(PathBuf, Watch)> {
+    looks.into_iter().map(|(path, look)| (path, Watch::new(look))).collect()
+}
+
+/// A configuration, and how the files looked that it names, before they were read.
+fn load_with_looks(path: &Path) -> Result<(Config, Looks), Problems> {
+    let config = ConfigFile::load(path)?;
+    let looks = config.watched_files().map(|path| (path.to_owned(), Look::at(path))).collect();
+    // what is read together with the configuration was read before it was known by name
+    let config = if config.downstream.mtls.is_some() { ConfigFile::load(path)? } else { config };
+    Ok((config, looks))
+}
+
 impl Reload {
-    async fn enforce(&self, config: &Config) {
+    async fn enforce(&self, config: &Config, next: Config, state: Option<State>) {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
@@ -164,9 +228,12 @@ impl Reload {
         if !waiting.is_empty() {
             tracing::warn!(keys = waiting.join(", "), "these keys have changed and wait for a restart");
         }
-        let next = Arc::new(self.started.with_routes_of(config));
-        match tokio::time::timeout(ENFORCE_DEADLINE, self.authorizer.send(Enforce(next))).await {
+        match tokio::time::timeout(ENFORCE_DEADLINE, self.authorizer.send(Enforce(Arc::new(next)))).await {
             Ok(Ok(revision)) => {
+                // after policy: what asks for a certificate is in force before anybody is no longer asked for one
+                if let (Some(tls), Some(state)) = (&self.tls, state) {
+                    tls.publish(state);
+                }
                 self.views.metrics.reloaded(clock::now());
                 tracing::info!(%revision, routes = config.routes.len(), "the configuration was read again and is in force");
             }

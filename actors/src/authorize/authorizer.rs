@@ -53,7 +53,8 @@ impl Revision {
     /// placeholders.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        let text = format!("{:?}\n{:?}", config.authenticate_service_url.as_str(), config.routes);
+        let reading = &config.downstream.reading;
+        let text = format!("{:?}\n{reading:?}\n{:?}", config.authenticate_service_url.as_str(), config.routes);
         let hash = digest::digest(&digest::SHA256, text.as_bytes());
         Self(hash.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>().into())
     }

@@ -8,10 +8,11 @@ use portcullis_config::policy;
 
 use super::claim;
 use super::decision::{Reason, Reasons, Verdict};
-use super::matcher::{List, Networks, Text, TextSet};
+use super::matcher::{Certificate, List, Networks, Text, TextSet};
 use crate::authenticate::Caller;
 use crate::databroker::view::SessionView;
 use crate::request::Canonical;
+use crate::request::certificate::ClientCertificate;
 
 /// A criterion as it is evaluated.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(super) enum Criterion {
     SourceIp(Networks),
     CorsPreflight,
     PomeriumRoutes,
+    ClientCertificate(Certificate),
+    InvalidClientCertificate,
     AllowedUsers(TextSet),
 }
 
@@ -50,6 +53,8 @@ impl Criterion {
             policy::Criterion::SourceIp(networks) => Self::SourceIp(Networks::compile(networks)),
             policy::Criterion::CorsPreflight => Self::CorsPreflight,
             policy::Criterion::PomeriumRoutes => Self::PomeriumRoutes,
+            policy::Criterion::ClientCertificate(matcher) => Self::ClientCertificate(Certificate::compile(matcher)),
+            policy::Criterion::InvalidClientCertificate => Self::InvalidClientCertificate,
             policy::Criterion::AllowedUsers(users) => {
                 Self::AllowedUsers(TextSet::new(users.iter().map(String::as_str)))
             }
@@ -93,11 +98,31 @@ impl Criterion {
             }
             Self::CorsPreflight => Verdict::of(is_preflight(request), Reason::CorsRequest, Reason::NonCorsRequest),
             Self::PomeriumRoutes => Verdict::of(is_own(request), Reason::PomeriumRoute, Reason::NonPomeriumRoute),
+            Self::ClientCertificate(wanted) => shown(request).map_or_else(
+                |missing| Verdict { holds: false, reasons: Reasons::of(missing) },
+                |certificate| {
+                    let (ok, failed) = (Reason::ClientCertificateOk, Reason::ClientCertificateUnauthorized);
+                    Verdict::of(wanted.matches(certificate.details()), ok, failed)
+                },
+            ),
+            Self::InvalidClientCertificate => match shown(request) {
+                Ok(_) => Verdict { holds: false, reasons: Reasons::of(Reason::ValidClientCertificate) },
+                Err(missing) => Verdict { holds: true, reasons: Reasons::of(missing) },
+            },
             Self::AllowedUsers(users) => person(&|session| {
                 let either = [user(users.contains(&session.user)), email(users.contains(email_of(session)))];
                 Verdict::any(either.into_iter())
             }),
         }
+    }
+}
+
+/// The client's certificate, if it holds: what another one says, anybody may have written into it.
+fn shown(request: &Canonical) -> Result<&ClientCertificate, Reason> {
+    match request.certificate() {
+        None => Err(Reason::ClientCertificateRequired),
+        Some(certificate) if !certificate.holds() => Err(Reason::InvalidClientCertificate),
+        Some(certificate) => Ok(certificate),
     }
 }
 

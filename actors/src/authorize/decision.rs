@@ -36,6 +36,9 @@ reasons! {
     Accept = 0 "accept",
     ClaimOk = 1 "claim-ok",
     ClaimUnauthorized = 2 "claim-unauthorized",
+    ClientCertificateOk = 24 "client-certificate-ok",
+    ClientCertificateRequired = 25 "client-certificate-required",
+    ClientCertificateUnauthorized = 26 "client-certificate-unauthorized",
     CorsRequest = 3 "cors-request",
     DomainOk = 4 "domain-ok",
     DomainUnauthorized = 5 "domain-unauthorized",
@@ -47,6 +50,7 @@ reasons! {
     HttpMethodUnauthorized = 11 "http-method-unauthorized",
     HttpPathOk = 12 "http-path-ok",
     HttpPathUnauthorized = 13 "http-path-unauthorized",
+    InvalidClientCertificate = 27 "invalid-client-certificate",
     NonCorsRequest = 14 "non-cors-request",
     NonPomeriumRoute = 15 "non-pomerium-route",
     PomeriumRoute = 16 "pomerium-route",
@@ -57,6 +61,7 @@ reasons! {
     UserOk = 21 "user-ok",
     UserUnauthenticated = 22 "user-unauthenticated",
     UserUnauthorized = 23 "user-unauthorized",
+    ValidClientCertificate = 28 "valid-client-certificate",
 }
 
 /// A set of reasons.
@@ -83,6 +88,11 @@ impl Reasons {
     #[must_use]
     pub const fn contains(self, reason: Reason) -> bool {
         self.0 & reason.bit() != 0
+    }
+
+    /// Whether a certificate of the client is what is missing.
+    const fn want_a_certificate(self) -> bool {
+        self.contains(Reason::ClientCertificateRequired) || self.contains(Reason::InvalidClientCertificate)
     }
 
     /// The names, in alphabetical order.
@@ -183,12 +193,16 @@ impl Decision {
         if self.deny.holds { self.deny.reasons } else { self.allow.reasons }
     }
 
-    /// What follows. That somebody has to sign in comes before both sides: `not` turns the missing person into a true
+    /// What follows. That there is no certificate that holds comes first, where a deny asks for one: signing in would not
+    /// help. That somebody has to sign in comes before both sides: `not` turns the missing person into a true
     /// allow, and only this order keeps that from opening the route.
     ///
     /// # Errors
     /// [`RefusalKind`].
     pub const fn outcome(&self) -> Result<(), RefusalKind> {
+        if self.deny.reasons.want_a_certificate() {
+            return Err(RefusalKind::Certificate);
+        }
         if self.allow.reasons.union(self.deny.reasons).contains(Reason::UserUnauthenticated) {
             return Err(RefusalKind::SignIn);
         }
@@ -206,21 +220,31 @@ pub enum RefusalKind {
     SignIn,
     /// Not this person, or not this request.
     Denied,
+    /// There is no certificate of the client, or none that holds.
+    Certificate,
     /// There is no such route.
     NotFound,
 }
 
 impl RefusalKind {
     const fn of(reasons: Reasons) -> Self {
-        if reasons.contains(Reason::RouteNotFound) { Self::NotFound } else { Self::Denied }
+        if reasons.contains(Reason::RouteNotFound) {
+            Self::NotFound
+        } else if reasons.want_a_certificate() {
+            Self::Certificate
+        } else {
+            Self::Denied
+        }
     }
 
     /// The status that says so.
     #[must_use]
-    pub const fn status(self) -> StatusCode {
+    pub fn status(self) -> StatusCode {
         match self {
             Self::SignIn => StatusCode::UNAUTHORIZED,
             Self::Denied => StatusCode::FORBIDDEN,
+            // Pomerium's, and nginx's before it
+            Self::Certificate => StatusCode::from_u16(495).unwrap_or(StatusCode::FORBIDDEN),
             Self::NotFound => StatusCode::NOT_FOUND,
         }
     }
@@ -281,7 +305,8 @@ mod tests {
 
     #[test]
     fn every_refusal_has_its_status() {
-        let statuses = [RefusalKind::SignIn, RefusalKind::Denied, RefusalKind::NotFound].map(RefusalKind::status);
-        assert_eq!(statuses.map(|status| status.as_u16()), [401, 403, 404]);
+        let statuses = [RefusalKind::SignIn, RefusalKind::Denied, RefusalKind::NotFound, RefusalKind::Certificate];
+        let statuses = statuses.map(RefusalKind::status);
+        assert_eq!(statuses.map(|status| status.as_u16()), [401, 403, 404, 495]);
     }
 }

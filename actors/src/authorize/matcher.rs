@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use portcullis_config::policy::{ListMatcher, ListTest, StringMatcher, StringTest};
+use portcullis_config::policy::{CertificateMatcher, ListMatcher, ListTest, StringMatcher, StringTest};
 use serde_json::Value;
+
+use crate::request::certificate::CertificateDetails;
 
 /// A sorted set of texts.
 #[derive(Debug)]
@@ -83,6 +85,43 @@ impl TextTest {
             Self::In(wanted) => wanted.contains(text),
             Self::NotIn(unwanted) => !unwanted.contains(text),
         }
+    }
+}
+
+/// Tests of a certificate that holds; all of those that are present must.
+#[derive(Debug)]
+pub(super) struct Certificate {
+    fingerprints: Option<TextSet>,
+    spki_hashes: Option<TextSet>,
+    names: [Option<Text>; 3],
+}
+
+impl Certificate {
+    pub(super) fn compile(matcher: &CertificateMatcher) -> Self {
+        let set =
+            |texts: &Option<Vec<String>>| texts.as_ref().map(|texts| TextSet::new(texts.iter().map(String::as_str)));
+        Self {
+            fingerprints: set(&matcher.fingerprints),
+            spki_hashes: set(&matcher.spki_hashes),
+            names: [&matcher.dns, &matcher.email, &matcher.uri].map(|names| names.as_ref().map(Text::compile)),
+        }
+    }
+
+    /// A matcher without a test matches nothing.
+    pub(super) fn matches(&self, certificate: &CertificateDetails) -> bool {
+        let in_set = |set: &Option<TextSet>, hash: &str| set.as_ref().map(|set| set.contains(hash));
+        let any = |text: &Option<Text>, names: &[String]| {
+            text.as_ref().map(|text| names.iter().any(|name| text.matches(name)))
+        };
+        let [dns, email, uri] = &self.names;
+        let tests = [
+            in_set(&self.fingerprints, &certificate.fingerprint),
+            in_set(&self.spki_hashes, &certificate.spki_hash),
+            any(dns, &certificate.dns),
+            any(email, &certificate.email),
+            any(uri, &certificate.uri),
+        ];
+        tests.iter().flatten().count() > 0 && tests.into_iter().flatten().all(|holds| holds)
     }
 }
 

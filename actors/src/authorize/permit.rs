@@ -245,7 +245,9 @@ impl Standing {
                 }
                 policies.decide(index, &self.request, caller.as_ref()).outcome().is_ok()
             }
-            Behind::Told(told) => told.is_in_time(route, now) && !self.is_void,
+            Behind::Told(told) => {
+                told.is_in_time(route, now) && !self.is_void && told.described.has_the_certificate_of(&self.request)
+            }
         }
     }
 

@@ -162,10 +162,12 @@ impl Host {
         }
         let entry = self.first(request.port(), request.path());
         if self.path_decides
-            && let Some(reading) = request.other_reading()
+            && let readings = request.other_readings()
+            && !readings.is_empty()
         {
             let index = |entry: Option<&Entry>| entry.map(|entry| entry.index);
-            let leads_elsewhere = index(self.first(request.port(), &reading)) != index(entry);
+            let leads_elsewhere =
+                readings.iter().any(|reading| index(self.first(request.port(), reading)) != index(entry));
             if leads_elsewhere || entry.is_some_and(|entry| entry.reads_path) {
                 return Err(NotLocated::OddPath);
             }

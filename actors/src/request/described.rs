@@ -1,17 +1,21 @@
 //! A canonical request as it travels to another process that decides on it: all that policy may look at, no credential.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use http::header::{AUTHORIZATION, COOKIE, REFERER};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use portcullis_config::Reading;
 use portcullis_config::limits::{REQUEST_HEAD_BYTES, REQUEST_HEADERS};
 use serde::{Deserialize, Serialize};
 
 use super::authority::Authority;
+use super::certificate::{ClientCertificate, Shown};
+use super::forwarded::{Told, Way};
 use super::presented::HEADER;
-use super::{BadRequest, Canonical, Peer, framing, hygiene, path_of};
+use super::{BadRequest, Canonical, framing, hygiene, path_of};
 
 /// What a request is, in plain values.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +29,10 @@ pub struct Described {
     websocket: bool,
     address: IpAddr,
     https: bool,
+    /// The client's certificate, and whether it held.
+    certificate: Option<Shown>,
+    /// How it is to be read, wherever that is done.
+    reading: Reading,
 }
 
 fn without_handle(target: &PathAndQuery) -> String {
@@ -52,8 +60,10 @@ impl Described {
             target: without_handle(&request.target),
             headers: headers.map(|(name, value)| (name.as_str().to_owned(), text(value))).collect(),
             websocket: request.websocket,
-            address: request.peer.address,
-            https: request.peer.https,
+            address: request.client(),
+            https: request.https(),
+            certificate: request.certificate().map(Shown::of),
+            reading: request.reading,
         }
     }
 
@@ -64,7 +74,7 @@ impl Described {
     pub fn canonical(&self) -> Result<Canonical, BadRequest> {
         let method = Method::from_bytes(self.method.as_bytes()).map_err(|_| BadRequest::Method)?;
         let target: PathAndQuery = self.target.parse().map_err(|_| BadRequest::Target)?;
-        let path = path_of(&target, &method)?;
+        let path = path_of(&target, &method, self.reading)?;
         if self.headers.len() > REQUEST_HEADERS {
             return Err(BadRequest::TooManyHeaders);
         }
@@ -85,8 +95,16 @@ impl Described {
             path,
             headers,
             websocket: self.websocket,
-            peer: Peer { address: self.address, https: self.https },
+            way: Way { client: self.address, https: self.https, told: Told::Client },
+            certificate: self.certificate.as_ref().map(|shown| Arc::new(shown.again())),
+            reading: self.reading,
         })
+    }
+
+    /// Whether the client's certificate holds as it did then.
+    #[must_use]
+    pub fn has_the_certificate_of(&self, request: &Canonical) -> bool {
+        self.certificate.as_ref().map(|shown| shown.holds) == request.certificate().map(ClientCertificate::holds)
     }
 
     /// Its name.
@@ -103,6 +121,16 @@ impl Described {
         }
         part(&[u8::from(self.websocket), u8::from(self.https)]);
         part(self.address.to_string().as_bytes());
+        part(format!("{:?}", self.reading).as_bytes());
+        if let Some(Shown { details, holds }) = &self.certificate {
+            part(&[u8::from(*holds)]);
+            part(details.fingerprint.as_bytes());
+            part(details.spki_hash.as_bytes());
+            for names in [&details.dns, &details.email, &details.uri] {
+                part(&u64::try_from(names.len()).unwrap_or(u64::MAX).to_be_bytes());
+                names.iter().for_each(|name| part(name.as_bytes()));
+            }
+        }
         for (name, value) in &self.headers {
             part(name.as_bytes());
             part(value.as_bytes());
@@ -116,7 +144,18 @@ impl Described {
     #[must_use]
     pub fn size(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| name.len() + value.len() + 8);
-        self.method.len() + self.authority.len() + self.target.len() + headers.sum::<usize>() + 128
+        let names = self.certificate.iter().flat_map(|shown| {
+            [&shown.details.dns, &shown.details.email, &shown.details.uri]
+                .into_iter()
+                .flatten()
+                .map(|name| name.len() + 4)
+        });
+        names.sum::<usize>()
+            + self.method.len()
+            + self.authority.len()
+            + self.target.len()
+            + headers.sum::<usize>()
+            + 512
     }
 }
 
@@ -124,6 +163,8 @@ impl Described {
 mod tests {
     use http::Request;
 
+    use super::super::Peer;
+    use super::super::certificate::CertificateDetails;
     use super::*;
 
     fn canonical(uri: &str, headers: &[(&str, &[u8])]) -> Canonical {
@@ -132,7 +173,7 @@ mod tests {
             request = request.header(*name, HeaderValue::from_bytes(value).unwrap());
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        Canonical::of(head, Peer { address: "192.0.2.7".parse().unwrap(), https: true }).unwrap()
+        Canonical::of(head, Peer { address: "192.0.2.7".parse().unwrap(), https: true, certificate: None }).unwrap()
     }
 
     fn through_bytes(described: &Described) -> Described {
@@ -168,7 +209,12 @@ mod tests {
     #[test]
     fn whatever_differs_makes_another_hash() {
         let base = Described::of(&canonical("/a", &[("origin", b"https://a")]));
-        let mut others: [Described; 7] = std::array::from_fn(|_| base.clone());
+        let shown = |names: [&str; 2], holds| {
+            let [dns, email] = names.map(|name| vec![name.to_owned()]);
+            let (fingerprint, spki_hash) = ("ab".to_owned(), "cd".to_owned());
+            Some(Shown { details: CertificateDetails { fingerprint, spki_hash, dns, email, uri: vec![] }, holds })
+        };
+        let mut others: [Described; 12] = std::array::from_fn(|_| base.clone());
         others[0].method = "PUT".into();
         others[1].target = "/b".into();
         others[2].authority = "b.example.com".into();
@@ -176,6 +222,14 @@ mod tests {
         others[4].websocket = true;
         others[5].address = "192.0.2.8".parse().unwrap();
         others[6].https = !base.https;
+        others[7].certificate = shown(["a", "b"], true);
+        others[8].certificate = shown(["a", "b"], false);
+        others[9].certificate = shown(["b", "a"], true);
+        others[10].reading.merge_slashes = false;
+        others[11].reading.escaped_slashes = portcullis_config::EscapedSlashes::Keep;
+        for (index, one) in others.iter().enumerate() {
+            assert!(others.iter().skip(index + 1).all(|other| other.hash() != one.hash()), "{index}");
+        }
         assert!(others.iter().all(|other| other.hash() != base.hash()));
         assert!(through_bytes(&base).hash() == base.hash());
     }

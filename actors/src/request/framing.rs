@@ -7,6 +7,7 @@ use http::header::{
     SEC_WEBSOCKET_VERSION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Version};
+use portcullis_config::Underscores;
 use portcullis_config::limits::REQUEST_HEADERS;
 
 use super::BadRequest;
@@ -16,15 +17,36 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
+/// Does with names that have an underscore what is wanted. Where they are allowed, those that a back-end could take for
+/// what frames the request are removed all the same.
+pub(super) fn without_underscores(headers: &mut HeaderMap, action: Underscores) -> Result<(), BadRequest> {
+    let has_one = |name: &HeaderName| name.as_str().contains('_');
+    if !headers.keys().any(has_one) {
+        return Ok(());
+    }
+    let frames = |name: &HeaderName| {
+        let plain = name.as_str().replace('_', "-");
+        matches!(plain.as_str(), "content-length" | "transfer-encoding" | "keep-alive" | "http2-settings")
+            || plain.starts_with("proxy-")
+            || plain.starts_with("sec-websocket-")
+    };
+    let unwanted = match action {
+        Underscores::Reject => return Err(BadRequest::HeaderName),
+        Underscores::Drop => headers.keys().filter(|name| has_one(name)).cloned().collect::<Vec<_>>(),
+        Underscores::Allow => headers.keys().filter(|name| has_one(name) && frames(name)).cloned().collect(),
+    };
+    for name in unwanted {
+        headers.remove(name);
+    }
+    Ok(())
+}
+
 /// Refuses headers that are malformed, too many, or leave open where the body ends.
 pub(super) fn check(headers: &HeaderMap, version: Version) -> Result<(), BadRequest> {
     if headers.len() > REQUEST_HEADERS {
         return Err(BadRequest::TooManyHeaders);
     }
-    for (name, value) in headers {
-        if name.as_str().contains('_') {
-            return Err(BadRequest::HeaderName);
-        }
+    for value in headers.values() {
         if !is_acceptable(value, version) {
             return Err(BadRequest::HeaderValue);
         }

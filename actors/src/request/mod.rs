@@ -2,8 +2,10 @@
 //! upstream see this value and nothing else.
 
 mod authority;
+pub mod certificate;
 pub mod cookies;
 pub mod described;
+mod forwarded;
 mod framing;
 pub mod hygiene;
 mod path;
@@ -13,14 +15,18 @@ mod refusal;
 pub(crate) mod tests;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Version};
 use portcullis_config::limits::{REQUEST_HEAD_BYTES, SIGN_IN_TARGET_BYTES, TARGET_BYTES};
+use portcullis_config::{EscapedSlashes, Reading};
 
 use authority::Authority;
+use certificate::ClientCertificate;
+use forwarded::{Told, Way};
 pub use presented::{Presented, Source};
 pub use refusal::BadRequest;
 
@@ -28,15 +34,17 @@ pub use refusal::BadRequest;
 pub const SIGN_IN_PATH: &str = "/.pomerium/sign_in";
 
 /// What the connection says of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     /// The address of the other end.
     pub address: IpAddr,
     /// Whether the request came by TLS.
     pub https: bool,
+    /// The certificate that its client showed.
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
-/// A request with one meaning. Only [`Canonical::of`] makes one; it has no `Debug`, because it carries credentials.
+/// A request with one meaning. Only [`Canonical::read`] makes one; it has no `Debug`, because it carries credentials.
 pub struct Canonical {
     method: Method,
     authority: Authority,
@@ -44,10 +52,20 @@ pub struct Canonical {
     path: path::Canonical,
     headers: HeaderMap,
     websocket: bool,
-    peer: Peer,
+    way: Way,
+    certificate: Option<Arc<ClientCertificate>>,
+    reading: Reading,
 }
 
 impl Canonical {
+    /// The canonical form of a request head, read as is usual.
+    ///
+    /// # Errors
+    /// [`BadRequest`].
+    pub fn of(head: Parts, peer: Peer) -> Result<Self, BadRequest> {
+        Self::read(head, peer, Reading::default())
+    }
+
     /// The canonical form of a request head.
     ///
     /// What the HTTP library settles before we see it (a fragment cut off, equal content lengths merged) cannot be
@@ -55,7 +73,7 @@ impl Canonical {
     ///
     /// # Errors
     /// [`BadRequest`] where the request could be read in two ways, or not at all.
-    pub fn of(head: Parts, peer: Peer) -> Result<Self, BadRequest> {
+    pub fn read(head: Parts, peer: Peer, reading: Reading) -> Result<Self, BadRequest> {
         let Parts { method, uri, version, mut headers, .. } = head;
         if ![Version::HTTP_10, Version::HTTP_11, Version::HTTP_2].contains(&version) {
             return Err(BadRequest::Version);
@@ -63,6 +81,7 @@ impl Canonical {
         if method == Method::CONNECT || method == Method::TRACE {
             return Err(BadRequest::Method);
         }
+        framing::without_underscores(&mut headers, reading.underscores)?;
         framing::check(&headers, version)?;
 
         let uri = uri.into_parts();
@@ -83,7 +102,7 @@ impl Canonical {
             }
         };
         let target = uri.path_and_query.ok_or(BadRequest::Target)?;
-        let path = path_of(&target, &method)?;
+        let path = path_of(&target, &method, reading)?;
         if target.as_str().len() + framing::size(&headers) > REQUEST_HEAD_BYTES {
             return Err(BadRequest::HeadersTooLarge);
         }
@@ -91,9 +110,10 @@ impl Canonical {
         let websocket = framing::is_websocket(&method, version, &headers);
         framing::remove_hop_by_hop(&mut headers)?;
         headers.remove(HOST);
+        let Peer { address, https, certificate } = peer;
         // a client on `::` may be one of IPv4
-        let peer = Peer { address: peer.address.to_canonical(), https: peer.https };
-        Ok(Self { method, authority, target, path, headers, websocket, peer })
+        let way = forwarded::way(&headers, address.to_canonical(), https, &reading)?;
+        Ok(Self { method, authority, target, path, headers, websocket, way, certificate, reading })
     }
 
     /// The method; case-sensitive.
@@ -142,13 +162,41 @@ impl Canonical {
     /// The address of the client.
     #[must_use]
     pub fn client(&self) -> IpAddr {
-        self.peer.address
+        self.way.client
     }
 
-    /// Whether the request came by TLS.
+    /// Whether the client came by TLS.
     #[must_use]
     pub fn https(&self) -> bool {
-        self.peer.https
+        self.way.https
+    }
+
+    /// What the upstream is told of the client's address, and of the proxies on the way (`X-Forwarded-For`).
+    #[must_use]
+    pub fn forwarded_for(&self) -> Option<HeaderValue> {
+        match &self.way.told {
+            Told::Client => HeaderValue::try_from(self.way.client.to_string()).ok(),
+            Told::Chain(chain) => Some(chain.clone()),
+            Told::Nothing => None,
+        }
+    }
+
+    /// The certificate that the client showed.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&ClientCertificate> {
+        self.certificate.as_deref()
+    }
+
+    /// How it was read.
+    #[must_use]
+    pub const fn reading(&self) -> &Reading {
+        &self.reading
+    }
+
+    /// Whether its path had escaped slashes that were to be unescaped, so that the client is to ask anew.
+    #[must_use]
+    pub fn is_to_ask_anew(&self) -> bool {
+        self.path.unescaped && self.reading.escaped_slashes == EscapedSlashes::Redirect
     }
 
     /// Whether a lenient back-end could read the path as another one.
@@ -157,12 +205,12 @@ impl Canonical {
         self.path.odd
     }
 
-    /// How a back-end reads the path that decodes it twice, or cuts off parameters (`;`) and what looks like a query or
-    /// a fragment once it is decoded; `None` where that is the path itself. That is common, and odd only where the two
-    /// lead to different places.
+    /// How back-ends may read the path otherwise: one that decodes it twice, or cuts off parameters (`;`) and what looks
+    /// like a query or a fragment once it is decoded; and where the configuration leaves slashes, dot segments or escapes
+    /// as they are, one that does not. That is common, and odd only where two readings lead to different places.
     #[must_use]
-    pub fn other_reading(&self) -> Option<String> {
-        path::other_reading(self.path())
+    pub fn other_readings(&self) -> Vec<String> {
+        path::other_readings(self.path(), self.reading)
     }
 
     /// Whether it asks for a WebSocket as RFC 6455 §4.2.1 wants it: over HTTP/1.1, with a key and version 13.
@@ -183,10 +231,10 @@ impl Canonical {
 }
 
 /// Whether a path is written in the one canonical way and can be read in no other ([`Canonical::path`]): what is made of
-/// a path that was looked at must be looked at again.
+/// a path that was looked at must be looked at again, in the same reading.
 #[must_use]
-pub fn is_canonical_path(path: &str) -> bool {
-    path::canonical(path).is_ok_and(|canonical| canonical.rewritten.is_none() && !canonical.odd)
+pub fn is_canonical_path(path: &str, reading: &Reading) -> bool {
+    path::canonical(path, *reading).is_ok_and(|canonical| canonical.rewritten.is_none() && !canonical.odd)
 }
 
 /// Whether a text names a web host, with or without a port, as `Host` does.
@@ -204,7 +252,7 @@ fn host(headers: &HeaderMap) -> Result<Option<Authority>, BadRequest> {
     }
 }
 
-fn path_of(target: &PathAndQuery, method: &Method) -> Result<path::Canonical, BadRequest> {
+fn path_of(target: &PathAndQuery, method: &Method, reading: Reading) -> Result<path::Canonical, BadRequest> {
     // it is never passed on: what is signed there is read by us alone
     let most = if target.path() == SIGN_IN_PATH { SIGN_IN_TARGET_BYTES } else { TARGET_BYTES };
     if target.as_str().len() > most {
@@ -216,5 +264,5 @@ fn path_of(target: &PathAndQuery, method: &Method) -> Result<path::Canonical, Ba
     if target.query().is_some_and(|query| query.bytes().any(|byte| matches!(byte, 0..=b' ' | b'#' | 0x7f))) {
         return Err(BadRequest::Target);
     }
-    path::canonical(target.path())
+    path::canonical(target.path(), reading)
 }

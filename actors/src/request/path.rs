@@ -1,5 +1,9 @@
 //! The one spelling of a path (RFC 3986 §6.2.2), and whether somebody behind us could read it as another one.
 
+use std::borrow::Cow;
+
+use portcullis_config::{EscapedSlashes, Reading};
+
 use super::BadRequest;
 
 /// What became of a path.
@@ -9,19 +13,91 @@ pub(super) struct Canonical {
     pub(super) rewritten: Option<String>,
     /// A lenient back-end could read it as another path.
     pub(super) odd: bool,
+    /// It had escaped slashes, which are slashes now.
+    pub(super) unescaped: bool,
 }
 
-/// Makes a path canonical: decodes what need not be escaped, merges slashes, then removes dot segments.
-pub(super) fn canonical(path: &str) -> Result<Canonical, BadRequest> {
+/// Makes a path canonical: decodes what need not be escaped, merges slashes, then removes dot segments; each as far as
+/// that is wanted. What is refused is so in any case.
+pub(super) fn canonical(path: &str, reading: Reading) -> Result<Canonical, BadRequest> {
     if !path.starts_with('/') {
         return Err(BadRequest::Target);
     }
     if is_plain(path) {
         return Ok(Canonical::default());
     }
-    let decoded = decode_unreserved(path)?;
-    let rewritten = remove_dot_segments(&decoded);
-    Ok(Canonical { odd: is_odd(&decoded), rewritten: (rewritten != path).then_some(rewritten) })
+    let came = match reading.escaped_slashes {
+        EscapedSlashes::Redirect | EscapedSlashes::Forward => unescape_slashes(path),
+        EscapedSlashes::Reject | EscapedSlashes::Keep => Cow::Borrowed(path),
+    };
+    let decoded = decode_unreserved(&came)?;
+    if decoded.contains("%2F") && reading.escaped_slashes == EscapedSlashes::Reject {
+        return Err(BadRequest::EscapedSlash);
+    }
+    let rewritten = match (reading.normalize_path, reading.merge_slashes) {
+        (true, true) => remove_dot_segments(&decoded),
+        (true, false) => remove_dot_segments_alone(&decoded),
+        (false, true) => merge_slashes(&came),
+        (false, false) => came.clone().into_owned(),
+    };
+    Ok(Canonical {
+        odd: is_odd(&decoded),
+        unescaped: matches!(came, Cow::Owned(_)),
+        rewritten: (rewritten != path).then_some(rewritten),
+    })
+}
+
+/// `%2F` and `%5C` become what they stand for.
+fn unescape_slashes(path: &str) -> Cow<'_, str> {
+    let is_slash = |at: usize| {
+        let digits = path.get(at..at + 3)?;
+        [("%2f", '/'), ("%5c", '\\')].iter().find(|(escape, _)| digits.eq_ignore_ascii_case(escape)).map(|(_, to)| *to)
+    };
+    if !path.match_indices('%').any(|(at, _)| is_slash(at).is_some()) {
+        return Cow::Borrowed(path);
+    }
+    let mut unescaped = String::with_capacity(path.len());
+    let mut from = 0;
+    for (at, _) in path.match_indices('%') {
+        if let Some(slash) = is_slash(at) {
+            unescaped.push_str(path.get(from..at).unwrap_or_default());
+            unescaped.push(slash);
+            from = at + 3;
+        }
+    }
+    unescaped.push_str(path.get(from..).unwrap_or_default());
+    Cow::Owned(unescaped)
+}
+
+fn merge_slashes(path: &str) -> String {
+    let mut merged = String::with_capacity(path.len());
+    for character in path.chars() {
+        if character != '/' || !merged.ends_with('/') {
+            merged.push(character);
+        }
+    }
+    merged
+}
+
+/// RFC 3986 §5.2.4, with empty segments as segments like others.
+fn remove_dot_segments_alone(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let is_last = segments.peek().is_none();
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    kept.pop();
+                }
+                if is_last {
+                    kept.push("");
+                }
+            }
+            _ => kept.push(segment),
+        }
+    }
+    format!("/{}", kept.join("/"))
 }
 
 /// Whether there is nothing to do: most paths. No escape, no parameter, no empty segment, none that begins with a dot.
@@ -50,7 +126,6 @@ fn decode_unreserved(path: &str) -> Result<String, BadRequest> {
                 let (value, after) = escaped(after).ok_or(BadRequest::PercentEncoding)?;
                 rest = after;
                 match value {
-                    b'/' => return Err(BadRequest::EscapedSlash),
                     _ if is_unreserved(value) => decoded.push(value),
                     _ => escape(value, &mut decoded),
                 }
@@ -147,8 +222,24 @@ fn has_misplaced_parameter(text: &str) -> bool {
         })
 }
 
-/// See [`super::Canonical::other_reading`].
-pub(super) fn other_reading(path: &str) -> Option<String> {
+/// See [`super::Canonical::other_readings`].
+pub(super) fn other_readings(path: &str, reading: Reading) -> Vec<String> {
+    let is_usual = reading.normalize_path && reading.merge_slashes && reading.escaped_slashes != EscapedSlashes::Keep;
+    if is_usual {
+        return other_reading(path).into_iter().collect();
+    }
+    if is_plain(path) || !path.starts_with('/') {
+        return Vec::new();
+    }
+    let usual = decode_unreserved(&unescape_slashes(path)).map(|decoded| remove_dot_segments(&decoded));
+    // it could be decoded when it came
+    let usual = usual.unwrap_or_else(|_| path.to_owned());
+    let twice = other_reading(&usual);
+    std::iter::once(usual).chain(twice).filter(|reading| reading != path).collect()
+}
+
+/// Of a path that is canonical in the usual way.
+fn other_reading(path: &str) -> Option<String> {
     if !path.contains(['%', ';']) {
         return None;
     }

@@ -53,6 +53,9 @@ pub enum BadRequest {
     /// Control bytes in a header value, or white space around it in HTTP/2 (RFC 9113 §8.2.1).
     #[error("a header value has bytes that it must not have")]
     HeaderValue,
+    /// `X-Forwarded-For` of a trusted proxy holds no address where the client's must stand.
+    #[error("the forwarded address is none")]
+    ForwardedFor,
     /// More than one, or not a number (RFC 9112 §6.3).
     #[error("the content length is malformed")]
     ContentLength,
@@ -90,6 +93,7 @@ impl BadRequest {
             | Self::HostMismatch
             | Self::HeaderName
             | Self::HeaderValue
+            | Self::ForwardedFor
             | Self::ContentLength
             | Self::TransferEncoding
             | Self::ConnectionHeader

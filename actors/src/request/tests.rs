@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, Request, Uri, Version};
 
 use super::{BadRequest, Canonical, Peer};
 
-pub(crate) const PEER: Peer = Peer { address: IpAddr::V4(Ipv4Addr::LOCALHOST), https: true };
+pub(crate) const PEER: Peer = Peer { address: IpAddr::V4(Ipv4Addr::LOCALHOST), https: true, certificate: None };
 
 /// Header lines as a table writes them.
 pub(crate) type Lines<'a> = &'a [(&'a str, &'a str)];

@@ -133,7 +133,7 @@ impl Maker<'_> {
 }
 
 fn forwarded(headers: &mut HeaderMap, request: &Canonical, route: &Route, request_id: &HeaderValue) {
-    if let Ok(client) = HeaderValue::try_from(request.client().to_string()) {
+    if let Some(client) = request.forwarded_for() {
         headers.insert(X_FORWARDED_FOR, client);
     }
     let scheme = if request.https() { "https" } else { "http" };

@@ -22,7 +22,7 @@ pub fn target(route: &Route, upstream_path: &str, request: &Canonical) -> Result
         Some(PathRewrite::Prefix(rewrite)) => with_prefix(route, request.path(), rewrite).into(),
         Some(PathRewrite::Regex(replacement)) => replacement.of(request.path()).into(),
     };
-    if *path != *request.path() && !is_canonical_path(&path) {
+    if *path != *request.path() && !is_canonical_path(&path, request.reading()) {
         return Err(NotPassed::Path);
     }
     let mut target = String::with_capacity(base.len() + path.len() + 16);

@@ -136,7 +136,7 @@ impl Conversation {
 
     /// Answers a head that is no request; nothing more is read after it.
     async fn refuse(&mut self, refusal: Refusal) -> End {
-        let response = misread(&self.worker, self.facts, Instant::now(), refusal.misread(), refusal.status());
+        let response = misread(&self.worker, &self.facts, Instant::now(), refusal.misread(), refusal.status());
         self.wire.begin(Framing::Switch, false);
         match self.answer(response, Asked::UNKNOWN, false).await {
             Ok(_) => End::Unread,
@@ -153,7 +153,7 @@ impl Conversation {
         let request = Request::from_parts(parts, body);
         let response = {
             // boxed, so that a connection that is idle holds no room for it
-            let serving = serve(request, self.facts, Rc::clone(&self.worker), Rc::clone(&self.leash));
+            let serving = serve(request, self.facts.clone(), Rc::clone(&self.worker), Rc::clone(&self.leash));
             let mut serving = Box::pin(serving);
             poll_fn(|cx| match serving.as_mut().poll(cx) {
                 Poll::Ready(response) => Poll::Ready(Some(response)),

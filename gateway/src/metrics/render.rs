@@ -19,6 +19,7 @@ use prometheus_client::registry::Registry;
 use super::tally::{Classes, Totals};
 use crate::crowd::Crowd;
 use crate::in_force::InForce;
+use crate::tls::Tls;
 
 /// Where metrics are read from.
 #[derive(Clone)]
@@ -33,6 +34,8 @@ pub struct Measures {
     pub open: Crowd,
     /// What workers have counted.
     pub totals: Totals,
+    /// What clients are shown.
+    pub tls: Option<Arc<Tls>>,
     /// What is known of components in other processes.
     pub ties: Option<Ties>,
 }
@@ -63,6 +66,7 @@ impl Collector for Measures {
         self.process(&mut page)?;
         self.others(&mut page)?;
         self.configuration(&mut page)?;
+        self.certificates(&mut page)?;
         self.requests(&mut page)?;
         self.connections(&mut page)?;
         self.log(&mut page)?;
@@ -113,6 +117,14 @@ impl Measures {
         let routes = rules.config.routes.len();
         page.gauge("portcullis_routes", "Routes in force.", routes)?;
         page.gauge("pomerium_policy_count_total", "Routes in force.", routes)
+    }
+
+    fn certificates(&self, page: &mut Page<'_>) -> fmt::Result {
+        let Some(tls) = &self.tls else { return Ok(()) };
+        let state = tls.now();
+        let ends: Vec<_> = state.certificates.ends().map(|(name, end)| (name, end.secs())).collect();
+        let help = "When a certificate towards clients ends, in Unix time, by its first name.";
+        page.labelled_gauge("portcullis_certificate_end_timestamp_seconds", help, "name", &ends)
     }
 
     fn requests(&self, page: &mut Page<'_>) -> fmt::Result {

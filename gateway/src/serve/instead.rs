@@ -65,9 +65,8 @@ fn location(request: &Canonical, redirect: &Redirect, route: &Route) -> Option<S
         RedirectPath::Kept if request.path() == "*" => "/".to_owned(),
         RedirectPath::Kept => request.path().to_owned(),
         RedirectPath::Whole(whole) => whole.path().to_owned(),
-        RedirectPath::Prefix(rewrite) => {
-            Some(with_prefix(route, request.path(), rewrite)).filter(|path| is_canonical_path(path))?
-        }
+        RedirectPath::Prefix(rewrite) => Some(with_prefix(route, request.path(), rewrite))
+            .filter(|path| is_canonical_path(path, request.reading()))?,
     };
     let own_query = match &redirect.path {
         RedirectPath::Whole(whole) => whole.query().map(str::to_owned),

@@ -7,6 +7,7 @@ mod instead;
 mod judgement;
 mod own;
 
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -62,8 +63,10 @@ pub async fn serve(
     let promised = request.headers().get(http::header::CONTENT_LENGTH).is_some_and(|length| length != "0");
     let (head, body) = request.into_parts();
     let method = head.method.clone();
-    let peer = Peer { address: facts.peer.ip().to_canonical(), https: facts.https };
-    let canonical = match Canonical::of(head, peer) {
+    let rules = worker.blueprint.in_force.now();
+    let address = facts.peer.ip().to_canonical();
+    let peer = Peer { address, https: facts.https, certificate: facts.certificate };
+    let canonical = match Canonical::read(head, peer, rules.config.downstream.reading) {
         // RFC 9113 §8.1.1: a length that no body can have
         Ok(_) if promised && body.is_end_stream() => Err(StatusCode::BAD_REQUEST),
         Ok(canonical) => Ok(Rc::new(canonical)),
@@ -75,7 +78,7 @@ pub async fn serve(
     if let Some(too_many) = facts.too_many {
         let response = admission::crowded(too_many).render(format, &request_id);
         let request = canonical.ok();
-        let line = RequestLine { request_id, method: Some(method), client: peer.address, request };
+        let line = RequestLine { request_id, method: Some(method), client: address, request };
         let mut response = finish(&worker, own_headers(response), began, line, bound_of(too_many).name());
         if version < Version::HTTP_2 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -90,7 +93,7 @@ pub async fn serve(
                 // who frames one request badly frames the next one badly
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            let line = RequestLine { request_id, method: Some(method), client: peer.address, request: None };
+            let line = RequestLine { request_id, method: Some(method), client: address, request: None };
             return finish(&worker, own_headers(response), began, line, "bad_request");
         }
     };
@@ -103,7 +106,7 @@ pub async fn serve(
     let record = AccessRecord::new(Rc::clone(&worker.log), began, line).held_by(&leash);
     let heard = worker.exchanges.heard();
     let exchange = Exchange { worker, request, request_id, format, record, switching, leash, heard };
-    exchange.run(body, upgrade).await
+    exchange.run(&rules, facts.server_name.as_deref(), body, upgrade).await
 }
 
 /// What is said of a request that is not looked at any further.
@@ -118,8 +121,18 @@ const fn what_is_wrong(status: StatusCode) -> &'static str {
     }
 }
 
+/// Whether a request came by a connection that was made for another host, where the client's certificate decides: what a
+/// client shows to one host is not shown to another (RFC 9110 §15.5.20).
+fn is_misdirected(rules: &Rules, route: &Route, request: &Canonical, server_name: Option<&str>) -> bool {
+    let host = request.host();
+    // an address is never named in a handshake
+    let agree =
+        server_name.map_or_else(|| host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok(), |name| name == host);
+    rules.config.downstream.mtls.is_some() && !agree && route.policy.reads_client_certificate()
+}
+
 /// Writes down a head that was refused before there was a request; the library has answered it, or reset its stream.
-pub fn never_understood(worker: &Rc<Worker>, facts: Facts, began: Instant, why: Misread) {
+pub fn never_understood(worker: &Rc<Worker>, facts: &Facts, began: Instant, why: Misread) {
     let line = unread_line(worker, facts, why);
     let status = match why {
         Misread::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -131,7 +144,7 @@ pub fn never_understood(worker: &Rc<Worker>, facts: Facts, began: Instant, why: 
 /// The answer to a head that was refused before there was a request.
 pub fn misread(
     worker: &Rc<Worker>,
-    facts: Facts,
+    facts: &Facts,
     began: Instant,
     why: Misread,
     status: StatusCode,
@@ -141,7 +154,7 @@ pub fn misread(
     finish(worker, own_headers(response), began, line, "bad_request")
 }
 
-fn unread_line(worker: &Rc<Worker>, facts: Facts, why: Misread) -> RequestLine {
+fn unread_line(worker: &Rc<Worker>, facts: &Facts, why: Misread) -> RequestLine {
     tracing::debug!(peer = %facts.peer, reason = why.name(), "a head was refused");
     worker.log.tally().misread(why);
     let request_id = request_id::next();
@@ -164,11 +177,25 @@ struct Exchange {
 }
 
 impl Exchange {
-    async fn run(self, body: ClientBody, upgrade: Switch) -> Response<AnswerBody> {
-        let rules = self.worker.blueprint.in_force.now();
+    async fn run(
+        self,
+        rules: &Arc<Rules>,
+        server_name: Option<&str>,
+        body: ClientBody,
+        upgrade: Switch,
+    ) -> Response<AnswerBody> {
         match rules.routes.locate(&self.request) {
+            Ok(_) if self.request.is_to_ask_anew() => {
+                let response = redirect(StatusCode::TEMPORARY_REDIRECT, &self.request.url(), [].iter());
+                self.finish(own_headers(response), "path_normalized", None)
+            }
             Ok(Located::Own { at_authenticate }) => self.own(at_authenticate, body).await,
-            Ok(Located::Route { index, route }) => self.routed(&rules, index, route, body, upgrade).await,
+            Ok(Located::Route { route, .. }) if is_misdirected(rules, &route, &self.request, server_name) => {
+                let status = StatusCode::MISDIRECTED_REQUEST;
+                let answer = Answer::new(status, "This address needs a connection of its own.");
+                self.refuse(answer, "misdirected", Some(route))
+            }
+            Ok(Located::Route { index, route }) => self.routed(rules, index, route, body, upgrade).await,
             Err(NotLocated::UnknownHost | NotLocated::NoRoute) => self.refuse(
                 Answer::new(StatusCode::NOT_FOUND, "There is nothing at this address."),
                 "route_not_found",
@@ -226,7 +253,7 @@ impl Exchange {
         tally.decided(match (refusal, unknown) {
             (RefusalKind::SignIn, Some(_)) => Decided::Unavailable,
             (RefusalKind::SignIn, None) => Decided::SignIn,
-            (RefusalKind::Denied | RefusalKind::NotFound, _) => Decided::Denied,
+            (RefusalKind::Denied | RefusalKind::Certificate | RefusalKind::NotFound, _) => Decided::Denied,
         });
         match (refusal, unknown) {
             (RefusalKind::SignIn, Some(reason)) => {
@@ -254,6 +281,10 @@ impl Exchange {
                     answer
                 };
                 self.refuse(answer, "denied", Some(route))
+            }
+            (RefusalKind::Certificate, _) => {
+                let answer = Answer::new(refusal.status(), "This address asks for a client certificate that holds.");
+                self.refuse(answer, "client_certificate", Some(route))
             }
             (RefusalKind::NotFound, _) => {
                 let answer = Answer::new(refusal.status(), "There is nothing at this address.");

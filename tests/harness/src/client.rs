@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use url::Url;
 
-use crate::certificate::Trust;
+use crate::certificate::{Identity, Trust};
 use crate::connect::{RawAnswer, Stream};
 use crate::cookies::Jar;
 
@@ -51,6 +51,16 @@ impl Visitor {
             accept: HeaderValue::from_static(BROWSER),
             speaks_h2: false,
         })
+    }
+
+    /// The same with a client certificate, on connections that are new.
+    ///
+    /// # Errors
+    /// None is known.
+    pub fn showing(mut self, trust: &Trust, identity: &Identity) -> Result<Self> {
+        self.h1 = trust.client_showing(&[b"http/1.1"], Some(identity))?;
+        self.h2 = trust.client_showing(&[b"h2"], Some(identity))?;
+        Ok(self)
     }
 
     /// From now on `*.localhost` is at this address, whatever port a URL names: what a load balancer does.
@@ -182,6 +192,15 @@ impl Visitor {
         Ok(stream.exchange(bytes, Duration::from_millis(500)).await)
     }
 
+    /// As [`Self::raw`], over HTTP/2's ALPN.
+    ///
+    /// # Errors
+    /// No connection.
+    pub async fn raw_h2(&self, url: &str, bytes: &[u8]) -> Result<RawAnswer> {
+        let stream = Stream::open(&Url::parse(url)?, self.gate, &self.h2).await?;
+        Ok(stream.exchange(bytes, Duration::from_millis(500)).await)
+    }
+
     /// A connection to the host of `url` that speaks HTTP/1.1 once somebody does.
     ///
     /// # Errors
@@ -196,7 +215,9 @@ impl Visitor {
     /// No connection.
     pub async fn streams(&self, url: &str) -> Result<Streams> {
         let stream = Stream::open(&Url::parse(url)?, self.gate, &self.h2).await?;
-        anyhow::ensure!(stream.is_h2(), "{url}: the server did not agree to HTTP/2");
+        // without TLS, by prior knowledge
+        let agreed = stream.is_h2() || matches!(stream, Stream::Plain(_));
+        anyhow::ensure!(agreed, "{url}: the server did not agree to HTTP/2");
         let (sender, driver) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
         let mut connection = JoinSet::new();

@@ -1,6 +1,7 @@
 //! What authorize promises.
 
 mod apart;
+mod certificates;
 mod identity;
 mod matrix;
 pub(super) mod people;

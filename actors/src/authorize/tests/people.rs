@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use http::Request;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN};
-use portcullis_config::policy::{Actions, Criterion, ListMatcher, ListTest, Policy, Rule, StringMatcher, StringTest};
+use portcullis_config::policy::{
+    Actions, CertificateMatcher, Criterion, ListMatcher, ListTest, Policy, Rule, StringMatcher, StringTest,
+};
 use portcullis_config::{
     Action, From, GroupsFilter, IssuerFormat, PathMatcher, Rewrites, Route, RouteBounds, RouteTimeouts, Staleness,
     Upstream,
@@ -18,6 +20,7 @@ use super::super::policies::Policies;
 use super::super::{Decision, RefusalKind};
 use crate::authenticate::Caller;
 use crate::databroker::view::SessionView;
+use crate::request::certificate::{CertificateDetails, ClientCertificate};
 use crate::request::{Canonical, Peer};
 
 pub(in super::super) const NOW: Time = Time::from_secs(1_795_000_000);
@@ -102,7 +105,43 @@ pub(super) fn request(method: &str, path: &str, client: &str, preflight: bool) -
         request = request.header(ORIGIN, "https://b.example.com").header(ACCESS_CONTROL_REQUEST_METHOD, "PUT");
     }
     let (head, ()) = request.body(()).unwrap().into_parts();
-    Canonical::of(head, Peer { address: client.parse().unwrap(), https: true }).unwrap()
+    Canonical::of(head, Peer { address: client.parse().unwrap(), https: true, certificate: None }).unwrap()
+}
+
+/// A request whose client has shown a certificate.
+pub(super) fn shown(email: &str, holds: bool) -> Canonical {
+    let details = CertificateDetails {
+        fingerprint: "ab".repeat(32),
+        spki_hash: "aGFzaA==".into(),
+        dns: vec!["laptop.example.com".into(), "laptop".into()],
+        email: vec![email.into()],
+        uri: vec![],
+    };
+    let certificate = Some(Arc::new(ClientCertificate::new(details, holds)));
+    let (head, ()) = Request::get("/").header(HOST, "app.example.com").body(()).unwrap().into_parts();
+    Canonical::of(head, Peer { address: "203.0.113.9".parse().unwrap(), https: true, certificate }).unwrap()
+}
+
+/// Requests that differ in their certificates.
+pub(super) fn shown_requests() -> Vec<Canonical> {
+    let (alice, bob) = ("alice@example.com", "bob@example.com");
+    vec![shown(alice, true), shown(alice, false), shown(bob, true), shown(bob, false)]
+}
+
+/// Criteria about certificates.
+pub(super) fn certificate_criteria() -> Vec<Criterion> {
+    let of = |matcher| Criterion::ClientCertificate(matcher);
+    let email = |matcher| CertificateMatcher { email: Some(matcher), ..CertificateMatcher::default() };
+    let fingerprints = |byte: &str| Some(vec![byte.repeat(32), "cd".repeat(32)]);
+    vec![
+        Criterion::InvalidClientCertificate,
+        of(email(is("alice@example.com"))),
+        of(CertificateMatcher { fingerprints: fingerprints("ab"), ..email(is("bob@example.com")) }),
+        of(CertificateMatcher { fingerprints: fingerprints("ef"), ..CertificateMatcher::default() }),
+        of(CertificateMatcher { spki_hashes: Some(vec!["aGFzaA==".into()]), ..CertificateMatcher::default() }),
+        of(CertificateMatcher { dns: Some(is("laptop")), uri: None, ..CertificateMatcher::default() }),
+        of(CertificateMatcher { uri: Some(is("urn:x")), ..CertificateMatcher::default() }),
+    ]
 }
 
 /// Requests that the criteria tell apart.

@@ -112,6 +112,28 @@ fn criterion(criterion: &Criterion, request: &Canonical, caller: Option<&Caller>
             let own = request.path() == "/.pomerium" || request.path().starts_with("/.pomerium/");
             verdict(own, "pomerium-route", "non-pomerium-route")
         }
+        Criterion::ClientCertificate(m) => match request.certificate() {
+            None => verdict(false, "", "client-certificate-required"),
+            Some(shown) if !shown.holds() => verdict(false, "", "invalid-client-certificate"),
+            Some(shown) => {
+                let has = |hashes: &Option<Vec<String>>, hash| hashes.as_ref().is_none_or(|all| all.contains(hash));
+                let one = |m: &Option<StringMatcher>, names: &[String]| {
+                    m.as_ref().is_none_or(|m| names.iter().any(|name| text(m, name)))
+                };
+                let it = shown.details();
+                let holds = has(&m.fingerprints, &it.fingerprint)
+                    && has(&m.spki_hashes, &it.spki_hash)
+                    && one(&m.dns, &it.dns)
+                    && one(&m.email, &it.email)
+                    && one(&m.uri, &it.uri);
+                verdict(holds, "client-certificate-ok", "client-certificate-unauthorized")
+            }
+        },
+        Criterion::InvalidClientCertificate => match request.certificate() {
+            None => verdict(true, "client-certificate-required", ""),
+            Some(shown) if !shown.holds() => verdict(true, "invalid-client-certificate", ""),
+            Some(_) => verdict(false, "", "valid-client-certificate"),
+        },
         Criterion::AllowedUsers(users) => person(&|s| {
             let user = verdict(users.contains(&s.user), "user-ok", "user-unauthorized");
             merge_or(vec![user, verdict(users.contains(&email(s)), "email-ok", "email-unauthorized")])
@@ -168,25 +190,39 @@ fn naive(policy: &Policy, request: &Canonical, caller: Option<&Caller>) -> (Naiv
     };
     let (allow, deny) = (side(|rule| &rule.allow), side(|rule| &rule.deny));
     let unknown = allow.1.contains("user-unauthenticated") || deny.1.contains("user-unauthenticated");
+    let certificate = |side: &Naive| {
+        ["client-certificate-required", "invalid-client-certificate"].iter().any(|reason| side.1.contains(reason))
+    };
+    let refused = |side: &Naive| if certificate(side) { 495 } else { 403 };
     let status = match (unknown, deny.0, allow.0) {
+        _ if certificate(&deny) => 495,
         (true, _, _) => 401,
-        (false, true, _) | (false, false, false) => 403,
+        (false, true, _) => refused(&deny),
+        (false, false, false) => refused(&allow),
         (false, false, true) => 200,
     };
     (allow, deny, status)
 }
 
-fn members() -> impl Strategy<Value = Vec<Criterion>> {
-    let pool: Vec<Criterion> = criteria().into_iter().map(|(_, criterion)| criterion).collect();
+fn members(certificates: bool) -> impl Strategy<Value = Vec<Criterion>> {
+    let mut pool: Vec<Criterion> = criteria().into_iter().map(|(_, criterion)| criterion).collect();
+    if certificates {
+        pool.extend(certificate_criteria().into_iter().flat_map(|criterion| vec![criterion; 4]));
+    }
     prop::collection::vec(prop::sample::select(pool), 0..4)
 }
 
-fn some_actions() -> impl Strategy<Value = Actions> {
-    (members(), members(), members(), members()).prop_map(|(and, or, not, nor)| Actions { and, or, not, nor })
+fn some_actions(certificates: bool) -> impl Strategy<Value = Actions> {
+    let some = || members(certificates);
+    (some(), some(), some(), some()).prop_map(|(and, or, not, nor)| Actions { and, or, not, nor })
 }
 
 fn some_policy() -> impl Strategy<Value = Policy> {
-    let rule = (prop::option::of(some_actions()), prop::option::of(some_actions()));
+    any_policy(false)
+}
+
+fn any_policy(certificates: bool) -> impl Strategy<Value = Policy> {
+    let rule = (prop::option::of(some_actions(certificates)), prop::option::of(some_actions(certificates)));
     let rules = prop::collection::vec(rule.prop_map(|(allow, deny)| Rule { allow, deny }), 0..4);
     rules.prop_map(|rules| Policy { rules })
 }
@@ -196,10 +232,11 @@ proptest! {
 
     #[test]
     fn the_compiled_policy_says_what_the_letter_of_the_rules_says(
-        policy in some_policy(), person in 0..people().len(), at in 0..requests().len()
+        policy in any_policy(true), person in 0..people().len(), at in 0..requests().len() + shown_requests().len()
     ) {
-        let (people, requests) = (people(), requests());
-        let (request, caller) = (&requests[at].1, people[person].1.as_ref());
+        let people = people();
+        let requests: Vec<_> = requests().into_iter().map(|(_, request)| request).chain(shown_requests()).collect();
+        let (request, caller) = (&requests[at], people[person].1.as_ref());
         let decision = decide(&policy, request, caller);
         let (allow, deny, expected) = naive(&policy, request, caller);
         prop_assert_eq!((decision.allow(), decision.allow_reasons().names().collect()), allow);

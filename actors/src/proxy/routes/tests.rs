@@ -18,6 +18,7 @@ use crate::request::tests::{Head, paths::difficult_path};
 /// `~`.
 pub(crate) fn config(routes: &[&str]) -> Config {
     Config {
+        downstream: portcullis_config::Downstream::default(),
         services: Services::ALL,
         address: ListenAddress { host: None, port: 0 },
         insecure_server: false,

@@ -381,7 +381,7 @@ fn a_websocket_is_asked_for_in_one_way_only() {
 #[test]
 fn the_client_is_who_the_connection_says() {
     let head = Head::with(&[("x-forwarded-for", "10.0.0.1"), ("forwarded", "for=10.0.0.1"), ("x-real-ip", "10.0.0.1")]);
-    let peer = Peer { address: "::ffff:192.0.2.7".parse::<IpAddr>().unwrap(), https: false };
+    let peer = Peer { address: "::ffff:192.0.2.7".parse::<IpAddr>().unwrap(), https: false, certificate: None };
     let request = Canonical::of(head.parts().unwrap(), peer).ok().unwrap();
     assert_eq!((request.client(), request.https()), ("192.0.2.7".parse().unwrap(), false));
     assert_eq!(Head::default().accepted().client(), PEER.address);

@@ -1,5 +1,6 @@
 //! Paths: one spelling, what is refused outright, and what is odd.
 
+use portcullis_config::{EscapedSlashes, Reading};
 use proptest::prelude::*;
 
 use super::super::BadRequest;
@@ -131,7 +132,7 @@ fn what_is_common_and_read_in_two_ways_has_another_reading() {
         ("/admin", None),
     ] {
         let request = Head::to(path).accepted();
-        assert_eq!(request.other_reading().as_deref(), reading, "{path}");
+        assert_eq!(request.other_readings().first().map(String::as_str), reading, "{path}");
         assert!(!request.is_odd(), "{path}");
     }
 }
@@ -194,7 +195,71 @@ fn decode(bytes: &[u8]) -> Vec<u8> {
     decoded
 }
 
+/// Every way of reading a path.
+fn some_reading() -> impl Strategy<Value = Reading> {
+    use EscapedSlashes::{Forward, Keep, Redirect, Reject};
+    let slashes = prop::sample::select(vec![Reject, Keep, Redirect, Forward]);
+    (any::<bool>(), any::<bool>(), slashes).prop_map(|(normalize_path, merge_slashes, escaped_slashes)| Reading {
+        normalize_path,
+        merge_slashes,
+        escaped_slashes,
+        ..Reading::default()
+    })
+}
+
+fn read_as(path: &str, reading: Reading) -> Result<super::Canonical, BadRequest> {
+    super::Canonical::read(Head::to(path).parts().expect("a head that the HTTP library takes"), super::PEER, reading)
+}
+
+#[test]
+fn slashes_dots_and_escapes_become_what_is_wanted() {
+    use EscapedSlashes::{Forward, Keep, Redirect, Reject};
+    let (usual, keep) = (Reading::default(), |escaped_slashes| Reading { escaped_slashes, ..Reading::default() });
+    let raw = Reading { normalize_path: false, merge_slashes: false, ..usual };
+    for (reading, path, read, others) in [
+        (usual, "/a//b/../c", Some("/a/c"), &[][..]),
+        (Reading { merge_slashes: false, ..usual }, "/a//b/../c", Some("/a//c"), &["/a/c"]),
+        (Reading { merge_slashes: false, ..usual }, "/a//../c", Some("/a/c"), &[]),
+        (Reading { merge_slashes: false, ..usual }, "//a/.", Some("//a/"), &["/a/"]),
+        (Reading { normalize_path: false, ..usual }, "/a//b/../%63", Some("/a/b/../%63"), &["/a/c"]),
+        (raw, "/a//b/./%7e", Some("/a//b/./%7e"), &["/a/b/~"]),
+        (raw, "/a", Some("/a"), &[]),
+        (keep(Reject), "/a%2fb", None, &[]),
+        (Reading { escaped_slashes: Reject, ..raw }, "/a%2Fb", None, &[]),
+        (keep(Keep), "/a%2fb", Some("/a%2Fb"), &["/a/b"]),
+        (Reading { escaped_slashes: Keep, ..raw }, "/a%2fb", Some("/a%2fb"), &["/a/b"]),
+        (keep(Keep), "/a/..%2fb", Some("/a/..%2Fb"), &["/b"]),
+        (keep(Forward), "/a%2fb", Some("/a/b"), &[]),
+        (keep(Redirect), "/a%2F..%2Fb", Some("/b"), &[]),
+        (keep(Forward), "/a%5cb", Some("/a\\b"), &[]),
+    ] {
+        let request = read_as(path, reading);
+        assert_eq!(request.as_ref().ok().map(super::Canonical::path), read, "{path} {reading:?}");
+        if let Ok(request) = request {
+            assert_eq!(request.other_readings(), others, "{path} {reading:?}");
+            let asks = reading.escaped_slashes == Redirect;
+            assert_eq!(request.is_to_ask_anew(), asks, "{path}");
+        }
+    }
+    assert!(!read_as("/a//b", keep(Redirect)).ok().unwrap().is_to_ask_anew(), "nothing was escaped");
+}
+
 proptest! {
+    #[test]
+    fn however_it_is_read_a_path_is_passed_as_it_was_judged_or_the_other_reading_is_known(
+        path in difficult_path(), reading in some_reading()
+    ) {
+        let Ok(request) = read_as(&path, reading) else { return Ok(()) };
+        if !request.is_odd() {
+            let read = lenient(request.path());
+            let known = request.other_readings();
+            let mut known = known.iter().map(String::as_str).chain([request.path()]);
+            prop_assert!(known.any(|known| decode(known.as_bytes()) == read), "{:?}", String::from_utf8_lossy(&read));
+        }
+        let again = read_as(request.path(), reading);
+        prop_assert_eq!(again.ok().map(|again| again.path().to_owned()), Some(request.path().to_owned()));
+    }
+
     #[test]
     fn canonicalising_twice_changes_nothing(
         path in difficult_path(),
@@ -221,7 +286,7 @@ proptest! {
     fn a_path_that_is_not_odd_has_at_most_the_one_other_reading(path in difficult_path()) {
         let Ok(request) = Head::to(&path).canonical() else { return Ok(()) };
         if !request.is_odd() {
-            let reading = request.other_reading();
+            let reading = request.other_readings().into_iter().next();
             let reading = reading.as_deref().unwrap_or(request.path());
             let read = String::from_utf8_lossy(&lenient(request.path())).into_owned();
             prop_assert_eq!(read, String::from_utf8_lossy(&decode(reading.as_bytes())).into_owned());
