@@ -255,9 +255,10 @@ fn in_pieces(gate: SocketAddr, config: Arc<ClientConfig>, by_record: bool) -> Re
     let mut socket = TcpStream::connect(gate)?;
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(SOON))?;
-    let (head, message) = hello.split_at(5);
+    let [kind, major, minor, _, _, message @ ..] = hello.as_slice() else { anyhow::bail!("no record") };
+    let (kind, major, minor) = (*kind, *major, *minor);
     if by_record {
-        let records: Vec<u8> = message.iter().flat_map(|byte| [head[0], head[1], head[2], 0, 1, *byte]).collect();
+        let records: Vec<u8> = message.iter().flat_map(|byte| [kind, major, minor, 0, 1, *byte]).collect();
         socket.write_all(&records)?;
     } else {
         for piece in hello.chunks(hello.len().div_ceil(3)) {
