@@ -16,7 +16,7 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
     let address = listen(&top, "address", ListenAddress { host: None, port: 443 });
     warn_of_plain_http(&top, insecure_server && services.proxy, address.as_ref());
     let certificates = certificates::decode(&top, insecure_server || !services.proxy);
-    let downstream = downstream::decode(&top, insecure_server);
+    let downstream = downstream::decode(&top, insecure_server && services.proxy);
     let authenticate = top.required(
         "authenticate_service_url",
         "the https URL of a host that leads here; there is no hosted authenticate service",

@@ -15,7 +15,7 @@ use portcullis_actors::proxy::leash::Leash;
 use portcullis_actors::request::certificate::ClientCertificate;
 use portcullis_config::Codec;
 use portcullis_config::limits::{
-    CROWD_LIFE, H2_PENDING_RESETS, H2_PING, H2_STREAMS, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, PREFACE_PAUSE,
+    CROWD_LIFE, H2_PENDING_RESETS, H2_PING, H2_STREAMS, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, LINGER, PREFACE_PAUSE,
     REQUEST_HEAD_BYTES,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -139,8 +139,8 @@ async fn greet(stream: TcpStream, peer: SocketAddr, too_many: Option<TooMany>, w
     }
 }
 
-/// Whether a plain connection begins with HTTP/2 (RFC 9113 §3.4); `None` where it says nothing in time, or the node
-/// drains meanwhile. What is looked at stays in the socket.
+/// Whether a plain connection begins with HTTP/2 (RFC 9113 §3.4); `None` where it says nothing in time, which is
+/// short once the node drains. What is looked at stays in the socket.
 async fn begins_as_h2(stream: &TcpStream, mut stage: watch::Receiver<Stage>) -> Option<bool> {
     let looking = async {
         let mut seen = [0; PREFACE.len()];
@@ -155,9 +155,14 @@ async fn begins_as_h2(stream: &TcpStream, mut stage: watch::Receiver<Stage>) -> 
             tokio::time::sleep(PREFACE_PAUSE).await;
         }
     };
+    // what was accepted is answered, though the node drains: its first bytes may be on their way
+    let drained = async {
+        reached(&mut stage, Stage::Draining).await;
+        tokio::time::sleep(LINGER).await;
+    };
     tokio::select! {
         looked = tokio::time::timeout(HEAD_TIMEOUT, looking) => looked.ok().flatten(),
-        () = reached(&mut stage, Stage::Draining) => None,
+        () = drained => None,
     }
 }
 

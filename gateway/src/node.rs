@@ -266,7 +266,8 @@ impl Node {
         // no new connections; those that are open end after the request they are at
         self.stage.send_replace(Stage::Draining);
         for gateway in &mut self.gateways {
-            gateway.closed().await;
+            // a worker that stands still takes nothing more
+            let _ = tokio::time::timeout(DRAIN, gateway.closed()).await;
         }
         if tokio::time::timeout(DRAIN, self.open.nobody()).await.is_err() {
             tracing::info!(open = self.connections.len(), "cutting what is still open");

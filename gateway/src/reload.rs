@@ -228,12 +228,13 @@ impl Reload {
         if !waiting.is_empty() {
             tracing::warn!(keys = waiting.join(", "), "these keys have changed and wait for a restart");
         }
+        // before policy: with it everything open is judged anew, certificates of clients too. A moment with one and
+        // without the other refuses more than either
+        if let (Some(tls), Some(state)) = (&self.tls, state) {
+            tls.publish(state);
+        }
         match tokio::time::timeout(ENFORCE_DEADLINE, self.authorizer.send(Enforce(Arc::new(next)))).await {
             Ok(Ok(revision)) => {
-                // after policy: what asks for a certificate is in force before anybody is no longer asked for one
-                if let (Some(tls), Some(state)) = (&self.tls, state) {
-                    tls.publish(state);
-                }
                 self.views.metrics.reloaded(clock::now());
                 tracing::info!(%revision, routes = config.routes.len(), "the configuration was read again and is in force");
             }

@@ -278,12 +278,12 @@ mod h2 {
     const END_HEADERS: u8 = 4;
 
     pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+        let [_, length @ ..] = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
+        [&length, &[kind, flags][..], &stream.to_be_bytes(), payload].concat()
     }
 
     pub fn headers(flags: u8, fields: &[(&[u8], &[u8])]) -> Vec<u8> {
-        let text = |bytes: &[u8]| [&[u8::try_from(bytes.len()).unwrap()], bytes].concat();
+        let text = |bytes: &[u8]| [&[u8::try_from(bytes.len()).unwrap_or(u8::MAX)], bytes].concat();
         let block: Vec<u8> =
             fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect();
         frame(1, flags | END_HEADERS, 1, &block)
@@ -313,11 +313,10 @@ async fn requests_over_http2_that_could_be_read_in_two_ways_reach_no_upstream() 
     let ground = Ground::new()?;
     let gateway = ground.with_tls(&[]).await?;
     let visitor = ground.visitor(&gateway).await?;
-    let (method, path): ((&[u8], &[u8]), (&[u8], &[u8])) = ((b":method", b"POST"), (b":path", b"/"));
-    let (scheme, authority): ((&[u8], &[u8]), (&[u8], &[u8])) =
-        ((b":scheme", b"https"), (b":authority", b"public.localhost"));
-    let usual = [method, scheme, authority, path];
     type Field = (&'static [u8], &'static [u8]);
+    let (method, path): (Field, Field) = ((b":method", b"POST"), (b":path", b"/"));
+    let (scheme, authority): (Field, Field) = ((b":scheme", b"https"), (b":authority", b"public.localhost"));
+    let usual = [method, scheme, authority, path];
     let extra: [(&str, &[Field]); 20] = [
         ("connection", &[(b"connection", b"close")]),
         ("keep-alive", &[(b"keep-alive", b"1")]),

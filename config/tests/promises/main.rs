@@ -8,6 +8,7 @@
 )]
 
 mod bounds;
+mod downstream;
 mod environment;
 mod keys;
 mod nats;

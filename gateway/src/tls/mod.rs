@@ -19,7 +19,7 @@ use portcullis_config::{Codec, Config, Enforcement};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::CertificateDer;
-use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConnection};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerConnection};
 
 pub use certificates::Certificates;
 use clients::{Clients, Live, Verifier};
@@ -111,7 +111,8 @@ impl State {
             Some(clients) => builder.with_client_cert_verifier(Arc::new(Verifier(Arc::clone(clients)))),
             None => builder.with_no_client_auth(),
         };
-        let mut acceptor = builder.with_cert_resolver(Arc::clone(&certificates) as _);
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::<Certificates>::clone(&certificates);
+        let mut acceptor = builder.with_cert_resolver(resolver);
         acceptor.alpn_protocols = config.downstream.codec.alpn();
         // 0-RTT data can be replayed by whoever saw it: never for authenticated requests (RFC 8446 §8)
         acceptor.max_early_data_size = 0;
