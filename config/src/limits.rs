@@ -81,6 +81,8 @@ pub const WRITE_STALL: Duration = Duration::from_secs(120);
 pub const TCP_PROBE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 3);
 /// How long a tunnel may stay open of which one side has ended.
 pub const TUNNEL_HALF_CLOSED: Duration = Duration::from_secs(10);
+/// How long a tunnel of TCP may be silent of which one side has ended.
+pub const TUNNEL_SILENT: Duration = Duration::from_secs(60 * 60);
 /// Least bytes of a request's body, and within how long, while its upstream waits for more of it.
 pub const UPLOAD_FLOOR: (usize, Duration) = (1024, Duration::from_secs(30));
 /// Requests that one worker has under way for one session to one route; more of them wait.

@@ -209,6 +209,7 @@ where
     let mut builder = hyper::server::conn::http2::Builder::new(executor);
     builder
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .max_concurrent_streams(H2_STREAMS)
         .keep_alive_interval(H2_PING)
         .keep_alive_timeout(H2_PING)

@@ -18,6 +18,7 @@ mod routes;
 mod routing;
 mod samples;
 mod services;
+mod tunnels;
 
 use portcullis_config::{Config, Problems, parse};
 

@@ -214,7 +214,7 @@ async fn leave(desk: &Rc<Desk>, own: &Own) -> Reply {
     let now = clock::now();
     let presented = Presented::of(&own.request, &desk.cookie().name);
     let handle = presented.and_then(|presented| {
-        let audience = desk.audience_of(&own.request, &presented, now);
+        let audience = desk.audience_of(own.request.host(), &presented, now);
         Handle::open(&desk.handles, audience, &presented.handle, now)
     });
     let hint = match &handle {
