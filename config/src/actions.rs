@@ -7,7 +7,7 @@ use crate::keys::check_names;
 use crate::limits::DIRECT_RESPONSE_BYTES;
 use crate::node::{Fields, Node};
 use crate::routes::absolute_path;
-use crate::{Upstream, urls};
+use crate::{Tunnel, Upstream, urls};
 
 /// What becomes of a permitted request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum Action {
     Redirect(Redirect),
     /// `response`.
     Response(DirectResponse),
+    /// `to` of a route from `tcp+https://`.
+    Tunnel(Tunnel),
 }
 
 /// `redirect`: where the client is sent. What is not set stays as the client asked for it.
@@ -66,6 +68,10 @@ impl Action {
             Self::Redirect(redirect) => vec![format!("redirect:{redirect:?}")],
             Self::Response(DirectResponse { status, body }) => {
                 vec![format!("response:{}", status.as_u16()), body.clone()]
+            }
+            Self::Tunnel(Tunnel { named, to }) => {
+                let to = to.iter().map(|place| format!("tcp://{place}"));
+                std::iter::once(format!("tunnel:{named}")).chain(to).collect()
             }
         }
     }

@@ -42,6 +42,7 @@ mod storage;
 mod templates;
 mod timeouts;
 mod tree;
+mod tunnels;
 mod urls;
 
 pub use actions::{Action, DirectResponse, Redirect, RedirectPath};
@@ -60,3 +61,4 @@ pub use services::Services;
 pub use staleness::Staleness;
 pub use templates::{HeaderText, TemplatePart};
 pub use timeouts::{Answer, RouteTimeouts, Timeouts};
+pub use tunnels::{HostPort, Tunnel};

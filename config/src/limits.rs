@@ -58,8 +58,8 @@ pub const TARGET_BYTES: usize = 16 * 1024;
 pub const SIGN_IN_TARGET_BYTES: usize = 3 * (TARGET_BYTES + 512) + 1024;
 /// How long a client may take for a request head.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may say nothing between two requests (`timeout_idle`, 5 min in Pomerium).
-pub const CLIENT_IDLE: Duration = Duration::from_secs(5 * 60);
+/// How long a client may say nothing between two requests where `timeout_idle` is 0: longer than any process runs.
+pub const IDLE_FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// Most bytes of a body that are read from a client at once.
 pub const CLIENT_READ: usize = 64 * 1024;
 /// Most bytes of a body that nobody asked for and that are still read, so that its connection may go on.
@@ -107,6 +107,8 @@ pub const WRITE_STALL: Duration = Duration::from_secs(120);
 pub const TCP_PROBE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 3);
 /// How long a tunnel may stay open of which one side has ended.
 pub const TUNNEL_HALF_CLOSED: Duration = Duration::from_secs(10);
+/// How long a tunnel of TCP may be silent of which one side has ended.
+pub const TUNNEL_SILENT: Duration = Duration::from_secs(60 * 60);
 /// Least bytes of a request's body, and within how long, while its upstream waits for more of it.
 pub const UPLOAD_FLOOR: (usize, Duration) = (1024, Duration::from_secs(30));
 /// Requests that one worker has under way for one session to one route; more of them wait.

@@ -10,7 +10,7 @@ use url::Url;
 use crate::policy::Policy;
 use crate::{
     Action, Connections, Downstream, GroupsFilter, HeaderText, Pattern, Problem, Rewrites, RouteBounds, RouteTimeouts,
-    Secret, Services, Staleness, Timeouts,
+    Secret, Services, Staleness, Timeouts, Tunnel,
 };
 
 /// The whole configuration of a process.
@@ -305,7 +305,16 @@ impl Route {
     pub fn upstreams(&self) -> &[Upstream] {
         match &self.action {
             Action::Forward(upstreams) => upstreams,
-            Action::Redirect(_) | Action::Response(_) => &[],
+            Action::Redirect(_) | Action::Response(_) | Action::Tunnel(_) => &[],
+        }
+    }
+
+    /// What a route from `tcp+https://` does.
+    #[must_use]
+    pub fn tunnel(&self) -> Option<&Tunnel> {
+        match &self.action {
+            Action::Tunnel(tunnel) => Some(tunnel),
+            Action::Forward(_) | Action::Redirect(_) | Action::Response(_) => None,
         }
     }
 

@@ -19,7 +19,9 @@ pub fn ordered(mut placed: Vec<Placed<'_>>, cookie: &Cookie) -> Vec<Route> {
 fn refuse_doubles(placed: &[Placed<'_>]) {
     let mut seen: HashMap<(String, [&str; 3]), &str> = HashMap::new();
     for one in placed {
-        let side = (one.route.from.to_string(), one.route.matcher.parts());
+        // tunnels are told apart by what CONNECT names, whatever the gateway's own host
+        let from = one.route.tunnel().map_or_else(|| one.route.from.to_string(), |it| format!("tcp://{}", it.named));
+        let side = (from, one.route.matcher.parts());
         match seen.get(&side) {
             Some(first) => one.node.wrong(
                 &format!("has the same from, prefix, path and regex as {first}, so that it would never be used"),
@@ -47,7 +49,8 @@ fn refuse_double_ids(placed: &[Placed<'_>]) {
 
 fn warn_outside_of_cookie(placed: &[Placed<'_>], cookie: &Cookie) {
     let Some(domain) = &cookie.domain else { return };
-    for one in placed {
+    // cookies have nothing to do with tunnels
+    for one in placed.iter().filter(|one| one.route.tunnel().is_none()) {
         let host = &one.route.from.host;
         let is_inside = host == domain || host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.ends_with('.'));
         if !is_inside {
@@ -65,10 +68,11 @@ fn warn_of_open_prefixes(placed: &[Placed<'_>]) {
         let PathMatcher::Prefix(prefix) = &one.route.matcher else { continue };
         let Some(node) = one.prefix.as_ref().filter(|_| !prefix.ends_with('/')) else { continue };
         let later = placed.iter().skip(index + 1).take_while(|other| other.route.from == one.route.from);
-        let beside = later.into_iter().find(|other| match &other.route.matcher {
-            PathMatcher::Prefix(shorter) => prefix.starts_with(shorter.as_str()),
-            PathMatcher::Path(_) | PathMatcher::Regex(_) => false,
-        });
+        let beside =
+            later.into_iter().filter(|other| other.route.tunnel().is_none()).find(|other| match &other.route.matcher {
+                PathMatcher::Prefix(shorter) => prefix.starts_with(shorter.as_str()),
+                PathMatcher::Path(_) | PathMatcher::Regex(_) => false,
+            });
         if let Some(other) = beside {
             let wrong = format!("also takes longer names that begin so, which {} would take", other.node.key());
             node.warn(&wrong, "end it with /, and add a route with path for the name itself");

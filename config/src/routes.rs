@@ -10,7 +10,7 @@ use crate::node::{Fields, Node};
 use crate::policy::{Actions, Criterion, ListMatcher, ListTest, Policy, Rule, StringMatcher, StringTest};
 use crate::{
     Action, From, GroupsFilter, IssuerFormat, PathMatcher, Route, Staleness, Timeouts, actions, bounds, groups,
-    headers, pattern, rewrites, rules, staleness, timeouts, urls,
+    headers, pattern, rewrites, rules, staleness, timeouts, tunnels, urls,
 };
 
 /// What routes take from the top level.
@@ -54,9 +54,15 @@ fn route<'a>(node: Node<'a>, defaults: &Defaults) -> Option<Placed<'a>> {
     let fields = node.fields()?;
     keys::check(&fields, ROUTE);
     let from = fields.required("from", "the external URL, such as https://app.example.com");
-    let external = from.as_ref().and_then(|node| urls::from(node, defaults.insecure_server));
-    let action = actions::decode(&fields);
-    let matcher = matcher(&fields);
+    let is_tunnel = from.as_ref().is_some_and(tunnels::is_tunnel);
+    let (external, action) = if is_tunnel {
+        let sides = from.as_ref().and_then(|node| tunnels::from(node, defaults.insecure_server));
+        let (external, named) = sides.unzip();
+        (external, named.and_then(|named| tunnels::action(&fields, named)))
+    } else {
+        (from.as_ref().and_then(|node| urls::from(node, defaults.insecure_server)), actions::decode(&fields))
+    };
+    let matcher = if is_tunnel { Some(PathMatcher::Prefix("/".to_owned())) } else { matcher(&fields) };
     let set = |key: &str| fields.get(key);
     let text = |key: &str| fields.get(key).and_then(|node| node.text());
     let (name, stat_name) = (text("name"), text("stat_name"));
@@ -83,7 +89,7 @@ fn route<'a>(node: Node<'a>, defaults: &Defaults) -> Option<Placed<'a>> {
     let pass_identity_headers = flag(&fields, "pass_identity_headers", defaults.pass_identity_headers);
     let jwt_issuer_format = issuer_format(&fields).unwrap_or(defaults.jwt_issuer_format);
     let max_staleness = staleness::decode(&fields).unwrap_or(defaults.max_staleness);
-    let timeouts = timeouts::route(&fields, defaults.timeouts, allow_websockets);
+    let timeouts = timeouts::route(&fields, defaults.timeouts, allow_websockets || is_tunnel);
     let groups_filter = groups::decode(&fields, &defaults.groups_filter);
     let show_error_details = flag(&fields, "show_error_details", false);
     // nothing is decoded below: every problem was said, whichever value is absent

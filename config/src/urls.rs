@@ -160,7 +160,7 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// A URL without what none of ours may have: user name, query, fragment, white space.
-fn parsed(node: &Node<'_>, text: &str, right: &str) -> Option<Url> {
+pub fn parsed(node: &Node<'_>, text: &str, right: &str) -> Option<Url> {
     if !is_clean(text) {
         return node.refuse("has white space or a backslash in it", right);
     }
@@ -176,7 +176,7 @@ fn parsed(node: &Node<'_>, text: &str, right: &str) -> Option<Url> {
 }
 
 /// The host in lower-case A-labels, without the dot of a fully qualified name; an IPv6 address in brackets.
-fn host_of(node: &Node<'_>, url: &Url, right: &str) -> Option<String> {
+pub fn host_of(node: &Node<'_>, url: &Url, right: &str) -> Option<String> {
     let host = url.host_str().unwrap_or_default();
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.is_empty() || host.starts_with('.') || host.ends_with('.') {

@@ -1,10 +1,10 @@
 //! Sockets and connections: accept, TLS, HTTP/1.1 or HTTP/2, each on the worker that accepted it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use http::Request;
@@ -189,6 +189,24 @@ pub struct Facts {
 struct OnThisWorker {
     /// The leash of the stream whose request was just handed to the service: what hyper spawns next drives it.
     next: Rc<RefCell<Option<Rc<Leash>>>>,
+    /// Held by whatever runs.
+    running: Rc<()>,
+}
+
+impl OnThisWorker {
+    /// Waits until nothing has run for `bound`, and nothing was begun, as `begun` counts.
+    async fn idle(running: Rc<()>, begun: Rc<Cell<u64>>, bound: Option<Duration>) {
+        let Some(bound) = bound else { return std::future::pending().await };
+        // whoever builds the connection holds it, and so does this
+        let at_rest = Rc::strong_count(&running);
+        let (mut since, mut seen) = (Instant::now(), begun.get());
+        while since.elapsed() < bound {
+            tokio::time::sleep((bound / 8).max(Duration::from_millis(10))).await;
+            if Rc::strong_count(&running) > at_rest || begun.get() != seen {
+                (since, seen) = (Instant::now(), begun.get());
+            }
+        }
+    }
 }
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for OnThisWorker
@@ -196,9 +214,14 @@ where
     F::Output: 'static,
 {
     fn execute(&self, future: F) {
+        let running = Rc::clone(&self.running);
         match self.next.take() {
-            None => drop(actix_rt::spawn(future)),
+            None => drop(actix_rt::spawn(async move {
+                let _running = running;
+                future.await;
+            })),
             Some(leash) => drop(actix_rt::spawn(async move {
+                let _running = running;
                 // dropped before its end, a stream is reset (RFC 9113 §5.4.2), whatever window it waits for
                 tokio::select! {
                     _ = future => {}
@@ -225,8 +248,11 @@ where
     let (peer, unread) = (facts.peer, facts.clone());
     let executor = OnThisWorker::default();
     let (streams, serving) = (Rc::clone(&executor.next), Rc::clone(&worker));
+    let (running, begun) = (Rc::clone(&executor.running), Rc::new(Cell::new(0_u64)));
+    let (counted, bound) = (Rc::clone(&begun), worker.blueprint.config.timeouts.idle);
     let service = service_fn(move |request: Request<Incoming>| {
         let (worker, leash) = (Rc::clone(&serving), Rc::new(Leash::default()));
+        counted.set(counted.get().wrapping_add(1));
         // a stream ends alone
         streams.replace(Some(Rc::clone(&leash)));
         let (request, facts) = (request.map(ClientBody::H2), facts.clone());
@@ -235,6 +261,7 @@ where
     let mut builder = hyper::server::conn::http2::Builder::new(executor);
     builder
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .max_concurrent_streams(H2_STREAMS)
         .keep_alive_interval(H2_PING)
         .keep_alive_timeout(H2_PING)
@@ -243,9 +270,15 @@ where
         .max_header_list_size(u32::try_from(REQUEST_HEAD_BYTES).unwrap_or(u32::MAX));
     let gate = h2::Gate::new(stream, move |why| never_understood(&worker, &unread, Instant::now(), why));
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(gate), service));
+    let ended = async {
+        tokio::select! {
+            () = reached(&mut stage.clone(), Stage::Draining) => {}
+            () = OnThisWorker::idle(running, begun, bound) => {}
+        }
+    };
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
-        () = reached(&mut stage, Stage::Draining) => {
+        () = ended => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 outcome = connection => outcome,

@@ -21,7 +21,7 @@ pub fn ready(stream: TcpStream) -> Impatient<TcpStream> {
     // latency over batching: an answer is written whole. A socket that takes neither option works without
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_keepalive(&probes);
-    Impatient::new(stream, WRITE_STALL)
+    Impatient::new(stream)
 }
 
 /// A stream that breaks when its peer takes nothing of what is being written for a while. Silence while there is
@@ -33,7 +33,12 @@ pub struct Impatient<T> {
 }
 
 impl<T> Impatient<T> {
-    fn new(stream: T, patience: Duration) -> Self {
+    /// With as much patience as with every client and upstream.
+    pub fn new(stream: T) -> Self {
+        Self::with(stream, WRITE_STALL)
+    }
+
+    fn with(stream: T, patience: Duration) -> Self {
         Self { stream, patience, waiting: None }
     }
 
@@ -84,7 +89,7 @@ mod tests {
     #[actix_rt::test]
     async fn who_takes_nothing_for_too_long_is_left() {
         let (here, there) = tokio::io::duplex(8);
-        let mut here = Impatient::new(here, SHORT);
+        let mut here = Impatient::with(here, SHORT);
         let error = here.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         drop(there);
@@ -93,7 +98,7 @@ mod tests {
     #[actix_rt::test]
     async fn who_takes_slowly_is_waited_for() {
         let (here, mut there) = tokio::io::duplex(8);
-        let mut here = Impatient::new(here, Duration::from_secs(20));
+        let mut here = Impatient::with(here, Duration::from_secs(20));
         let writing = here.write_all(&[0; 64]);
         let taking = async {
             let mut taken = [0; 64];

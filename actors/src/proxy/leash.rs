@@ -110,6 +110,12 @@ impl Leash {
         self.moved.set(Some(at));
     }
 
+    /// When something moved last, if anything did.
+    #[must_use]
+    pub const fn moved(&self) -> Option<Instant> {
+        self.moved.get()
+    }
+
     /// The client's body has ended.
     pub fn uploaded(&self) {
         self.bounds.set(Bounds { upload: None, ..self.bounds.get() });

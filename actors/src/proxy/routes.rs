@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use portcullis_config::policy::{Actions, Criterion, Policy};
 use portcullis_config::{
-    Action, Config, HostRewrite, PathMatcher, PathRewrite, Redirect, RedirectPath, Rewrites, Route,
+    Action, Config, HostRewrite, PathMatcher, PathRewrite, Redirect, RedirectPath, Rewrites, Route, Tunnel,
 };
 
 use crate::request::Canonical;
@@ -22,6 +22,8 @@ pub struct RouteTable {
     hosts: HashMap<String, Host>,
     /// By what follows the one label that may be anything: `.example.com`.
     wildcards: HashMap<String, Host>,
+    /// By what a CONNECT names.
+    tunnels: HashMap<String, HashMap<u16, (usize, Arc<Route>)>>,
     authenticate: Option<String>,
 }
 
@@ -77,10 +79,19 @@ impl RouteTable {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let mut by_host: HashMap<&str, Vec<Entry>> = HashMap::new();
+        let mut tunnels: HashMap<String, HashMap<u16, (usize, Arc<Route>)>> = HashMap::new();
         for (index, route) in config.routes.iter().enumerate() {
             let reads_path = policy_reads_path(&route.policy) || rewrites_read_path(&route.rewrites);
             let entry = Entry { index, route: Arc::new(route.clone()), reads_path };
-            by_host.entry(route.from.host.as_str()).or_default().push(entry);
+            // the host of a tunnel has our own pages: its programs sign in there
+            let entries = by_host.entry(route.from.host.as_str()).or_default();
+            match route.tunnel() {
+                Some(Tunnel { named, .. }) => {
+                    let by_port = tunnels.entry(named.host.clone()).or_default();
+                    by_port.entry(named.port).or_insert((index, entry.route));
+                }
+                None => entries.push(entry),
+            }
         }
         let (mut hosts, mut wildcards) = (HashMap::new(), HashMap::new());
         for (host, entries) in by_host {
@@ -91,7 +102,7 @@ impl RouteTable {
         }
         let authenticate = config.authenticate_service_url.host_str();
         let authenticate = authenticate.map(|host| host.strip_suffix('.').unwrap_or(host).to_owned());
-        Self { hosts, wildcards, authenticate }
+        Self { hosts, wildcards, tunnels, authenticate }
     }
 
     /// Where a request leads: a function of host, port and path.
@@ -99,6 +110,11 @@ impl RouteTable {
     /// # Errors
     /// [`NotLocated`].
     pub fn locate(&self, request: &Canonical) -> Result<Located, NotLocated> {
+        if let Some((host, port)) = request.tunnel() {
+            let named = self.tunnels.get(host).and_then(|ports| ports.get(&port));
+            let (index, route) = named.ok_or(NotLocated::NoRoute)?;
+            return Ok(Located::Route { index: *index, route: Arc::clone(route) });
+        }
         let path = request.path();
         let at_authenticate = self.is_authenticate(request.host());
         if is_health(path) {

@@ -56,7 +56,11 @@ impl Described {
         let text = |value: &HeaderValue| value.as_bytes().iter().map(|byte| char::from(*byte)).collect();
         Self {
             method: request.method.as_str().to_owned(),
-            authority: request.authority.as_str().to_owned(),
+            authority: match request.tunnel() {
+                // with the port that is left out elsewhere
+                Some((host, port)) => format!("{host}:{port}"),
+                None => request.authority.as_str().to_owned(),
+            },
             target: without_handle(&request.target),
             headers: headers.map(|(name, value)| (name.as_str().to_owned(), text(value))).collect(),
             websocket: request.websocket,
@@ -88,8 +92,12 @@ impl Described {
         if target.as_str().len() + framing::size(&headers) > REQUEST_HEAD_BYTES {
             return Err(BadRequest::HeadersTooLarge);
         }
+        let authority = Authority::parse(self.authority.as_bytes())?;
+        if method == Method::CONNECT && (authority.port().is_none() || self.target != "/") {
+            return Err(BadRequest::Target);
+        }
         Ok(Canonical {
-            authority: Authority::parse(self.authority.as_bytes())?,
+            authority,
             method,
             target,
             path,
@@ -195,6 +203,25 @@ mod tests {
         );
         assert_eq!((after.is_odd(), after.https(), after.is_websocket()), (before.is_odd(), true, false));
         assert!(Described::of(&after).hash() == described.hash());
+    }
+
+    #[test]
+    fn a_tunnel_keeps_its_port_on_the_journey() {
+        for named in ["db.test:443", "db.test:22"] {
+            let request = Request::connect(named).header("host", named).body(()).unwrap();
+            let peer = Peer { address: "192.0.2.7".parse().unwrap(), https: true };
+            let before = Canonical::of(request.into_parts().0, peer).unwrap();
+            let described = Described::of(&before);
+            let after = through_bytes(&described).canonical().unwrap();
+            assert_eq!(after.tunnel(), before.tunnel());
+            assert!(after.tunnel().is_some() && Described::of(&after).hash() == described.hash());
+            for wrong in [
+                Described { authority: "db.test".into(), ..described.clone() },
+                Described { target: "/x".into(), ..described },
+            ] {
+                assert!(wrong.canonical().is_err());
+            }
+        }
     }
 
     #[test]

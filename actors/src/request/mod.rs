@@ -13,6 +13,7 @@ pub mod presented;
 mod refusal;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tunnel;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use certificate::ClientCertificate;
 use forwarded::{Told, Way};
 pub use presented::{Presented, Source};
 pub use refusal::BadRequest;
+pub use tunnel::WebSocketStream;
 
 /// Where a browser begins to sign in, at the authenticate host.
 pub const SIGN_IN_PATH: &str = "/.pomerium/sign_in";
@@ -74,15 +76,20 @@ impl Canonical {
     /// # Errors
     /// [`BadRequest`] where the request could be read in two ways, or not at all.
     pub fn read(head: Parts, peer: Peer, reading: Reading) -> Result<Self, BadRequest> {
-        let Parts { method, uri, version, mut headers, .. } = head;
+        let Parts { method, uri, version, mut headers, extensions: mut head_extensions, .. } = head;
         if ![Version::HTTP_10, Version::HTTP_11, Version::HTTP_2].contains(&version) {
             return Err(BadRequest::Version);
         }
-        if method == Method::CONNECT || method == Method::TRACE {
+        if method == Method::TRACE {
             return Err(BadRequest::Method);
         }
         framing::without_underscores(&mut headers, reading.underscores)?;
         framing::check(&headers, version)?;
+        let stream = head_extensions.remove::<WebSocketStream>();
+        if method == Method::CONNECT && stream.is_none() {
+            return tunnel::canonical(uri, version, headers, peer, reading);
+        }
+        let method = if stream.is_some() { tunnel::of_stream(&method, version, &mut headers)? } else { method };
 
         let uri = uri.into_parts();
         let authority = match (&uri.scheme, &uri.authority) {
@@ -107,7 +114,7 @@ impl Canonical {
             return Err(BadRequest::HeadersTooLarge);
         }
 
-        let websocket = framing::is_websocket(&method, version, &headers);
+        let websocket = stream.is_some() || framing::is_websocket(&method, version, &headers);
         framing::remove_hop_by_hop(&mut headers)?;
         headers.remove(HOST);
         let Peer { address, https, certificate } = peer;
@@ -213,10 +220,17 @@ impl Canonical {
         path::other_readings(self.path(), self.reading)
     }
 
-    /// Whether it asks for a WebSocket as RFC 6455 §4.2.1 wants it: over HTTP/1.1, with a key and version 13.
+    /// Whether it asks for a WebSocket: as RFC 6455 §4.2.1 wants it over HTTP/1.1, with a key and version 13, or as RFC 8441
+    /// does over HTTP/2.
     #[must_use]
     pub fn is_websocket(&self) -> bool {
         self.websocket
+    }
+
+    /// What a CONNECT names: host and port. `None` for every other request.
+    #[must_use]
+    pub fn tunnel(&self) -> Option<(&str, u16)> {
+        (self.method == Method::CONNECT).then_some((self.host(), self.port()?))
     }
 
     /// The URL that the client asked for. The external scheme is always `https`.

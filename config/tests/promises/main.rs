@@ -20,6 +20,7 @@ mod routes;
 mod routing;
 mod samples;
 mod services;
+mod tunnels;
 
 use portcullis_config::{Config, Problems, parse};
 

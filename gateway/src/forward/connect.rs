@@ -133,7 +133,7 @@ pub async fn connect(endpoint: &Endpoint, trust: &Trust, open: &Arc<Gauge>) -> R
 }
 
 /// RFC 6761 §6.3: names under `localhost` are loopback, whatever the resolver says.
-fn connect_host(host: &str) -> &str {
+pub(super) fn connect_host(host: &str) -> &str {
     if host == "localhost" || host.ends_with(".localhost") { "127.0.0.1" } else { host.trim_matches(['[', ']']) }
 }
 

@@ -5,9 +5,11 @@ mod bounded;
 pub mod budget;
 mod connect;
 mod frames;
+pub mod handshake;
 pub mod outgoing;
 mod pool;
 pub mod rewrite;
+pub mod tcp;
 mod upgrade;
 
 use std::rc::Rc;

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use http::header::{CONNECTION, HOST, UPGRADE};
+use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
 use portcullis_actors::authorize::Permit;
 use portcullis_actors::authorize::assertion::AssertionCache;
@@ -15,6 +15,7 @@ use portcullis_events::Time;
 
 use super::body::RequestBody;
 use super::connect::Endpoint;
+use super::handshake;
 use super::rewrite;
 
 /// A request on its way to an upstream. Only a permit becomes one ([`Maker::make`]).
@@ -31,6 +32,8 @@ pub struct Outgoing {
     headers: HeaderMap,
     /// Ask for a WebSocket.
     pub(super) websocket: bool,
+    /// The key of a handshake that is ours, not the client's.
+    fresh_key: Option<HeaderValue>,
     /// How long it may take.
     pub(super) timeouts: RouteTimeouts,
     /// Bytes that its body may have.
@@ -108,6 +111,11 @@ impl Maker<'_> {
             }
         }
         let host = rewrite::host(route, upstream.url.authority(), request, &headers)?;
+        let is_ours = websocket && !headers.contains_key(SEC_WEBSOCKET_KEY);
+        let fresh_key = is_ours.then(handshake::fresh_key).transpose().map_err(|_| NotPassed::Assertion)?;
+        if let Some(key) = &fresh_key {
+            headers.insert(SEC_WEBSOCKET_KEY, key.clone());
+        }
         Ok(Outgoing {
             endpoint: endpoint(route, upstream).ok_or(NotPassed::Path)?,
             method: request.method().clone(),
@@ -115,6 +123,7 @@ impl Maker<'_> {
             host,
             headers,
             websocket,
+            fresh_key,
             timeouts: route.timeouts,
             max_body: route.bounds.max_request_body,
         })
@@ -157,6 +166,11 @@ fn endpoint(route: &Route, upstream: &Upstream) -> Option<Endpoint> {
 }
 
 impl Outgoing {
+    /// The key of a handshake that is ours, not the client's: nobody but us looks at how it is answered.
+    pub fn fresh_key(&self) -> Option<HeaderValue> {
+        self.fresh_key.clone()
+    }
+
     /// The request as it is sent, with this body.
     ///
     /// # Errors

@@ -9,23 +9,45 @@ use std::time::{Duration, Instant};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use portcullis_actors::proxy::leash::{Cut, Leash};
-use portcullis_config::limits::{LAST_FRAME, TUNNEL_HALF_CLOSED};
+use portcullis_config::limits::{LAST_FRAME, TUNNEL_HALF_CLOSED, TUNNEL_SILENT};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::Notify;
 
+use super::budget::Share;
 use super::frames::{Frames, close};
 use crate::client_body::Switch;
+use crate::h1::Duplex;
 use crate::open::Ticket;
+use crate::socket::Impatient;
 use crate::telemetry::AccessRecord;
 
 /// The upstream's half of a switched connection.
 pub struct Tunnel {
-    upstream: OnUpgrade,
+    upstream: Upstream,
+    share: Option<Share>,
+}
+
+enum Upstream {
+    /// A WebSocket, once its connection has switched.
+    WebSocket(OnUpgrade),
+    /// Bytes that are nobody's but the client's.
+    Bytes(Box<dyn Duplex>),
 }
 
 impl Tunnel {
     pub(super) fn to(upstream: OnUpgrade) -> Self {
-        Self { upstream }
+        Self { upstream: Upstream::WebSocket(upstream), share: None }
+    }
+
+    /// To an upstream that is connected already.
+    pub fn over(upstream: impl Duplex + 'static) -> Self {
+        Self { upstream: Upstream::Bytes(Box::new(upstream)), share: None }
+    }
+
+    /// With a part of its client's budget, for as long as it is open.
+    #[must_use]
+    pub fn held(self, share: Share) -> Self {
+        Self { share: Some(share), ..self }
     }
 
     /// Joins it to the client's half on a task of this worker. A cut closes both, with a close frame to the client where
@@ -35,8 +57,18 @@ impl Tunnel {
         let client = client.take_over();
         actix_rt::spawn(async move {
             let leash = Rc::clone(ticket.leash());
+            let Self { upstream, share } = self;
+            let is_websocket = matches!(upstream, Upstream::WebSocket(_));
+            let upstream = async {
+                match upstream {
+                    Upstream::WebSocket(upgrade) => {
+                        upgrade.await.map(|upgraded| -> Box<dyn Duplex> { Box::new(TokioIo::new(upgraded)) })
+                    }
+                    Upstream::Bytes(upstream) => Ok(upstream),
+                }
+            };
             let switched = tokio::select! {
-                switched = futures_util::future::join(client, self.upstream) => switched,
+                switched = futures_util::future::join(client, upstream) => switched,
                 _ = leash.is_cut() => return,
             };
             let (Ok(client), Ok(upstream)) = switched else {
@@ -44,15 +76,22 @@ impl Tunnel {
                 return;
             };
             let half = Rc::new(Notify::new());
-            let mut client = Side::new(client, &half, &leash);
-            let mut upstream = Side::new(TokioIo::new(upstream), &half, &leash);
+            // a stream of HTTP/2 has no socket of its own that would lose patience
+            let mut client = Side::new(Impatient::new(client), &half, &leash);
+            let mut upstream = Side::new(upstream, &half, &leash);
+            let alone = if is_websocket {
+                Alone::For(TUNNEL_HALF_CLOSED)
+            } else {
+                client.frames = None;
+                Alone::Silent(TUNNEL_SILENT)
+            };
             let cut = tokio::select! {
-                () = pass(&mut client, &mut upstream, TUNNEL_HALF_CLOSED) => None,
+                () = pass(&mut client, &mut upstream, alone) => None,
                 why = leash.is_cut() => Some(why),
             };
             record.add_bytes(client.written);
             // what follows is a courtesy: the exchange has ended, and is written down as it did
-            drop((upstream, ticket, record));
+            drop((upstream, ticket, record, share));
             if let Some(why) = cut {
                 let _ = tokio::time::timeout(LAST_FRAME, client.say(why)).await;
             }
@@ -61,15 +100,24 @@ impl Tunnel {
 }
 
 /// Passes bytes both ways until both sides have ended, one breaks off, or one outlives the other for too long.
-async fn pass<C, U>(client: &mut Side<C>, upstream: &mut Side<U>, alone: Duration)
+async fn pass<C, U>(client: &mut Side<C>, upstream: &mut Side<U>, alone: Alone)
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    let half = Rc::clone(&client.half);
+    let (half, leash) = (Rc::clone(&client.half), Rc::clone(&client.leash));
     let outlived = async {
         half.notified().await;
-        tokio::time::sleep(alone).await;
+        match alone {
+            Alone::For(time) => tokio::time::sleep(time).await,
+            Alone::Silent(time) => loop {
+                let until = leash.moved().unwrap_or_else(Instant::now) + time;
+                if until <= Instant::now() {
+                    return;
+                }
+                tokio::time::sleep_until(until.into()).await;
+            },
+        }
     };
     tokio::select! {
         // one side that breaks off ends the other: that is how most of them end
@@ -78,18 +126,28 @@ where
     }
 }
 
+/// How long one side outlives the other.
+#[derive(Debug, Clone, Copy)]
+enum Alone {
+    /// So long at most.
+    For(Duration),
+    /// Until it has said nothing for so long: who has said all may have asked for something that takes its time.
+    Silent(Duration),
+}
+
 /// One side of a tunnel: what was written to it is counted, and its end is noticed.
 struct Side<T> {
     stream: T,
     half: Rc<Notify>,
     leash: Rc<Leash>,
-    frames: Frames,
+    /// Where a WebSocket stands, on the side whose frames are looked at.
+    frames: Option<Frames>,
     written: usize,
 }
 
 impl<T: AsyncWrite + Unpin> Side<T> {
     fn new(stream: T, half: &Rc<Notify>, leash: &Rc<Leash>) -> Self {
-        Self { stream, half: Rc::clone(half), leash: Rc::clone(leash), frames: Frames::default(), written: 0 }
+        Self { stream, half: Rc::clone(half), leash: Rc::clone(leash), frames: Some(Frames::default()), written: 0 }
     }
 
     /// Says why it ends, and waits for the other side to end as well: who closes while something still comes makes the
@@ -98,7 +156,7 @@ impl<T: AsyncWrite + Unpin> Side<T> {
     where
         T: AsyncRead,
     {
-        if self.frames.is_between() {
+        if self.frames.as_ref().is_some_and(Frames::is_between) {
             self.stream.write_all(&close(why)).await?;
         }
         self.stream.shutdown().await?;
@@ -122,7 +180,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Side<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
         self.written = self.written.saturating_add(written);
-        self.frames.pass(bytes.get(..written).unwrap_or_default());
+        if let Some(frames) = &mut self.frames {
+            frames.pass(bytes.get(..written).unwrap_or_default());
+        }
         Poll::Ready(Ok(written))
     }
 
@@ -153,7 +213,7 @@ mod tests {
     #[actix_rt::test]
     async fn a_side_that_has_ended_may_still_hear_the_other_but_not_for_ever() {
         let (mut browser, mut client, mut upstream, mut server) = tunnel();
-        let passing = pass(&mut client, &mut upstream, Duration::from_millis(20));
+        let passing = pass(&mut client, &mut upstream, Alone::For(Duration::from_millis(20)));
         let talking = async {
             browser.shutdown().await.unwrap();
             assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
@@ -166,6 +226,26 @@ mod tests {
         // the server never ends: the tunnel did
         assert_eq!(&heard, b"last");
         assert_eq!(client.written, 4);
+    }
+
+    #[actix_rt::test]
+    async fn a_side_that_still_speaks_is_heard_to_its_end_and_one_that_says_nothing_is_not() {
+        const SHORT: Duration = Duration::from_millis(60);
+        let (mut browser, mut client, mut upstream, mut server) = tunnel();
+        let passing = pass(&mut client, &mut upstream, Alone::Silent(SHORT));
+        let talking = async {
+            browser.shutdown().await.unwrap();
+            let mut heard = [0; 1];
+            // longer in all than the silence that would end it
+            for _ in 0..8 {
+                tokio::time::sleep(SHORT / 4).await;
+                server.write_all(b"x").await.unwrap();
+                browser.read_exact(&mut heard).await.unwrap();
+            }
+        };
+        // the server never ends: the tunnel does, once it is silent
+        let ((), ()) = join(passing, talking).await;
+        assert_eq!(client.written, 8);
     }
 
     #[actix_rt::test]

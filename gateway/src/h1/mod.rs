@@ -23,7 +23,7 @@ use http::header::CONNECTION;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Body as _;
 use portcullis_actors::proxy::leash::Leash;
-use portcullis_config::limits::{CLIENT_IDLE, HEAD_TIMEOUT};
+use portcullis_config::limits::{HEAD_TIMEOUT, IDLE_FOR_EVER, LINGER};
 use tokio::sync::watch;
 
 use answer::{After, Asked, Coding};
@@ -56,6 +56,7 @@ pub async fn speak<T: Duplex + 'static>(
         leash: Rc::clone(&leash),
         stage: stage.clone(),
         expiry: Expiry::new(Instant::now() + HEAD_TIMEOUT),
+        has_asked: false,
     };
     let ended = tokio::select! {
         biased;
@@ -70,6 +71,15 @@ pub async fn speak<T: Duplex + 'static>(
             () = close(stream, ended == End::Unread) => {}
             () = reached(&mut stage, Stage::Cut) => {}
         }
+    }
+}
+
+/// Waits until a connection that says nothing is to end because the node drains. Who has not asked yet gets a moment: what
+/// was accepted last has its request on the way, and would see its connection close without an answer.
+async fn drained(stage: &mut watch::Receiver<Stage>, has_asked: bool) {
+    reached(stage, Stage::Draining).await;
+    if !has_asked {
+        tokio::time::sleep(LINGER).await;
     }
 }
 
@@ -94,6 +104,8 @@ struct Conversation {
     leash: Rc<Leash>,
     stage: watch::Receiver<Stage>,
     expiry: Expiry,
+    /// There was a request.
+    has_asked: bool,
 }
 
 impl Conversation {
@@ -107,7 +119,9 @@ impl Conversation {
             if let Some(end) = self.exchange(head).await {
                 return end;
             }
-            self.expiry.set(Instant::now() + CLIENT_IDLE);
+            self.has_asked = true;
+            let idle = self.worker.blueprint.config.timeouts.idle;
+            self.expiry.set(Instant::now() + idle.unwrap_or(IDLE_FOR_EVER));
         }
     }
 
@@ -129,7 +143,7 @@ impl Conversation {
                     return Err(None);
                 },
                 () = self.expiry.passed() => return Err((!quiet).then_some(Refusal::Late)),
-                () = reached(&mut self.stage, Stage::Draining), if quiet => return Err(None),
+                () = drained(&mut self.stage, self.has_asked), if quiet => return Err(None),
             }
         }
     }

@@ -68,10 +68,10 @@ impl Desk {
         }
     }
 
-    /// Whom the handle that a request presents was made for: as [`Self::audience`] says, or for its host alone, as the
+    /// Whom a handle was made for that is presented to `host`: as [`Self::audience`] says, or for its host alone, as the
     /// handles of programs are.
-    pub fn audience_of<'a>(&'a self, request: &'a Canonical, presented: &Presented, now: Time) -> &'a str {
-        let (host, shared) = (request.host(), self.audience(request.host()));
+    pub fn audience_of<'a>(&'a self, host: &'a str, presented: &Presented, now: Time) -> &'a str {
+        let shared = self.audience(host);
         let is_for_host = host != shared && Handle::open(&self.handles, host, &presented.handle, now).is_some();
         if is_for_host { host } else { shared }
     }
@@ -102,13 +102,13 @@ impl Desk {
         &self.blueprint.config.cookie
     }
 
-    /// Who presented this, on views that are no older than `bound`.
+    /// Who presented this to `host`, on views that are no older than `bound`.
     ///
     /// # Errors
     /// [`CannotSay`].
     pub async fn identify(
         &self,
-        request: &Canonical,
+        host: &str,
         presented: &Presented,
         now: Time,
         bound: Staleness,
@@ -116,12 +116,12 @@ impl Desk {
         let blueprint = &self.blueprint;
         let (handles, views, idp) = (&self.handles, &blueprint.views, &blueprint.idp);
         let identifier = Identifier { handles, views, idp, patience: READ_YOUR_WRITES };
-        identifier.identify(self.audience_of(request, presented, now), &presented.handle, now, bound).await
+        identifier.identify(self.audience_of(host, presented, now), &presented.handle, now, bound).await
     }
 
-    /// What a request presents, for authorize in another process.
-    pub fn handed(&self, request: &Canonical, presented: &Presented) -> Handed {
-        let audience = self.audience_of(request, presented, clock::now()).to_owned();
+    /// What is presented to `host`, for authorize in another process.
+    pub fn handed(&self, host: &str, presented: &Presented) -> Handed {
+        let audience = self.audience_of(host, presented, clock::now()).to_owned();
         Handed { audience, handle: presented.handle.clone() }
     }
 
@@ -131,7 +131,7 @@ impl Desk {
     /// [`CannotSay`].
     pub async fn caller(&self, request: &Canonical, now: Time) -> Result<Option<SessionView>, CannotSay> {
         let Some(presented) = Presented::of(request, &self.cookie().name) else { return Ok(None) };
-        self.holder(self.audience_of(request, &presented, now), &presented.handle, now).await
+        self.holder(self.audience_of(request.host(), &presented, now), &presented.handle, now).await
     }
 
     /// The session behind a handle that was made for `audience`.

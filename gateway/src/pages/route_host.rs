@@ -16,7 +16,7 @@ use portcullis_actors::databroker::view::SessionView;
 use portcullis_actors::keyring::handle::Handle;
 use portcullis_actors::request::{Canonical, Presented, Source, cookies};
 use portcullis_config::limits::REDIRECT_BYTES;
-use portcullis_config::{IssuerFormat, SameSite};
+use portcullis_config::{GroupsFilter, IssuerFormat, SameSite};
 use portcullis_events::{SessionId, Time};
 use url::Url;
 
@@ -209,7 +209,7 @@ async fn leave(desk: &Rc<Desk>, own: &Own) -> Reply {
     let now = clock::now();
     let presented = Presented::of(&own.request, &desk.cookie().name);
     let handle = presented.and_then(|presented| {
-        let audience = desk.audience_of(&own.request, &presented, now);
+        let audience = desk.audience_of(own.request.host(), &presented, now);
         Handle::open(&desk.handles, audience, &presented.handle, now)
     });
     let hint = match &handle {

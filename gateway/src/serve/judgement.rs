@@ -35,6 +35,12 @@ pub(super) struct Judgement {
 }
 
 impl Exchange {
+    /// The host that a handle must have been made for. A program signs in at the gateway's own host, whatever it calls the
+    /// place where its tunnel ends.
+    fn host_on<'a>(&'a self, route: &'a Route) -> &'a str {
+        if self.request.tunnel().is_some() { &route.from.host } else { self.request.host() }
+    }
+
     /// By the views of this process.
     pub(super) async fn judge_here(
         &self,
@@ -45,7 +51,9 @@ impl Exchange {
         now: Time,
     ) -> Judgement {
         let identified = match presented {
-            Some(presented) => self.worker.desk.identify(&self.request, presented, now, route.max_staleness).await,
+            Some(presented) => {
+                self.worker.desk.identify(self.host_on(route), presented, now, route.max_staleness).await
+            }
             None => Ok(None),
         };
         // a node that cannot say who is calling treats the caller as nobody, and says so where somebody is needed
@@ -72,7 +80,7 @@ impl Exchange {
         route: &Arc<Route>,
         presented: Option<&Presented>,
     ) -> Result<Judgement, NoDecision> {
-        let handed = presented.map(|presented| self.worker.desk.handed(&self.request, presented));
+        let handed = presented.map(|presented| self.worker.desk.handed(self.host_on(route), presented));
         let (checked, decision, outcome) = apart.check(&self.request, route, handed).await?;
         Ok(Judgement {
             decision,

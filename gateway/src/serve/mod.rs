@@ -6,6 +6,7 @@ mod decision;
 mod instead;
 mod judgement;
 mod own;
+mod tunnelled;
 
 use std::net::Ipv4Addr;
 use std::rc::Rc;
@@ -13,16 +14,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, UPGRADE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Body;
+use hyper::ext::Protocol;
 use portcullis_actors::authenticate::identify::CannotSay;
 use portcullis_actors::authorize::{Permit, RefusalKind};
 use portcullis_actors::clock;
 use portcullis_actors::proxy::exchanges::Heard;
 use portcullis_actors::proxy::leash::Leash;
 use portcullis_actors::proxy::routes::{Located, NotLocated};
-use portcullis_actors::request::{Canonical, Peer, Presented, Source};
+use portcullis_actors::request::{Canonical, Peer, Presented, Source, WebSocketStream};
 use portcullis_config::limits::BUDGET_WAIT;
 use portcullis_config::{Action, Route};
 use portcullis_events::Time;
@@ -35,6 +37,7 @@ use judgement::Judgement;
 use crate::answer::{Answer, Format, is_navigation, redirect};
 use crate::client_body::{ClientBody, Switch};
 use crate::forward::body::AnswerBody;
+use crate::forward::handshake::is_accepted;
 use crate::forward::outgoing::{Maker, NotPassed};
 use crate::forward::{self, UpstreamFault};
 use crate::h1;
@@ -59,9 +62,17 @@ pub async fn serve(
     let version = request.version();
     let format = Format::of(request.headers());
     let mut upgrades = request.headers().get_all(UPGRADE).iter();
-    let switching = version < Version::HTTP_2 && upgrades.any(|value| h1::is_for_websocket(value.as_bytes()));
+    let is_tunnel = request.method() == Method::CONNECT;
+    let switching =
+        version < Version::HTTP_2 && (is_tunnel || upgrades.any(|value| h1::is_for_websocket(value.as_bytes())));
     let promised = request.headers().get(http::header::CONTENT_LENGTH).is_some_and(|length| length != "0");
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    match head.extensions.remove::<Protocol>() {
+        Some(protocol) if protocol.as_str() == "websocket" => drop(head.extensions.insert(WebSocketStream)),
+        // no such thing is spoken here: it must not pass for a plain CONNECT
+        Some(_) => head.method = Method::TRACE,
+        None => {}
+    }
     let method = head.method.clone();
     let rules = worker.blueprint.in_force.now();
     let address = facts.peer.ip().to_canonical();
@@ -294,11 +305,14 @@ impl Exchange {
     }
 
     fn sign_in(self, by_browser: bool, route: Arc<Route>, now: Time) -> Response<AnswerBody> {
-        if !by_browser || !is_navigation(&self.request) {
+        let is_tunnel = self.request.tunnel().is_some();
+        if !is_tunnel && (!by_browser || !is_navigation(&self.request)) {
             let answer = Answer::new(StatusCode::UNAUTHORIZED, "Sign in first.");
             return self.refuse(answer, "sign_in", Some(route));
         }
-        match self.worker.desk.depart(&self.request, &self.request.url(), now) {
+        // a client of Pomerium's knows by a redirect that it has to sign in, and follows it nowhere
+        let url = if is_tunnel { format!("https://{}/.pomerium/", route.from) } else { self.request.url() };
+        match self.worker.desk.depart(&self.request, &url, now) {
             Ok(departure) => {
                 let response = redirect(StatusCode::FOUND, departure.url.as_str(), [departure.cookie].iter());
                 self.finish(own_headers(response), "sign_in", Some(route))
@@ -324,6 +338,7 @@ impl Exchange {
             Action::Forward(_) => {}
             Action::Redirect(redirect) => return self.redirected(permit, redirect, Arc::clone(&route)),
             Action::Response(answer) => return self.answered(permit, answer, Arc::clone(&route)),
+            Action::Tunnel(tunnel) => return self.tunnelled(permit, ticket, tunnel, Arc::clone(&route), upgrade).await,
         }
         let client = self.client(&permit);
         let blueprint = &self.worker.blueprint;
@@ -360,17 +375,33 @@ impl Exchange {
         let Some(share) = self.worker.budgets.share(client, &route, BUDGET_WAIT).await else {
             return self.refuse_at(Bound::RequestsUnderWay, TOO_MANY, route);
         };
+        let fresh_key = outgoing.fresh_key();
         match forward::forward(&self.worker.pool, outgoing, body, &self.leash).await {
             Ok(forward::Answer::Response(response)) => {
                 let response = self.dressed(response.map(|body| body.held(ticket, share)), &route);
                 self.recorded(response, "via_upstream", Some(route))
             }
+            Ok(forward::Answer::Switched(response, _))
+                if fresh_key.is_some_and(|key| !is_accepted(&key, response.headers())) =>
+            {
+                let fault = UpstreamFault::Broken;
+                let answer = Answer::new(fault.status(), "The application did not answer as a WebSocket.");
+                self.refuse(answer, fault.detail(), Some(route))
+            }
             Ok(forward::Answer::Switched(response, tunnel)) => {
                 let mut response = self.dressed(response.map(|()| AnswerBody::own(Bytes::new())), &route);
-                let headers = response.headers_mut();
-                headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-                headers.insert(X_REQUEST_ID, id);
+                response.headers_mut().insert(X_REQUEST_ID, id);
+                if self.switching {
+                    let headers = response.headers_mut();
+                    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+                    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+                } else {
+                    // RFC 8441 §5.1
+                    *response.status_mut() = StatusCode::OK;
+                    for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT] {
+                        response.headers_mut().remove(name);
+                    }
+                }
                 let mut record = self.record;
                 record.answered(response.status().as_u16(), "websocket", Some(route));
                 tunnel.join(upgrade, ticket, record);

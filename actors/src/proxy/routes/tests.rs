@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use portcullis_config::policy::{Actions, Criterion, Policy, Rule, StringMatcher, StringTest};
 use portcullis_config::{
-    Action, Config, Connections, Cookie, From, GroupsFilter, IssuerFormat, ListenAddress, LogLevel, PathMatcher,
-    PathRewrite, Pattern, Rewrites, Route, RouteBounds, RouteTimeouts, Services, Staleness, Storage, Timeouts,
-    Upstream,
+    Action, Config, Connections, Cookie, From, GroupsFilter, HostPort, IssuerFormat, ListenAddress, LogLevel,
+    PathMatcher, PathRewrite, Pattern, Rewrites, Route, RouteBounds, RouteTimeouts, Services, Staleness, Storage,
+    Timeouts, Tunnel, Upstream,
 };
 use proptest::prelude::*;
 use url::Url;
@@ -141,6 +141,36 @@ fn the_first_route_of_a_host_that_takes_the_path_wins() {
     assert!(table.is_route_host("app.test") && table.knows_host("app.test"));
     assert!(!table.is_route_host("auth.test") && table.knows_host("auth.test"));
     assert!(!table.knows_host("nowhere.test"));
+}
+
+#[test]
+fn a_tunnel_is_found_by_host_and_port_and_by_connect_alone() {
+    let mut config = config(&["db.test/", "gate.test/", "app.test/"]);
+    let place = |host: &str, port| HostPort { host: host.to_owned(), port };
+    let to = vec![place("10.0.0.1", 1)];
+    config.routes[0].action = Action::Tunnel(Tunnel { named: place("db.test", 5432), to: to.clone() });
+    config.routes[1].action = Action::Tunnel(Tunnel { named: place("redis", 6379), to });
+    let table = RouteTable::new(&config);
+    let connect = |target: &str| {
+        let head = Head { method: "CONNECT", target, headers: vec![("host", target)], ..Head::default() };
+        match table.locate(&head.accepted()) {
+            Ok(Located::Route { index, route }) => Ok((index, route.id.clone())),
+            Ok(Located::Own { .. }) => panic!("a page"),
+            Err(error) => Err(error),
+        }
+    };
+    assert_eq!(connect("db.test:5432"), Ok((0, "db.test/".to_owned())));
+    assert_eq!(connect("redis:6379"), Ok((1, "gate.test/".to_owned())));
+    for nothing in ["db.test:443", "db.test:5433", "gate.test:6379", "app.test:443", "auth.test:8443", "redis:22"] {
+        assert_eq!(connect(nothing), Err(NotLocated::NoRoute), "{nothing}");
+    }
+    // the host has our own pages, and nothing else
+    for host in ["db.test", "db.test:5432", "gate.test"] {
+        assert_eq!(leads(&table, host, "/.pomerium/api/v1/login"), "own");
+        assert_eq!(leads(&table, host, "/"), "no route");
+    }
+    assert!(table.is_route_host("gate.test") && table.is_route_host("db.test") && !table.knows_host("redis"));
+    assert_eq!(leads(&table, "redis:6379", "/"), "unknown host");
 }
 
 #[test]

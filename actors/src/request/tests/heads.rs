@@ -8,7 +8,7 @@ use portcullis_config::limits::{REQUEST_HEAD_BYTES, REQUEST_HEADERS, SIGN_IN_TAR
 use portcullis_events::Time;
 use url::Url;
 
-use super::super::{BadRequest, Canonical, Peer, SIGN_IN_PATH};
+use super::super::{BadRequest, Canonical, Peer, SIGN_IN_PATH, WebSocketStream};
 use super::{Head, Lines, PEER};
 use crate::authenticate::start;
 use crate::keyring::{Keyring, Purpose};
@@ -183,12 +183,10 @@ fn every_target_that_is_taken_can_be_signed_in_to() {
 }
 
 #[test]
-fn methods_are_case_sensitive_and_tunnels_are_refused() {
-    for method in ["CONNECT", "TRACE"] {
-        for target in ["/", "app.test:443"] {
-            let refusal = Head { method, ..Head::to(target) }.refusal();
-            assert_eq!(refusal.map(BadRequest::status), Some(StatusCode::NOT_IMPLEMENTED), "{method}");
-        }
+fn methods_are_case_sensitive_and_trace_is_refused() {
+    for target in ["/", "app.test:443"] {
+        let refusal = Head { method: "TRACE", ..Head::to(target) }.refusal();
+        assert_eq!(refusal.map(BadRequest::status), Some(StatusCode::NOT_IMPLEMENTED));
     }
     for method in ["GET", "get", "PROPFIND", "M-SEARCH", "DELETE"] {
         assert_eq!(Head { method, ..Head::default() }.accepted().method().as_str(), method);
@@ -385,4 +383,67 @@ fn the_client_is_who_the_connection_says() {
     let request = Canonical::of(head.parts().unwrap(), peer).ok().unwrap();
     assert_eq!((request.client(), request.https()), ("192.0.2.7".parse().unwrap(), false));
     assert_eq!(Head::default().accepted().client(), PEER.address);
+}
+
+fn connect<'a>(target: &'a str, headers: &[(&'a str, &'a str)]) -> Head<'a> {
+    Head { method: "CONNECT", target, headers: headers.to_vec(), ..Head::default() }
+}
+
+#[test]
+fn a_connect_names_a_host_and_a_port_and_says_the_same_twice() {
+    let good = connect("DB.test.:5432", &[("host", "db.test:5432"), ("connection", "keep-alive")]).accepted();
+    assert_eq!((good.tunnel(), good.path(), good.is_websocket()), (Some(("db.test", 5432)), "/", false));
+    assert_eq!(connect("db.test:443", &[("host", "db.test")]).accepted().tunnel(), Some(("db.test", 443)));
+    assert_eq!(connect("[::1]:22", &[("host", "[::1]:22")]).accepted().tunnel(), Some(("[::1]", 22)));
+    // over HTTP/2 `:authority` is enough
+    assert_eq!(connect("db.test:22", &[]).http2().accepted().tunnel(), Some(("db.test", 22)));
+    assert_eq!(Head::default().accepted().tunnel(), None);
+    use BadRequest::{ConnectionHeader, HostMismatch, ManyHosts, NoHost, Target, Version as OtherVersion};
+    for (head, refusal) in [
+        (connect("db.test:22", &[]), NoHost),
+        (connect("db.test:22", &[("host", "db.test")]), HostMismatch),
+        (connect("db.test:22", &[("host", "db.test:23")]), HostMismatch),
+        (connect("db.test:22", &[("host", "app.test:22")]), HostMismatch),
+        (connect("db.test:22", &[("host", "db.test:22"), ("host", "db.test:22")]), ManyHosts),
+        (connect("db.test:22", &[("host", "app.test:22")]).http2(), HostMismatch),
+        (connect("db.test:22", &[("connection", "close")]).http2(), ConnectionHeader),
+        (connect("db.test", &[("host", "db.test")]), Target),
+        (connect("/", &[("host", "db.test")]), Target),
+        (connect("/db.test:22", &[("host", "db.test:22")]), Target),
+        (connect("https://db.test:22/", &[("host", "db.test:22")]), Target),
+        (connect("*", &[("host", "db.test")]), Target),
+        (Head { version: Version::HTTP_10, ..connect("db.test:22", &[("host", "db.test:22")]) }, OtherVersion),
+    ] {
+        assert_eq!(head.refusal(), Some(refusal), "{} {:?}", head.target, head.headers);
+    }
+    for bad in ["user@db.test:22", "db.test:0", "db.test:65536", "a,b:22"] {
+        let parts = connect(bad, &[("host", "db.test:22")]).parts();
+        assert!(parts.is_none_or(|head| Canonical::of(head, PEER).is_err()), "{bad}");
+    }
+}
+
+#[test]
+fn a_stream_that_is_to_be_a_websocket_is_the_get_it_stands_for() {
+    let of = |head: &Head<'_>| {
+        let mut parts = head.parts().unwrap();
+        parts.extensions.insert(WebSocketStream);
+        Canonical::of(parts, PEER)
+    };
+    let version = ("sec-websocket-version", "13");
+    let key = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    let request = of(&connect("https://app.test/chat?x", &[version, key]).http2()).ok().unwrap();
+    assert_eq!((request.method().as_str(), request.path(), request.query()), ("GET", "/chat", Some("x")));
+    assert!(request.is_websocket() && request.tunnel().is_none());
+    assert!(!request.headers().contains_key("sec-websocket-key"));
+    for head in [
+        connect("https://app.test/", &[]).http2(),
+        connect("https://app.test/", &[("sec-websocket-version", "8")]).http2(),
+        connect("https://app.test/", &[version, version]).http2(),
+        connect("https://app.test/", &[version, ("host", "other.test")]).http2(),
+        connect("app.test:443", &[version]).http2(),
+        connect("https://app.test/", &[version, ("host", "app.test")]),
+        Head { method: "GET", ..connect("https://app.test/", &[version]).http2() },
+    ] {
+        assert!(of(&head).is_err(), "{} {:?}", head.target, head.headers);
+    }
 }

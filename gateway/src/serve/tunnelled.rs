@@ -1,0 +1,67 @@
+//! Routes of TCP: the upstream is connected to first, then the client hears `200`, and from there bytes pass as they are.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use portcullis_actors::authorize::Permit;
+use portcullis_actors::proxy::leash::{Bounds, Cut};
+use portcullis_config::limits::BUDGET_WAIT;
+use portcullis_config::{HostPort, Route, Tunnel};
+
+use super::Exchange;
+use super::admission::TOO_MANY;
+use crate::answer::Answer;
+use crate::client_body::Switch;
+use crate::forward;
+use crate::forward::body::AnswerBody;
+use crate::forward::tcp::{Unreached, connect};
+use crate::open::Ticket;
+
+impl Exchange {
+    /// Opens the tunnel. The permit is spent.
+    pub(super) async fn tunnelled(
+        self,
+        permit: Permit,
+        ticket: Ticket,
+        tunnel: &Tunnel,
+        route: Arc<Route>,
+        client: Switch,
+    ) -> Response<AnswerBody> {
+        let budget = self.client(&permit);
+        // held for as long as the tunnel is open: each is a connection of its own
+        let Some(share) = self.worker.budgets.share(budget, &route, BUDGET_WAIT).await else {
+            return self.refuse(TOO_MANY, "too_many_requests", Some(route));
+        };
+        let upstream = match connect(self.in_turn(&tunnel.to)).await {
+            Ok(upstream) => upstream,
+            Err(Unreached::Late) => {
+                let answer = Answer::new(StatusCode::GATEWAY_TIMEOUT, "The upstream did not answer in time.");
+                return self.refuse(answer, "upstream_timeout", Some(route));
+            }
+            Err(Unreached::Refused) => {
+                let answer = Answer::new(StatusCode::SERVICE_UNAVAILABLE, "The upstream cannot be reached right now.");
+                return self.refuse(answer, "upstream_unreachable", Some(route));
+            }
+        };
+        let now = Instant::now();
+        let ends = |bound: Option<std::time::Duration>, why| bound.map(|bound| (now + bound, why));
+        let timeouts = &route.timeouts;
+        let ends = ends(timeouts.answer.ends, Cut::AnswerLate).into_iter().chain(ends(timeouts.write, Cut::Lasting));
+        let ends = ends.min_by_key(|(end, _)| *end);
+        self.leash.bind(Bounds { ends, upload: None, idle: timeouts.idle }, now);
+        let mut record = self.record;
+        record.answered(StatusCode::OK.as_u16(), "tunnel", Some(route));
+        forward::Tunnel::over(upstream).held(share).join(client, ticket, record);
+        Response::new(AnswerBody::own(Bytes::new()))
+    }
+
+    /// Every place once, beginning with the one whose turn it is.
+    fn in_turn<'a>(&self, places: &'a [HostPort]) -> impl Iterator<Item = &'a HostPort> {
+        let turn = self.worker.turn.get();
+        self.worker.turn.set(turn.wrapping_add(1));
+        let first = turn.checked_rem(places.len()).unwrap_or_default();
+        places.iter().cycle().skip(first).take(places.len())
+    }
+}
