@@ -5,6 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use portcullis_actors::clock;
 
+use crate::plot::{self, Picture};
+use crate::report::Report;
 use crate::say;
 
 const HEAD: &str = "# Figures\n\n\
@@ -14,8 +16,10 @@ const HEAD: &str = "# Figures\n\n\
 /// A section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
-    /// Portcullis beside bare nginx.
+    /// Portcullis beside other proxies.
     Requests,
+    /// What costs the most, and what was tried: written by hand, kept as it is.
+    Costs,
     /// From the end of a session to its end everywhere.
     Revocation,
     /// Sign-ins a second.
@@ -30,12 +34,14 @@ pub enum Section {
 
 impl Section {
     /// All of them, in the order of the file.
-    const ALL: [Self; 6] = [Self::Requests, Self::Revocation, Self::SignIns, Self::Refreshes, Self::Away, Self::Start];
+    const ALL: [Self; 7] =
+        [Self::Requests, Self::Costs, Self::Revocation, Self::SignIns, Self::Refreshes, Self::Away, Self::Start];
 
     /// What the file calls it.
     pub const fn title(self) -> &'static str {
         match self {
-            Self::Requests => "Requests beside bare nginx",
+            Self::Requests => "Beside nginx, haproxy and Envoy",
+            Self::Costs => "What costs the most, and what was tried",
             Self::Revocation => "Revocation",
             Self::SignIns => "Sign-ins a second",
             Self::Refreshes => "Refreshes a second",
@@ -47,6 +53,7 @@ impl Section {
     const fn command(self) -> &'static str {
         match self {
             Self::Requests => "cargo run --release -p portcullis-bench",
+            Self::Costs => "perf record -g -p PID",
             Self::Revocation => "cargo run --release -p portcullis-bench -- cluster --what revocation",
             Self::SignIns => "cargo run --release -p portcullis-bench -- cluster --what sign-ins",
             Self::Refreshes => "cargo run --release -p portcullis-bench -- cluster --what refreshes",
@@ -61,11 +68,26 @@ impl Section {
 /// # Errors
 /// The file cannot be read or written.
 pub fn put(section: Section, report: &str) -> Result<()> {
+    put_with(section, report, &[])
+}
+
+/// Draws pictures of the figures beside the file, and puts them into the section with the report.
+///
+/// # Errors
+/// As [`put`].
+pub fn put_drawn(section: Section, report: &Report) -> Result<()> {
+    let drawn = plot::draw(&report.tables, Path::new(env!("CARGO_MANIFEST_DIR")))?;
+    put_with(section, &report.to_string(), &drawn)
+}
+
+fn put_with(section: Section, report: &str, pictures: &[Picture]) -> Result<()> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("RESULTS.md");
     let before = if file.exists() { std::fs::read_to_string(&file)? } else { String::new() };
     let day = clock::now().rfc3339();
     let day = day.split('T').next().unwrap_or_default();
-    let body = format!("{day}\n\n```text\n{}\n```\n", report.trim());
+    let pictures: String =
+        pictures.iter().map(|picture| format!("![{}]({})\n\n", picture.title, picture.file)).collect();
+    let body = format!("{day}\n\n{pictures}```text\n{}\n```\n", report.trim());
     std::fs::write(&file, with(&before, section, &body)).with_context(|| format!("cannot write {}", file.display()))?;
     say(&format!("{} is in tests/bench/RESULTS.md\n", section.title()))
 }
