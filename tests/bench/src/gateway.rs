@@ -11,6 +11,7 @@ use portcullis_harness::certificate::{Authority, Certificate};
 use portcullis_harness::client::Visitor;
 use portcullis_harness::gateway::Gateway;
 use portcullis_harness::idp::{CLIENT_ID, CLIENT_SECRET, ScriptedIdp};
+use portcullis_harness::process::eventually;
 use portcullis_harness::sign_in::sign_in;
 use portcullis_harness::world::{APP, AUTHENTICATE, Configuration};
 use url::Url;
@@ -20,6 +21,8 @@ use crate::say;
 
 /// The session cookie's name, as configured.
 pub const COOKIE: &str = "_pomerium";
+/// How long a start may take: with many sessions, a log of them is read.
+const READY: Duration = Duration::from_secs(300);
 /// How long an orderly stop may take: with many sessions, a snapshot of them is written.
 const STOP: Duration = Duration::from_secs(120);
 
@@ -82,8 +85,12 @@ impl Home<'_> {
         let [binary, config, log, state] =
             [self.binary, &config, log, &self.state()].map(|path| path.to_string_lossy().into_owned());
         let arguments = ["-c", "exec \"$0\" run -c \"$1\" >>\"$2\"", &binary, &config, &log];
-        let mut gateway = shell.run_with(&arguments, &[("STATE_DIRECTORY", &state)]).await?;
-        gateway.ready().await?;
+        let gateway = shell.run_with(&arguments, &[("STATE_DIRECTORY", &state)]).await?;
+        let ready = eventually("ready", READY, async || {
+            let (code, status) = gateway.health("/readyz").await?;
+            if code == 200 { Ok(Some(())) } else { bail!("{code} {status}") }
+        });
+        ready.await.with_context(|| gateway.stderr().text())?;
         Ok(gateway)
     }
 

@@ -16,8 +16,8 @@ const HEAD: f64 = 34.0;
 const TOP: f64 = 44.0;
 
 const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2328}.h{font-weight:600}.t{font-size:16px;font-weight:600}\
-    .n{fill:#59636e}.o{fill:#8c959f}.p{fill:#0969da}.w{stroke:#1f2328;stroke-width:1.5}\
-    @media(prefers-color-scheme:dark){text{fill:#f0f6fc}.n{fill:#9198a1}.o{fill:#656c76}.p{fill:#4493f8}.w{stroke:#f0f6fc}}";
+    .n{fill:#59636e}.o{fill:#8c959f}.p{fill:#0969da}.w{stroke:#1f2328;stroke-width:1.5}.b{fill:#fff}\
+    @media(prefers-color-scheme:dark){text{fill:#f0f6fc}.n{fill:#9198a1}.o{fill:#656c76}.p{fill:#4493f8}.w{stroke:#f0f6fc}.b{fill:#0d1117}}";
 
 /// A picture of one figure, for every table that has it.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +26,7 @@ pub struct Picture {
     pub file: &'static str,
     /// What it shows.
     pub title: &'static str,
-    /// The figure, as far as its name begins so.
+    /// What its figures have in their names.
     pub figure: &'static str,
 }
 
@@ -35,7 +35,11 @@ pub const PICTURES: [Picture; 4] = [
     Picture { file: "results-cpu.svg", title: "CPU time, all processes: less is better", figure: "CPU" },
     Picture { file: "results-rate.svg", title: "Under the same CPU quota: more is better", figure: "under the quota" },
     Picture { file: "results-p99.svg", title: "p99 at a fixed rate: less is better", figure: "p99" },
-    Picture { file: "results-memory.svg", title: "Memory for each idle connection: less is better", figure: "a " },
+    Picture {
+        file: "results-memory.svg",
+        title: "Memory for each idle connection: less is better",
+        figure: "connection, KB",
+    },
 ];
 
 /// Draws all pictures for which there are figures into a directory, and says which.
@@ -58,7 +62,7 @@ fn svg(tables: &[Table], picture: Picture) -> Option<String> {
     let mut body = String::new();
     let mut top = TOP;
     for table in tables {
-        for figure in table.figures.iter().filter(|figure| figure.name.starts_with(picture.figure)) {
+        for figure in table.figures.iter().filter(|figure| figure.name.contains(picture.figure)) {
             top = panel(&mut body, top, table, figure);
         }
     }
@@ -69,7 +73,7 @@ fn svg(tables: &[Table], picture: Picture) -> Option<String> {
     Some(format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
          role=\"img\"><title>{title}</title><style>{STYLE}</style>\n\
-         <text class=\"t\" x=\"8\" y=\"24\">{title}</text>\n{body}</svg>\n",
+         <rect class=\"b\" width=\"{WIDTH}\" height=\"{height}\"/><text class=\"t\" x=\"8\" y=\"24\">{title}</text>\n{body}</svg>\n",
         title = escaped(picture.title)
     ))
 }
@@ -124,7 +128,7 @@ mod tests {
             table.add("CPU, µs", 1, subject, value);
         }
         let svg = svg(&[table], PICTURES[0]).unwrap();
-        assert_eq!(svg.matches("<rect").count(), 2, "{svg}");
+        assert_eq!(svg.matches("rx=\"2\"").count(), 2, "{svg}");
         assert!(svg.contains("a &lt; b") && svg.contains(">20.0<"), "{svg}");
         assert!(super::svg(&[], PICTURES[0]).is_none());
     }

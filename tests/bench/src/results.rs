@@ -10,7 +10,7 @@ use crate::report::Report;
 use crate::say;
 
 const HEAD: &str = "# Figures\n\n\
-    Written by `portcullis-bench` itself: each command replaces its own section and no other. The machine is small and shared: each section says what it ran on and what else ran.\n\
+    Written by `portcullis-bench` itself, but for what is said of costs: each command replaces its own section and no other. The machine is small and shared: each section says what it ran on and what else ran.\n\
     Ratios and orders of magnitude are the message; measure yours with the command that stands there.\n";
 
 /// A section.
@@ -50,15 +50,16 @@ impl Section {
         }
     }
 
-    const fn command(self) -> &'static str {
+    /// What measures it; nothing does what is written by hand.
+    const fn command(self) -> Option<&'static str> {
         match self {
-            Self::Requests => "cargo run --release -p portcullis-bench",
-            Self::Costs => "perf record -g -p PID",
-            Self::Revocation => "cargo run --release -p portcullis-bench -- cluster --what revocation",
-            Self::SignIns => "cargo run --release -p portcullis-bench -- cluster --what sign-ins",
-            Self::Refreshes => "cargo run --release -p portcullis-bench -- cluster --what refreshes",
-            Self::Away => "cargo run --release -p portcullis-bench -- cluster --what away",
-            Self::Start => "cargo run --release -p portcullis-bench -- start",
+            Self::Requests => Some("cargo run --release -p portcullis-bench"),
+            Self::Costs => None,
+            Self::Revocation => Some("cargo run --release -p portcullis-bench -- cluster --what revocation"),
+            Self::SignIns => Some("cargo run --release -p portcullis-bench -- cluster --what sign-ins"),
+            Self::Refreshes => Some("cargo run --release -p portcullis-bench -- cluster --what refreshes"),
+            Self::Away => Some("cargo run --release -p portcullis-bench -- cluster --what away"),
+            Self::Start => Some("cargo run --release -p portcullis-bench -- start"),
         }
     }
 }
@@ -97,7 +98,10 @@ fn with(before: &str, section: Section, body: &str) -> String {
     let mut text = HEAD.to_owned();
     for each in Section::ALL {
         let kept = body_of(before, each).map(str::to_owned);
-        let none = || format!("Not measured yet: `{}`.\n", each.command());
+        let none = || match each.command() {
+            Some(command) => format!("Not measured yet: `{command}`.\n"),
+            None => "Not written yet.\n".to_owned(),
+        };
         let body = if each == section { body.to_owned() } else { kept.unwrap_or_else(none) };
         text.push_str(&format!("\n## {}\n\n{body}", each.title()));
     }

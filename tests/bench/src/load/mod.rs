@@ -238,8 +238,8 @@ mod tests {
     #[tokio::test]
     async fn an_answer_of_another_length_ends_the_run() {
         let upstream = Upstream::start().unwrap();
-        let wrong = run(&task(&upstream, "/download?bytes=1023", Work::Get(1024))).await.unwrap_err();
-        assert!(wrong.to_string().contains("1023 bytes and not 1024"), "{wrong:#}");
+        let wrong = run(&task(&upstream, "/shown", Work::Get(1))).await.unwrap_err();
+        assert!(wrong.to_string().contains("200") && wrong.to_string().contains("and not 1"), "{wrong:#}");
     }
 
     #[tokio::test]
@@ -252,9 +252,11 @@ mod tests {
     #[tokio::test]
     async fn right_answers_are_counted_and_timed() {
         let upstream = Upstream::start().unwrap();
-        for (path, work) in
-            [("/download?bytes=1024", Work::Get(1024)), ("/upload", Work::Post(5)), ("/ws", Work::Message(9))]
-        {
+        for (path, work) in [
+            ("/status?code=200", Work::Get("as it was asked".len())),
+            ("/upload", Work::Post(5)),
+            ("/ws", Work::Message(9)),
+        ] {
             let task = Task { warm_up: 1, length: 100, ..task(&upstream, path, work) };
             let outcome = run(&task).await.unwrap();
             assert!(outcome.counted > 0 && outcome.answers >= outcome.counted, "{outcome:?}");
@@ -271,7 +273,7 @@ mod tests {
             rate: Some(10_000),
             warm_up: 1,
             length: 300,
-            ..task(&upstream, "/download?bytes=4000000", Work::Get(4_000_000))
+            ..task(&upstream, "/upload", Work::Post(4_000_000))
         };
         let outcome = run(&task).await.unwrap();
         let alone = outcome.seconds * 1e6 / f64::from(outcome.counted);
