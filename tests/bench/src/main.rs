@@ -228,7 +228,7 @@ async fn measure(options: &Options) -> Result<()> {
 
 async fn one(stage: &Stage, row: Row, options: &Options, quota: &Quota) -> Result<Table> {
     match row {
-        Row::Memory => stage.memory(options).await,
+        Row::Memory => memory::measure(stage, options).await,
         Row::Routes => scale::routes(stage, options).await,
         Row::Sessions => scale::sessions(stage, options).await,
         _ => stage.compare(row, options, quota).await,

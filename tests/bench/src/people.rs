@@ -23,8 +23,7 @@ use crate::say;
 
 /// The secret that everything is sealed with, as the configuration spells it: 32 bytes in base64.
 pub const SHARED_SECRET: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
-/// The same, decoded.
-pub const SECRET: [u8; 32] = [7; 32];
+const SECRET_BYTE: u8 = 7;
 /// Appends under way: enough for the writer to commit a thousand at once.
 const UNDER_WAY: usize = 2048;
 const LIFE: Duration = Duration::from_secs(14 * 60 * 60);
@@ -46,7 +45,7 @@ pub fn claims(number: usize) -> Value {
 /// The log or the vault refuses.
 pub async fn write(dir: &Path, sessions: usize, people: usize) -> Result<()> {
     let store = store::open(&Storage::File(None), dir).await?;
-    let keyring = Keyring::new(vec![Secret::new(SECRET.to_vec())])?;
+    let keyring = Keyring::new(vec![Secret::new(vec![SECRET_BYTE; 32])])?;
     let data_keys = DataKeys::new(store.vault.clone(), keyring.sealer(Purpose::DataKey)?);
     data_keys.pseudonyms().await?;
     let writer = Writer { store, data_keys, epoch: Epoch::new(Uuid::new_v4()) };

@@ -9,7 +9,7 @@ use portcullis_harness::gateway::Gateway;
 use crate::figures::Table;
 use crate::gateway::{self, Home};
 use crate::load::{Task, Work};
-use crate::memory::held;
+use crate::memory::held_by;
 use crate::peer::nginx::ANSWER_BYTES;
 use crate::peer::{Log, Running};
 use crate::row::{Row, Way};
@@ -38,7 +38,7 @@ pub async fn routes(stage: &Stage, options: &Options) -> Result<Table> {
         // who is signed in there is signed in here
         copy(&stage.home(stage.kilobyte.address).state(), &home.state())?;
         let running = begin(&home).await.with_context(|| format!("{routes} routes"))?;
-        table.add("idle without code, MB", 1, subject, held(&running.processes)? / 1e6);
+        table.add("idle without code, MB", 1, subject, held_by(&running.processes)? / 1e6);
         gateways.push((running, vec![stage.alice.clone()]));
     }
     in_turns(stage, options, &mut table, gateways).await
@@ -71,7 +71,7 @@ pub async fn sessions(stage: &Stage, options: &Options) -> Result<Table> {
         }
         gateway::stop(gateway).await?;
         let running = begin(&home).await.with_context(|| format!("{count} sessions"))?;
-        let bytes = held(&running.processes)?;
+        let bytes = held_by(&running.processes)?;
         table.add("idle without code, MB", 1, subject, bytes / 1e6);
         idle.push(bytes);
         if let (Some(least), 1..) = (idle.first(), others) {

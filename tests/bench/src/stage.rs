@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use portcullis_actors::clock;
 use portcullis_actors::keyring::handle::Handle;
 use portcullis_actors::keyring::{Keyring, Purpose};
@@ -23,10 +25,9 @@ use crate::ext_authz::{Charge, Known};
 use crate::figures::Table;
 use crate::gateway::{self, COOKIE, Home};
 use crate::load::{self, Outcome, Task, Work};
-use crate::memory::{self, Held, occupied};
 use crate::peer::nginx::{ANSWER_BYTES, LARGE, LARGE_BYTES, Nginx};
 use crate::peer::{self, Kept, Log, Peer, Running};
-use crate::people::SECRET;
+use crate::people::SHARED_SECRET;
 use crate::quota::Quota;
 use crate::row::{Row, Way};
 use crate::{Options, check, say};
@@ -39,8 +40,6 @@ const LINES: Duration = Duration::from_secs(15);
 const MESSAGE: usize = 128;
 /// Large bodies under way.
 const BODIES: u32 = 8;
-/// Of a hundred idle connections, how many must still be there when they have been counted.
-const STILL_OPEN: u32 = 95;
 /// How long a session of the service's lasts.
 const LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 
@@ -111,7 +110,7 @@ impl Stage {
             idp: ScriptedIdp::start(),
             kilobyte,
             echo: Upstream::start()?,
-            keyring: Keyring::new(vec![Secret::new(SECRET.to_vec())])?,
+            keyring: Keyring::new(vec![Secret::new(STANDARD.decode(SHARED_SECRET)?)])?,
             alice: String::new(),
             bob: String::new(),
             dir,
@@ -152,7 +151,7 @@ impl Stage {
             cookies.push(cookie);
         }
         gateway::stop(gateway).await?;
-        let charge = Charge { secret: SECRET.to_vec(), cookie: COOKIE.to_owned(), sessions };
+        let charge = Charge { secret: STANDARD.decode(SHARED_SECRET)?, cookie: COOKIE.to_owned(), sessions };
         std::fs::write(&self.charge, serde_json::to_vec(&charge)?)?;
         let mut cookies = cookies.into_iter();
         self.alice = cookies.next().context("nobody is signed in")?;
@@ -180,7 +179,11 @@ impl Stage {
         addresses.first().copied().context("the upstream has no address")
     }
 
-    async fn start(&self, peer: Peer, way: Way, upstream: SocketAddr) -> Result<Running> {
+    /// Starts a peer.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start(&self, peer: Peer, way: Way, upstream: SocketAddr) -> Result<Running> {
         let (tools, dir, certificate) = (&self.tools, self.dir.path(), &self.certificate);
         let absent = || format!("no {} was found", peer.title());
         match peer {
@@ -311,44 +314,6 @@ impl Stage {
             length: options.seconds * 1000,
             processes: peer.processes.clone(),
         })
-    }
-
-    /// Measures memory: idle, and with many idle connections.
-    ///
-    /// # Errors
-    /// A peer does not start, or does not keep the connections.
-    pub async fn memory(&self, options: &Options) -> Result<Table> {
-        let peers: Vec<Peer> = options.peers.iter().copied().filter(|peer| *peer != Peer::NginxBuffered).collect();
-        let note = format!(
-            "idle: as it has started, code included; connections: {} of them, after one request on each, without code",
-            options.idle
-        );
-        let mut table = Table::new(Row::Memory.title(), note, peers.iter().map(|peer| peer.title().to_owned()));
-        for _ in 0..options.rounds {
-            for (subject, peer) in peers.iter().enumerate() {
-                for (way, name) in [(Way::Plain, "a connection, KB"), (Way::Tls, "a TLS connection, KB")] {
-                    let running = self.start(*peer, way, self.kilobyte.address).await?;
-                    if way == Way::Plain {
-                        table.add("idle, MB", 1, subject, occupied(&running.processes)? / 1e6);
-                    }
-                    // what the first requests need is not theirs
-                    let few = self.task(way, "/", Work::Hold(ANSWER_BYTES), options, &running)?;
-                    Held::open(&few)?.close()?;
-                    let before = memory::held(&running.processes)?;
-                    let many = Task { under_way: options.idle, ..few };
-                    let held = Held::open(&many).with_context(|| format!("{}: {name}", peer.title()))?;
-                    let after = memory::held(&running.processes)?;
-                    let open = options.idle - held.close()?.min(options.idle);
-                    let enough = u64::from(open) * 100 >= u64::from(options.idle) * u64::from(STILL_OPEN);
-                    ensure!(enough, "{} has kept {open} of {} connections", peer.title(), options.idle);
-                    let each = (after - before) / f64::from(open) / 1024.0;
-                    table.add(name, 2, subject, each);
-                    say(&format!("  {:<20} {name}: {each:.2}\n", peer.title()))?;
-                    running.stop().await?;
-                }
-            }
-        }
-        Ok(table)
     }
 }
 
