@@ -66,8 +66,9 @@ pub fn haproxy(binary: &Path) -> Result<String> {
 /// It does not run.
 pub fn envoy(binary: &Path) -> Result<String> {
     let text = said(binary, "--version")?;
-    // commit, version, state, kind, TLS library
-    let parts: Vec<&str> = text.trim().split('/').collect();
+    // its path, and then: commit, version, state, kind, TLS library
+    let about = text.rsplit_once("version: ").map_or("", |(_, about)| about);
+    let parts: Vec<&str> = about.trim().split('/').collect();
     Ok(format!("Envoy {}, {}", parts.get(1).unwrap_or(&"unknown"), parts.last().unwrap_or(&"unknown")))
 }
 
