@@ -6,6 +6,37 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+/// CPU time so far of every thread of `roots` and of the processes below them that still runs, to the nanosecond
+/// (`schedstat`, which counts time on a core alone).
+///
+/// # Errors
+/// One of `roots` does not run.
+pub fn spent(roots: &[u32]) -> Result<Duration> {
+    let mut nanoseconds = 0_u64;
+    for process in family(roots)? {
+        for task in fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
+            // it may have ended since
+            let Ok(text) = fs::read_to_string(task.path().join("schedstat")) else { continue };
+            let on_core = text.split_ascii_whitespace().next().and_then(|text| text.parse::<u64>().ok());
+            nanoseconds += on_core.context("a schedstat without a figure")?;
+        }
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// `roots` and every process below them that still runs.
+///
+/// # Errors
+/// One of `roots` does not run.
+pub fn family(roots: &[u32]) -> Result<Vec<u32>> {
+    let processes = running()?;
+    for root in roots {
+        processes.get(root).with_context(|| format!("process {root} has ended"))?;
+    }
+    let below = |id: &u32| roots.iter().any(|root| is_below(&processes, *id, *root));
+    Ok(processes.keys().copied().filter(below).collect())
+}
+
 /// Length of a tick of `/proc/PID/stat`: `USER_HZ` is 100 on every Linux that we run on.
 pub const TICK: Duration = Duration::from_millis(10);
 
@@ -14,6 +45,13 @@ pub const TICK: Duration = Duration::from_millis(10);
 /// # Errors
 /// `root` does not run.
 pub fn used(root: u32) -> Result<Duration> {
+    let processes = running()?;
+    processes.get(&root).with_context(|| format!("process {root} has ended"))?;
+    let below = processes.iter().filter(|(id, _)| is_below(&processes, **id, root));
+    Ok(TICK * below.map(|(_, stat)| stat.ticks).sum::<u32>())
+}
+
+fn running() -> Result<HashMap<u32, Stat>> {
     let mut processes = HashMap::new();
     for entry in fs::read_dir("/proc")? {
         let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
@@ -22,16 +60,18 @@ pub fn used(root: u32) -> Result<Duration> {
             processes.insert(id, stat);
         }
     }
-    processes.get(&root).with_context(|| format!("process {root} has ended"))?;
-    let below = |mut id: u32| loop {
+    Ok(processes)
+}
+
+/// Whether a process is `root` or was started by it, at however many removes.
+fn is_below(processes: &HashMap<u32, Stat>, mut id: u32, root: u32) -> bool {
+    loop {
         match processes.get(&id) {
             _ if id == root => return true,
             Some(stat) if stat.parent != 0 => id = stat.parent,
             _ => return false,
         }
-    };
-    let ticks = processes.iter().filter(|(id, _)| below(**id)).map(|(_, stat)| stat.ticks).sum::<u32>();
-    Ok(TICK * ticks)
+    }
 }
 
 /// What counts of a line of `/proc/PID/stat` (proc(5)).
@@ -78,8 +118,10 @@ mod tests {
         let own = used(child.id()).unwrap();
         assert!(own > Duration::ZERO);
         assert!(used(std::process::id()).unwrap() >= own);
+        let exact = spent(&[child.id()]).unwrap();
+        assert!(exact > Duration::ZERO && spent(&[std::process::id()]).unwrap() >= exact);
         drop(child.stdin.take());
         child.wait().unwrap();
-        assert!(used(child.id()).is_err(), "what has ended uses nothing");
+        assert!(used(child.id()).is_err() && spent(&[child.id()]).is_err(), "what has ended uses nothing");
     }
 }

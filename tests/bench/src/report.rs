@@ -1,121 +1,124 @@
-//! What was found: a table for people, all rounds as JSON.
+//! The report: tables for people, all rounds as JSON.
 
 use std::fmt::{self, Display, Formatter};
 
 use serde::Serialize;
 
-use crate::load::Outcome;
+use crate::bars::{self, Bar};
+use crate::figures::{Figure, Table};
 use crate::machine::Machine;
-use crate::row::Row;
 use crate::statistics::Spread;
 
-/// One turn of each.
-#[derive(Debug, Clone, Serialize)]
-pub struct Round {
-    /// Bare nginx.
-    pub nginx: Outcome,
-    /// The whole pipeline.
-    pub portcullis: Outcome,
-}
-
-/// One row.
-#[derive(Debug, Clone, Serialize)]
-pub struct Measured {
-    row: Row,
-    figures: Vec<Figure>,
-    rounds: Vec<Round>,
-}
-
-/// One figure of both.
-#[derive(Debug, Clone, Serialize)]
-struct Figure {
-    name: &'static str,
-    nginx: Spread,
-    portcullis: Spread,
-    /// portcullis over nginx, round by round.
-    ratio: Spread,
-}
-
-impl Measured {
-    /// A row from its rounds.
-    pub fn new(row: Row, rounds: Vec<Round>) -> Self {
-        let figure = |name, read: fn(&Outcome) -> f64| Figure {
-            name,
-            nginx: Spread::of(rounds.iter().map(|round| read(&round.nginx))),
-            portcullis: Spread::of(rounds.iter().map(|round| read(&round.portcullis))),
-            ratio: Spread::of(rounds.iter().map(|round| read(&round.portcullis) / read(&round.nginx))),
-        };
-        let figures = vec![
-            figure("CPU, µs a request", Outcome::cpu_us),
-            figure("requests a second", Outcome::rate),
-            figure("p50, µs", |outcome| outcome.p50_us),
-            figure("p99, µs", |outcome| outcome.p99_us),
-        ];
-        Self { row, figures, rounds }
-    }
-}
+/// Width of a cell.
+const CELL: usize = 25;
 
 /// Everything.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     machine: Machine,
-    under_way: u32,
-    rows: Vec<Measured>,
+    /// How it was measured, in lines.
+    how: Vec<String>,
+    /// What was found.
+    pub tables: Vec<Table>,
+    bars: Vec<Bar>,
 }
 
 impl Report {
     /// A report.
-    pub const fn new(machine: Machine, under_way: u32, rows: Vec<Measured>) -> Self {
-        Self { machine, under_way, rows }
+    pub fn new(machine: Machine, how: Vec<String>, tables: Vec<Table>) -> Self {
+        let bars = bars::of(&tables);
+        Self { machine, how, tables, bars }
     }
 }
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Machine { cpu, cores, kernel, load, nginx, portcullis, rustc, command } = &self.machine;
-        writeln!(f, "portcullis, whole pipeline, beside bare nginx: the same upstream, 1 KB, both with an access log")?;
+        let Machine { cpu, cores, kernel, load, peers, portcullis, rustc, command } = &self.machine;
+        writeln!(f, "portcullis, whole pipeline, beside other proxies: the same upstream, everybody's access log on")?;
         writeln!(f, "  machine   {cpu}, {cores} cores, Linux {kernel}, load {load} at the start")?;
-        writeln!(f, "  versions  {portcullis}; {nginx}; {rustc}")?;
-        writeln!(f, "  workers   {cores} each; {} requests under way", self.under_way)?;
+        writeln!(f, "  versions  {portcullis}; {rustc}")?;
+        for peer in peers {
+            writeln!(f, "            {peer}")?;
+        }
+        for (number, line) in self.how.iter().enumerate() {
+            writeln!(f, "  {:<9} {line}", if number == 0 { "how" } else { "" })?;
+        }
         writeln!(f, "  command   {command}")?;
-        for measured in &self.rows {
-            write!(f, "\n{measured}")?;
+        if !self.bars.is_empty() {
+            writeln!(f, "\nWhat is asked, and what was found")?;
+        }
+        for bar in &self.bars {
+            writeln!(f, "{bar}")?;
+        }
+        for table in &self.tables {
+            write!(f, "\n{table}")?;
         }
         Ok(())
     }
 }
 
-impl Display for Measured {
+impl Display for Table {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} ({} rounds; least, median, greatest)", self.row.title(), self.rounds.len())?;
-        writeln!(f, "  {:<18} {:^29} {:^29} {:^20}", "", "nginx", "portcullis", "ratio, by pairs")?;
-        for Figure { name, nginx, portcullis, ratio } in &self.figures {
-            write!(f, "  {name:<18}")?;
-            for Spread { min, median, max } in [nginx, portcullis] {
-                write!(f, " {min:>9.1} {median:>9.1} {max:>9.1}")?;
-            }
-            writeln!(f, "  {:>6.2} {:>6.2} {:>6.2}", ratio.min, ratio.median, ratio.max)?;
+        let rounds = self.figures.iter().flat_map(|figure| &figure.found).map(Vec::len).max().unwrap_or_default();
+        writeln!(f, "{} ({rounds} rounds: median, least to greatest)", self.title)?;
+        if !self.note.is_empty() {
+            writeln!(f, "  {}", self.note)?;
+        }
+        write!(f, "  {:<32}", "")?;
+        for subject in &self.subjects {
+            write!(f, "{subject:>CELL$}")?;
+        }
+        writeln!(f)?;
+        for figure in &self.figures {
+            self.lines_of(figure, f)?;
         }
         Ok(())
     }
+}
+
+impl Table {
+    /// A figure, and the first subject over each of the others.
+    fn lines_of(&self, figure: &Figure, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "  {:<32}", figure.name)?;
+        for subject in 0..self.subjects.len() {
+            write!(f, "{:>CELL$}", cell(figure.spread(subject), figure.digits))?;
+        }
+        writeln!(f)?;
+        if (1..self.subjects.len()).all(|subject| self.compared(figure, subject).is_none()) {
+            return Ok(());
+        }
+        let first = self.subjects.first().map_or("", String::as_str);
+        let compared = if self.grows { format!("  over {first}") } else { format!("  {first} over it") };
+        write!(f, "  {:<32}{:>CELL$}", compared, "")?;
+        for subject in 1..self.subjects.len() {
+            write!(f, "{:>CELL$}", cell(self.compared(figure, subject), 2))?;
+        }
+        writeln!(f)
+    }
+}
+
+fn cell(spread: Option<Spread>, digits: usize) -> String {
+    spread.map_or_else(
+        || "-".to_owned(),
+        |Spread { min, median, max }| format!("{median:.digits$} ({min:.digits$}-{max:.digits$})"),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn outcome(cpu_seconds: f64) -> Outcome {
-        Outcome { answers: 1100, counted: 1000, seconds: 2.0, cpu_seconds, p50_us: 10.0, p99_us: 20.0 }
-    }
-
     #[test]
-    fn the_ratio_is_that_of_pairs_and_not_of_medians() {
-        let pairs = [(0.010, 0.020), (0.020, 0.030), (0.040, 0.048)];
-        let rounds = pairs.map(|(nginx, portcullis)| Round { nginx: outcome(nginx), portcullis: outcome(portcullis) });
-        let measured = Measured::new(Row::Plain, rounds.to_vec());
-        let text = measured.to_string();
-        let cpu = text.lines().find(|line| line.contains("CPU")).unwrap();
-        let numbers: Vec<&str> = cpu.split_whitespace().skip(4).collect();
-        assert_eq!(numbers, ["10.0", "20.0", "40.0", "20.0", "30.0", "48.0", "1.20", "1.50", "2.00"]);
+    fn every_figure_shows_its_median_with_its_spread_and_the_ratio_to_each_peer() {
+        let mut table = Table::new("row", "a note".into(), ["ours", "theirs"].map(str::to_owned));
+        for (ours, theirs) in [(20.0, 10.0), (30.0, 20.0), (48.0, 40.0)] {
+            table.add("CPU, µs", 1, 0, ours);
+            table.add("CPU, µs", 1, 1, theirs);
+        }
+        let text = table.to_string();
+        for wanted in ["3 rounds", "a note", "30.0 (20.0-48.0)", "20.0 (10.0-40.0)", "ours over it", "1.50 (1.20-2.00)"]
+        {
+            assert!(text.contains(wanted), "{wanted} is not in\n{text}");
+        }
     }
 }

@@ -5,17 +5,21 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use portcullis_actors::clock;
 
+use crate::plot::{self, Picture};
+use crate::report::Report;
 use crate::say;
 
 const HEAD: &str = "# Figures\n\n\
-    Written by `portcullis-bench` itself: each command replaces its own section and no other. The machine is small and shared: each section says what it ran on and what else ran.\n\
+    Written by `portcullis-bench` itself, but for what is said of costs: each command replaces its own section and no other. The machine is small and shared: each section says what it ran on and what else ran.\n\
     Ratios and orders of magnitude are the message; measure yours with the command that stands there.\n";
 
 /// A section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
-    /// Portcullis beside bare nginx.
+    /// Portcullis beside other proxies.
     Requests,
+    /// What costs the most, and what was tried: written by hand, kept as it is.
+    Costs,
     /// From the end of a session to its end everywhere.
     Revocation,
     /// Sign-ins a second.
@@ -30,12 +34,14 @@ pub enum Section {
 
 impl Section {
     /// All of them, in the order of the file.
-    const ALL: [Self; 6] = [Self::Requests, Self::Revocation, Self::SignIns, Self::Refreshes, Self::Away, Self::Start];
+    const ALL: [Self; 7] =
+        [Self::Requests, Self::Costs, Self::Revocation, Self::SignIns, Self::Refreshes, Self::Away, Self::Start];
 
     /// What the file calls it.
     pub const fn title(self) -> &'static str {
         match self {
-            Self::Requests => "Requests beside bare nginx",
+            Self::Requests => "Beside nginx, haproxy and Envoy",
+            Self::Costs => "What costs the most, and what was tried",
             Self::Revocation => "Revocation",
             Self::SignIns => "Sign-ins a second",
             Self::Refreshes => "Refreshes a second",
@@ -44,14 +50,16 @@ impl Section {
         }
     }
 
-    const fn command(self) -> &'static str {
+    /// What measures it; nothing does what is written by hand.
+    const fn command(self) -> Option<&'static str> {
         match self {
-            Self::Requests => "cargo run --release -p portcullis-bench",
-            Self::Revocation => "cargo run --release -p portcullis-bench -- cluster --what revocation",
-            Self::SignIns => "cargo run --release -p portcullis-bench -- cluster --what sign-ins",
-            Self::Refreshes => "cargo run --release -p portcullis-bench -- cluster --what refreshes",
-            Self::Away => "cargo run --release -p portcullis-bench -- cluster --what away",
-            Self::Start => "cargo run --release -p portcullis-bench -- start",
+            Self::Requests => Some("cargo run --release -p portcullis-bench"),
+            Self::Costs => None,
+            Self::Revocation => Some("cargo run --release -p portcullis-bench -- cluster --what revocation"),
+            Self::SignIns => Some("cargo run --release -p portcullis-bench -- cluster --what sign-ins"),
+            Self::Refreshes => Some("cargo run --release -p portcullis-bench -- cluster --what refreshes"),
+            Self::Away => Some("cargo run --release -p portcullis-bench -- cluster --what away"),
+            Self::Start => Some("cargo run --release -p portcullis-bench -- start"),
         }
     }
 }
@@ -61,11 +69,26 @@ impl Section {
 /// # Errors
 /// The file cannot be read or written.
 pub fn put(section: Section, report: &str) -> Result<()> {
+    put_with(section, report, &[])
+}
+
+/// Draws pictures of the figures beside the file, and puts them into the section with the report.
+///
+/// # Errors
+/// As [`put`].
+pub fn put_drawn(section: Section, report: &Report) -> Result<()> {
+    let drawn = plot::draw(&report.tables, Path::new(env!("CARGO_MANIFEST_DIR")))?;
+    put_with(section, &report.to_string(), &drawn)
+}
+
+fn put_with(section: Section, report: &str, pictures: &[Picture]) -> Result<()> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("RESULTS.md");
     let before = if file.exists() { std::fs::read_to_string(&file)? } else { String::new() };
     let day = clock::now().rfc3339();
     let day = day.split('T').next().unwrap_or_default();
-    let body = format!("{day}\n\n```text\n{}\n```\n", report.trim());
+    let pictures: String =
+        pictures.iter().map(|picture| format!("![{}]({})\n\n", picture.title, picture.file)).collect();
+    let body = format!("{day}\n\n{pictures}```text\n{}\n```\n", report.trim());
     std::fs::write(&file, with(&before, section, &body)).with_context(|| format!("cannot write {}", file.display()))?;
     say(&format!("{} is in tests/bench/RESULTS.md\n", section.title()))
 }
@@ -75,7 +98,10 @@ fn with(before: &str, section: Section, body: &str) -> String {
     let mut text = HEAD.to_owned();
     for each in Section::ALL {
         let kept = body_of(before, each).map(str::to_owned);
-        let none = || format!("Not measured yet: `{}`.\n", each.command());
+        let none = || match each.command() {
+            Some(command) => format!("Not measured yet: `{command}`.\n"),
+            None => "Not written yet.\n".to_owned(),
+        };
         let body = if each == section { body.to_owned() } else { kept.unwrap_or_else(none) };
         text.push_str(&format!("\n## {}\n\n{body}", each.title()));
     }

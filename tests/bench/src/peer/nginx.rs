@@ -2,41 +2,27 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use portcullis_harness::certificate::Certificate;
-use portcullis_harness::gateway::free_port;
-use portcullis_harness::process::{Process, eventually};
+use portcullis_harness::process::Process;
 
-use crate::row::Row;
+use super::{Kept, Log, Peer, Running, free_address, listening};
+use crate::row::Way;
 
 /// Bytes of the upstream's answer.
 pub const ANSWER_BYTES: usize = 1024;
 /// Where the upstream shows the identity headers it got.
 pub const IDENTITY: &str = "/identity";
-/// How long nginx may take to listen, and to end.
+/// Where the upstream has [`LARGE_BYTES`].
+pub const LARGE: &str = "/large";
+/// Bytes of a large body.
+pub const LARGE_BYTES: usize = 1_000_000;
+/// How long nginx may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Where nginx is when PATH does not name the system's programs.
-const USUAL: [&str; 2] = ["/usr/sbin/nginx", "/usr/local/sbin/nginx"];
-
-/// The nginx to use: the named one, else that of the system.
-///
-/// # Errors
-/// There is none.
-pub fn find(named: Option<&Path>) -> Result<PathBuf> {
-    if let Some(named) = named {
-        return Ok(named.to_owned());
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|dir| dir.join("nginx"));
-    on_path
-        .chain(USUAL.map(PathBuf::from))
-        .find(|file| file.is_file())
-        .context("no nginx to compare with: install it (Debian: `apt-get install nginx`) or name it with --nginx FILE")
-}
 
 /// A running nginx. Its workers end with it.
 pub struct Nginx {
@@ -46,13 +32,16 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// The upstream: the same kilobyte for every path but [`IDENTITY`], no log.
+    /// The upstream: the same kilobyte for every path but [`IDENTITY`] and [`LARGE`], no log.
     ///
     /// # Errors
     /// It does not start.
     pub async fn upstream(binary: &Path, dir: &Path) -> Result<Self> {
         let address = free_address()?;
         let body = "x".repeat(ANSWER_BYTES);
+        let large = dir.join("large");
+        std::fs::write(&large, "y".repeat(LARGE_BYTES))?;
+        let large = large.display();
         let http = format!(
             "access_log off;
             server {{
@@ -60,44 +49,59 @@ impl Nginx {
                 location = {IDENTITY} {{
                     return 200 '$http_x_pomerium_claim_email $http_x_pomerium_jwt_assertion';
                 }}
+                location = {LARGE} {{ sendfile on; alias '{large}'; }}
                 location / {{ return 200 '{body}'; }}
             }}"
         );
         Self::start(binary, dir, "upstream", address, &http).await
     }
 
-    /// The one we compare with: passes everything to `upstream` over connections that it keeps, and writes `log`.
+    /// The one we compare with: passes everything to `upstream` over connections that it keeps, and writes its log,
+    /// line by line or `gathered`.
     ///
     /// # Errors
     /// It does not start.
     pub async fn proxy(
         binary: &Path,
         dir: &Path,
-        row: Row,
+        way: Way,
         upstream: SocketAddr,
         certificate: &Certificate,
-        log: &Path,
-    ) -> Result<Self> {
+        gathered: bool,
+    ) -> Result<Running> {
         let address = free_address()?;
+        let name = if gathered { "nginx-buffered" } else { "nginx" };
+        let log = dir.join(format!("{name}.log"));
         let mut http = String::new();
-        let gathered = if row.buffered_log() { " buffer=64k flush=100ms" } else { "" };
-        writeln!(http, "access_log '{}' combined{gathered};", log.display())?;
+        let buffer = if gathered { " buffer=64k flush=100ms" } else { "" };
+        writeln!(http, "access_log '{}' combined{buffer};", log.display())?;
         writeln!(http, "upstream kilobyte {{ server {upstream}; keepalive 64; keepalive_requests 1000000000; }}")?;
-        let speech = match (row.tls(), row.h2()) {
-            (false, _) => "",
-            (true, false) => " ssl",
-            (true, true) => " ssl http2",
+        writeln!(http, "map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}")?;
+        let speech = match way {
+            Way::Plain => "",
+            Way::Tls => " ssl",
+            Way::H2 => " ssl http2",
         };
         writeln!(http, "server {{ listen {address}{speech};")?;
-        if row.tls() {
+        if way.tls() {
             writeln!(http, "ssl_certificate '{}';", certificate.cert.display())?;
             writeln!(http, "ssl_certificate_key '{}';", certificate.key.display())?;
             writeln!(http, "ssl_protocols TLSv1.2 TLSv1.3;")?;
         }
-        // without these two every request would open a connection of its own
-        let kept = "proxy_http_version 1.1; proxy_set_header Connection '';";
+        // bodies pass through, as everywhere else, and touch no disk
+        writeln!(http, "client_max_body_size 0; proxy_request_buffering off; proxy_max_temp_file_size 0;")?;
+        // without the first two every request would open a connection of its own
+        let kept = "proxy_http_version 1.1; proxy_set_header Connection $connection_upgrade; \
+                    proxy_set_header Upgrade $http_upgrade;";
         writeln!(http, "location / {{ proxy_pass http://kilobyte; {kept} }} }}")?;
-        Self::start(binary, dir, "nginx", address, &http).await
+        let nginx = Self::start(binary, dir, name, address, &http).await?;
+        Ok(Running {
+            peer: if gathered { Peer::NginxBuffered } else { Peer::Nginx },
+            gate: address,
+            processes: vec![nginx.process.id()],
+            log: Log { file: log, mark: "portcullis-bench", least: 100 },
+            kept: Kept::Nginx(nginx),
+        })
     }
 
     async fn start(binary: &Path, dir: &Path, name: &str, address: SocketAddr, http: &str) -> Result<Self> {
@@ -108,17 +112,8 @@ impl Nginx {
         let mut command = Command::new(binary);
         command.arg("-p").arg(&home).arg("-c").arg(&config).args(["-e", "stderr", "-g", "daemon off;"]);
         let nginx = Self { process: Process::start(name, command)?, address };
-        let listening = eventually("listening", PATIENCE, async || {
-            Ok(tokio::net::TcpStream::connect(address).await.is_ok().then_some(()))
-        });
-        let listening = listening.await;
-        listening.with_context(|| format!("{name} on {address}:\n{}", nginx.process.stderr().text()))?;
+        listening(name, address, &nginx.process).await?;
         Ok(nginx)
-    }
-
-    /// Its master process.
-    pub fn id(&self) -> u32 {
-        self.process.id()
     }
 }
 
@@ -129,7 +124,7 @@ fn configuration(home: &Path, http: &str) -> Result<String> {
         "worker_processes {workers};
         pid '{home}/nginx.pid';
         error_log stderr warn;
-        events {{ worker_connections 4096; }}
+        events {{ worker_connections 16384; }}
         http {{
             default_type text/plain;
             keepalive_requests 1000000000;
@@ -143,11 +138,6 @@ fn configuration(home: &Path, http: &str) -> Result<String> {
     }
     text.push_str("}\n");
     Ok(text)
-}
-
-/// nginx must be told its port before it has it.
-fn free_address() -> Result<SocketAddr> {
-    Ok(SocketAddr::from(([127, 0, 0, 1], free_port()?)))
 }
 
 impl Drop for Nginx {
