@@ -4,7 +4,7 @@ use crate::keys::{self, GLOBAL};
 use crate::node::{Fields, Node};
 use crate::{
     Config, IssuerFormat, ListenAddress, LogLevel, certificates, files, headers, identity, metrics, order, routes,
-    services, staleness, storage, urls,
+    services, staleness, storage, upstreams, urls,
 };
 
 /// Decodes a document. `None` only where something was reported.
@@ -26,7 +26,14 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
     let pass_identity_headers = flag(&top, "pass_identity_headers", false);
     let jwt_issuer_format = issuer_format(&top).unwrap_or(IssuerFormat::HostOnly);
     let max_staleness = staleness::decode(&top).unwrap_or_default();
-    let defaults = routes::Defaults { insecure_server, pass_identity_headers, jwt_issuer_format, max_staleness };
+    let upstreams = upstreams::defaults(&top);
+    let defaults = routes::Defaults {
+        insecure_server,
+        pass_identity_headers,
+        jwt_issuer_format,
+        max_staleness,
+        upstreams: &upstreams,
+    };
     let response = top.get("set_response_headers");
     let authenticate_service_url = authenticate.as_ref().and_then(urls::service);
     let idp = identity::provider(&top, services.know_the_provider());

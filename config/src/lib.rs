@@ -31,6 +31,7 @@ mod services;
 mod staleness;
 mod storage;
 mod tree;
+pub mod upstreams;
 mod urls;
 
 pub use load::{load, parse};
@@ -39,3 +40,4 @@ pub use problem::{Place, Problem, Problems};
 pub use secret::Secret;
 pub use services::Services;
 pub use staleness::Staleness;
+pub use upstreams::{Upstream, UpstreamOptions};

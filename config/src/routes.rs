@@ -6,15 +6,19 @@ use crate::global::{flag, issuer_format};
 use crate::keys::{self, ROUTE};
 use crate::node::{Fields, Node};
 use crate::policy::{Actions, Criterion, Policy, Rule, StringMatcher, StringTest};
-use crate::{From, IssuerFormat, PathMatcher, Route, Staleness, Upstream, headers, rules, staleness, urls};
+use crate::upstreams::UpstreamDefaults;
+use crate::{
+    From, IssuerFormat, PathMatcher, Route, Staleness, Upstream, headers, rules, staleness, upstreams, urls,
+};
 
 /// What routes take from the top level.
 #[derive(Clone, Copy)]
-pub struct Defaults {
+pub struct Defaults<'d> {
     pub insecure_server: bool,
     pub pass_identity_headers: bool,
     pub jwt_issuer_format: IssuerFormat,
     pub max_staleness: Staleness,
+    pub upstreams: &'d UpstreamDefaults,
 }
 
 /// A route and where it stands.
@@ -26,7 +30,7 @@ pub struct Placed<'a> {
 }
 
 /// Every route of the file: `policy` (the old name of the list) and `routes` together, as in Pomerium.
-pub fn decode<'a>(top: &Fields<'a>, defaults: Defaults) -> Vec<Placed<'a>> {
+pub fn decode<'a>(top: &Fields<'a>, defaults: Defaults<'_>) -> Vec<Placed<'a>> {
     let lists = top.entries().filter(|(name, _)| matches!(*name, "routes" | "policy"));
     let set = lists.filter(|(name, _)| top.get(name).is_some());
     let mut routes = Vec::new();
@@ -39,12 +43,12 @@ pub fn decode<'a>(top: &Fields<'a>, defaults: Defaults) -> Vec<Placed<'a>> {
     routes
 }
 
-fn route(node: Node<'_>, defaults: Defaults) -> Option<Placed<'_>> {
+fn route<'a>(node: Node<'a>, defaults: Defaults<'_>) -> Option<Placed<'a>> {
     let fields = node.fields()?;
     keys::check(&fields, ROUTE);
     let from = fields.required("from", "the external URL, such as https://app.example.com");
     let external = from.as_ref().and_then(|node| urls::from(node, defaults.insecure_server));
-    let upstreams = upstreams(&fields);
+    let upstreams = to(&fields);
     let matcher = matcher(&fields);
     let name = fields.get("name").and_then(|node| node.text());
     let prefix_rewrite = fields.get("prefix_rewrite").and_then(|node| absolute_path(&node));
@@ -65,6 +69,7 @@ fn route(node: Node<'_>, defaults: Defaults) -> Option<Placed<'_>> {
     let pass_identity_headers = flag(&fields, "pass_identity_headers", defaults.pass_identity_headers);
     let jwt_issuer_format = issuer_format(&fields).unwrap_or(defaults.jwt_issuer_format);
     let max_staleness = staleness::decode(&fields).unwrap_or(defaults.max_staleness);
+    let upstream = upstreams::options(&fields, upstreams.as_deref(), defaults.upstreams);
     // nothing is decoded below: every problem was said, whichever value is absent
     let (external, upstreams, matcher) = (external?, upstreams?, matcher?);
     let route = Route {
@@ -80,6 +85,7 @@ fn route(node: Node<'_>, defaults: Defaults) -> Option<Placed<'_>> {
         set_response_headers,
         allow_websockets,
         tls_skip_verify,
+        upstream,
         pass_identity_headers,
         jwt_issuer_format,
         max_staleness,
@@ -88,11 +94,11 @@ fn route(node: Node<'_>, defaults: Defaults) -> Option<Placed<'_>> {
     Some(Placed { route, from: from?, prefix: fields.get("prefix"), node })
 }
 
-fn upstreams(fields: &Fields<'_>) -> Option<Vec<Upstream>> {
+fn to(fields: &Fields<'_>) -> Option<Vec<Upstream>> {
     // a redirect or response stands in place of `to`, and was reported as not supported
     let has_other = fields.get("redirect").or_else(|| fields.get("response")).is_some();
     match fields.get("to") {
-        Some(node) => urls::upstreams(&node),
+        Some(node) => upstreams::addresses(fields, &node),
         None if has_other => None,
         None => fields.required("to", "the internal URL, such as http://127.0.0.1:8080").and(None),
     }
@@ -177,8 +183,8 @@ fn id(from: &From, matcher: &PathMatcher, to: &[Upstream]) -> String {
     };
     let mut hash = digest::Context::new(&digest::SHA256);
     let from = from.to_string();
-    let parts = [from.as_str(), prefix, path].into_iter().chain(to.iter().map(|upstream| upstream.url.as_str()));
-    for part in parts {
+    let to: Vec<String> = to.iter().map(Upstream::identity).collect();
+    for part in [from.as_str(), prefix, path].into_iter().chain(to.iter().map(String::as_str)) {
         hash.update(part.as_bytes());
         hash.update(&[0]);
     }
