@@ -7,9 +7,7 @@ use crate::keys::{self, ROUTE};
 use crate::node::{Fields, Node};
 use crate::policy::{Actions, Criterion, Policy, Rule, StringMatcher, StringTest};
 use crate::upstreams::UpstreamDefaults;
-use crate::{
-    From, IssuerFormat, PathMatcher, Route, Staleness, Upstream, headers, rules, staleness, upstreams, urls,
-};
+use crate::{From, IssuerFormat, PathMatcher, Route, Staleness, Upstream, headers, rules, staleness, upstreams, urls};
 
 /// What routes take from the top level.
 #[derive(Clone, Copy)]

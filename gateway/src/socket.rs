@@ -24,6 +24,11 @@ pub fn ready(stream: TcpStream) -> Impatient<TcpStream> {
     Impatient::new(stream, WRITE_STALL)
 }
 
+/// The same for a stream that is no TCP socket.
+pub fn impatient<T>(stream: T) -> Impatient<T> {
+    Impatient::new(stream, WRITE_STALL)
+}
+
 /// A stream that breaks when its peer takes nothing of what is being written for a while. Silence while there is
 /// nothing to write is no fault.
 pub struct Impatient<T> {

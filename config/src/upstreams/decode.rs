@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{Balancing, Dns, Family, Percent, Thresholds, Upstream, UpstreamOptions, health, outlier, tls};
 use super::{Authorities, UpstreamTls};
+use super::{Balancing, Dns, Family, Percent, Thresholds, Upstream, UpstreamOptions, health, outlier, tls};
 use crate::keys::check_names;
 use crate::limits::{DNS_REFRESH, UPSTREAM_WEIGHT};
 use crate::node::{Fields, NOT_YET, Node};
@@ -33,7 +33,10 @@ pub fn options(fields: &Fields<'_>, upstreams: Option<&[Upstream]>, defaults: &U
     let tls = tls::decode(fields, &defaults.authorities);
     if let (Some(upstreams), Some(node)) = (upstreams, fields.get("to")) {
         if upstreams.iter().any(|to| to.socket.is_some() && to.is_tls()) && tls.server_name.is_none() && !skips {
-            node.wrong("is a socket with TLS, whose certificate has no name to be verified", "tls_upstream_server_name");
+            node.wrong(
+                "is a socket with TLS, whose certificate has no name to be verified",
+                "tls_upstream_server_name",
+            );
         }
         let upgrades = fields.get("allow_websockets").is_some_and(|node| node.boolean() == Some(true));
         if upgrades && upstreams.iter().any(|to| to.h2c) {
@@ -73,10 +76,8 @@ pub fn addresses(fields: &Fields<'_>, node: &Node<'_>) -> Option<Vec<Upstream>> 
         node.wrong("has a weight at some addresses and none at others", "a weight at each, or at none");
     }
     let read: Option<Vec<_>> = read.into_iter().collect();
-    let mut upstreams: Vec<Upstream> = read?
-        .into_iter()
-        .map(|(upstream, weight)| Upstream { weight: weight.unwrap_or(1), ..upstream })
-        .collect();
+    let mut upstreams: Vec<Upstream> =
+        read?.into_iter().map(|(upstream, weight)| Upstream { weight: weight.unwrap_or(1), ..upstream }).collect();
     if let Some(weights) = fields.get("load_balancing_weights") {
         let items = weights.items().unwrap_or_default();
         if items.len() != upstreams.len() {

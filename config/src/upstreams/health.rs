@@ -37,7 +37,9 @@ pub fn decode(fields: &Fields<'_>) -> Vec<HealthCheck> {
             Vec::new()
         }
         Some(items) => items.iter().filter_map(one).collect(),
-        None => list.refuse("is not a list", "a list of maps with timeout, interval and one kind of check").unwrap_or_default(),
+        None => list
+            .refuse("is not a list", "a list of maps with timeout, interval and one kind of check")
+            .unwrap_or_default(),
     }
 }
 
@@ -99,14 +101,7 @@ fn http(node: &Node<'_>) -> Option<Probe> {
         return path.refuse("is not the path of a request", "a path such as /healthz");
     }
     let host = host(&fields, "host")?;
-    let methods = [
-        ("GET", 0_usize),
-        ("HEAD", 1),
-        ("POST", 2),
-        ("PUT", 3),
-        ("DELETE", 4),
-        ("OPTIONS", 5),
-    ];
+    let methods = [("GET", 0_usize), ("HEAD", 1), ("POST", 2), ("PUT", 3), ("DELETE", 4), ("OPTIONS", 5)];
     let method = match fields.get("method") {
         None => Method::GET,
         Some(node) => match node.choice(&methods, &["CONNECT", "TRACE", "PATCH"])? {
@@ -168,7 +163,10 @@ fn payload(node: &Node<'_>) -> Option<Vec<u8>> {
     if let Some(text) = fields.get("text") {
         let digits = text.text()?;
         let bytes = digits.as_bytes().chunks(2).map(|pair| {
-            std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2).and_then(|pair| u8::from_str_radix(pair, 16).ok())
+            std::str::from_utf8(pair)
+                .ok()
+                .filter(|pair| pair.len() == 2)
+                .and_then(|pair| u8::from_str_radix(pair, 16).ok())
         });
         return bytes.collect::<Option<_>>().or_else(|| text.refuse("is not made of pairs of hex digits", right));
     }
@@ -198,4 +196,3 @@ fn host(fields: &Fields<'_>, name: &str) -> Option<Option<String>> {
     }
     Some(Some(text))
 }
-

@@ -40,9 +40,8 @@ pub fn decode(node: &Node<'_>) -> Option<OutlierDetection> {
     let count = |name: &str, default| fields.get(name).and_then(|node| whole(&node, 0, u32::MAX)).unwrap_or(default);
     let percent = |name: &str, default| fields.get(name).and_then(|node| whole(&node, 0, 100)).unwrap_or(default);
     let truth = |name: &str, default| fields.get(name).and_then(|node| node.boolean()).unwrap_or(default);
-    let time = |name: &str, default| {
-        fields.get(name).and_then(|node| positive(&node)).unwrap_or(Duration::from_secs(default))
-    };
+    let time =
+        |name: &str, default| fields.get(name).and_then(|node| positive(&node)).unwrap_or(Duration::from_secs(default));
     let base_ejection_time = time("base_ejection_time", 30);
     Some(OutlierDetection {
         consecutive_5xx: count("consecutive_5xx", 5),

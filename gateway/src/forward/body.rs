@@ -1,9 +1,9 @@
 //! Bodies on their way through: never collected, never decoded, counted as they pass.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -227,6 +227,10 @@ struct Moved {
     awaited: Cell<bool>,
     broke: Cell<bool>,
     sent: Cell<bool>,
+    /// Nobody waits for its end any more.
+    abandoned: Cell<bool>,
+    /// Whoever sends it, while it waits for the client.
+    sender: RefCell<Option<Waker>>,
 }
 
 /// Who was waited for in vain.
@@ -247,6 +251,15 @@ impl Activity {
     /// Whether nothing more of the body will be sent.
     pub fn is_sent(&self) -> bool {
         self.0.sent.get()
+    }
+
+    /// Sends nothing more of it, and breaks it off where it is.
+    pub fn abandon(&self) {
+        self.0.abandoned.set(true);
+        let sender = self.0.sender.borrow_mut().take();
+        if let Some(sender) = sender {
+            sender.wake();
+        }
     }
 
     /// Waits for `outcome` as long as it comes within `bound` of the last movement of the body, and the body no slower
@@ -299,6 +312,9 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        if this.activity.0.abandoned.get() {
+            return Poll::Ready(Some(Err("the exchange is over".into())));
+        }
         let polled = Pin::new(incoming).poll_frame(cx).map_err(BodyError::from);
         let moved = &this.activity.0;
         moved.awaited.set(polled.is_pending());
@@ -309,7 +325,12 @@ impl Body for RequestBody {
                 moved.bytes.set(moved.bytes.get().saturating_add(data.map_or(0, Bytes::len)));
                 moved.at.set(Some(Instant::now()));
             }
-            Poll::Pending => {}
+            Poll::Pending => {
+                let mut sender = moved.sender.borrow_mut();
+                if sender.as_ref().is_none_or(|sender| !sender.will_wake(cx.waker())) {
+                    *sender = Some(cx.waker().clone());
+                }
+            }
         }
         match polled {
             // trailers are headers that nobody looked at: they do not reach the upstream

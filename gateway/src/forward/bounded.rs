@@ -14,35 +14,68 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::passed_on::passed_on;
 
-/// How much may still come; shared by whoever waits for the answer and the stream it comes by.
+/// How much may still come; shared by whoever waits for an answer and the stream it comes by. Where several exchanges
+/// share the stream, it holds as long as all of them wait.
 #[derive(Clone)]
-pub struct Allowance(Arc<AtomicUsize>);
+pub struct Allowance(Arc<State>);
+
+struct State {
+    left: AtomicUsize,
+    waiting: AtomicUsize,
+}
+
+/// One exchange that waits for its answer.
+pub struct Waiting(Allowance);
 
 impl Default for Allowance {
     fn default() -> Self {
-        Self(Arc::new(AtomicUsize::new(UPSTREAM_HEAD_BYTES)))
+        Self(Arc::new(State { left: AtomicUsize::new(UPSTREAM_HEAD_BYTES), waiting: AtomicUsize::new(0) }))
     }
 }
 
 impl Allowance {
     /// A request is being sent.
     pub fn begin(&self) {
-        self.0.store(UPSTREAM_HEAD_BYTES, Ordering::Relaxed);
+        self.0.left.store(UPSTREAM_HEAD_BYTES, Ordering::Relaxed);
     }
 
     /// The answer has begun: its body may be of any length.
     pub fn lift(&self) {
-        self.0.store(usize::MAX, Ordering::Relaxed);
+        self.0.left.store(usize::MAX, Ordering::Relaxed);
+    }
+
+    /// One more request is being sent, among `others` whose answers have begun.
+    pub fn begin_among(&self, others: bool) -> Waiting {
+        self.0.waiting.fetch_add(1, Ordering::Relaxed);
+        if others {
+            self.lift()
+        } else {
+            self.begin()
+        }
+        Waiting(self.clone())
+    }
+
+    /// How many wait for their answers to begin.
+    pub fn waiting(&self) -> usize {
+        self.0.waiting.load(Ordering::Relaxed)
     }
 
     fn take(&self, bytes: usize) -> bool {
-        let left = self.0.load(Ordering::Relaxed);
+        let left = self.0.left.load(Ordering::Relaxed);
         if left == usize::MAX {
             return true;
         }
         let after = left.checked_sub(bytes);
-        self.0.store(after.unwrap_or(0), Ordering::Relaxed);
+        self.0.left.store(after.unwrap_or(0), Ordering::Relaxed);
         after.is_some()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        // an answer has begun, or nobody waits for it any more
+        self.0.lift();
     }
 }
 

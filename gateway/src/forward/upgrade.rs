@@ -9,10 +9,12 @@ use std::time::Duration;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use portcullis_actors::proxy::leash::Cut;
+use portcullis_actors::proxy::upstreams::cluster::Underway;
 use portcullis_config::limits::{LAST_FRAME, TUNNEL_HALF_CLOSED};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::Notify;
 
+use super::connect::Taken;
 use super::frames::{Frames, close};
 use crate::open::Ticket;
 use crate::telemetry::AccessRecord;
@@ -20,11 +22,13 @@ use crate::telemetry::AccessRecord;
 /// The upstream's half of a switched connection.
 pub struct Tunnel {
     upstream: OnUpgrade,
+    /// It goes on to count as a connection and as a request.
+    held: (Option<Taken>, Option<Underway>),
 }
 
 impl Tunnel {
-    pub(super) fn to(upstream: OnUpgrade) -> Self {
-        Self { upstream }
+    pub(super) fn to(upstream: OnUpgrade, held: (Option<Taken>, Option<Underway>)) -> Self {
+        Self { upstream, held }
     }
 
     /// Joins it to the client's half on a task of this worker. A cut closes both, with a close frame to the client where
@@ -32,6 +36,7 @@ impl Tunnel {
     pub fn join(self, client: OnUpgrade, ticket: Ticket, mut record: AccessRecord) {
         ticket.last();
         actix_rt::spawn(async move {
+            let _held = self.held;
             let leash = Rc::clone(ticket.leash());
             let switched = tokio::select! {
                 switched = futures_util::future::try_join(client, self.upstream) => switched,

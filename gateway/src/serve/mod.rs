@@ -21,6 +21,7 @@ use portcullis_actors::clock;
 use portcullis_actors::proxy::exchanges::Heard;
 use portcullis_actors::proxy::leash::Leash;
 use portcullis_actors::proxy::routes::{Located, NotLocated};
+use portcullis_actors::proxy::upstreams::cluster::Cluster;
 use portcullis_actors::request::{Canonical, Peer, Presented, Source};
 use portcullis_config::Route;
 use portcullis_config::limits::BUDGET_WAIT;
@@ -181,7 +182,8 @@ impl Exchange {
         let refusal = match outcome {
             Ok(permit) => {
                 tally.decided(Decided::Allowed);
-                return self.pass(permit, route, body, upgrade, now).await;
+                let cluster = rules.upstreams.of(index).map(Arc::clone);
+                return self.pass(permit, (route, cluster), body, upgrade, now).await;
             }
             Err(refusal) => refusal,
         };
@@ -236,7 +238,7 @@ impl Exchange {
     async fn pass(
         self,
         permit: Permit,
-        route: Arc<Route>,
+        (route, cluster): (Arc<Route>, Option<Arc<Cluster>>),
         body: Incoming,
         upgrade: OnUpgrade,
         now: Time,
@@ -253,7 +255,7 @@ impl Exchange {
             managed: &self.worker.managed,
             keys: &blueprint.assertion_keys,
             assertions: &self.worker.assertions,
-            turn: &self.worker.turn,
+            cluster: cluster.as_ref(),
         };
         let Ok(id) = HeaderValue::try_from(&*self.request_id) else {
             return self.refuse(UNAVAILABLE, "fault", Some(route));
@@ -267,6 +269,10 @@ impl Exchange {
             Err(NotPassed::WebSocket) => {
                 let answer = Answer::new(StatusCode::FORBIDDEN, "This address takes no WebSockets.");
                 return self.refuse(answer, "websocket_not_allowed", Some(route));
+            }
+            Err(NotPassed::Refused(why)) => {
+                let fault = UpstreamFault::from(why);
+                return self.refuse(Answer::new(fault.status(), fault.message()), fault.detail(), Some(route));
             }
             Err(NotPassed::Assertion) => return self.refuse(UNAVAILABLE, "fault", Some(route)),
         };
@@ -288,16 +294,7 @@ impl Exchange {
                 tunnel.join(upgrade, ticket, record);
                 response
             }
-            Err(fault) => {
-                let message = match fault {
-                    UpstreamFault::Unreachable => "The application cannot be reached right now.",
-                    UpstreamFault::Late => "The application did not answer in time.",
-                    UpstreamFault::Broken => "The application broke off, or did not answer in HTTP.",
-                    UpstreamFault::ClientGone => "The request's body broke off.",
-                    UpstreamFault::ClientLate => "The request's body took too long to come.",
-                };
-                self.refuse(Answer::new(fault.status(), message), fault.detail(), Some(route))
-            }
+            Err(fault) => self.refuse(Answer::new(fault.status(), fault.message()), fault.detail(), Some(route)),
         }
     }
 }

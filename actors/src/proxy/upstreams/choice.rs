@@ -82,16 +82,17 @@ impl Choice {
             Kind::LeastRequest => {
                 let (one, other) = (self.at(mixed(turn))?, self.at(mixed(turn ^ GOLDEN))?);
                 // the one with less under way for its weight
-                let burden = |index: usize, by: usize| {
-                    u64::from(load(index)).saturating_add(1).saturating_mul(self.weight(by))
-                };
+                let burden =
+                    |index: usize, by: usize| u64::from(load(index)).saturating_add(1).saturating_mul(self.weight(by));
                 Some(if burden(other, one) < burden(one, other) { other } else { one })
             }
             Kind::Ring(points) => {
                 let next = points.partition_point(|(point, _)| *point < key);
                 points.get(next).or_else(|| points.first()).map(|(_, index)| *index)
             }
-            Kind::Maglev(table) => table.get(usize::try_from(key.checked_rem(u64::try_from(table.len()).ok()?)?).ok()?).copied(),
+            Kind::Maglev(table) => {
+                table.get(usize::try_from(key.checked_rem(u64::try_from(table.len()).ok()?)?).ok()?).copied()
+            }
         }
     }
 

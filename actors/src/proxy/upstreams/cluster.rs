@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use portcullis_config::upstreams::{Upstream, UpstreamOptions};
 use portcullis_config::limits::UPSTREAM_REPORTS;
+use portcullis_config::upstreams::{Upstream, UpstreamOptions};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::sync::{Semaphore, mpsc};
@@ -108,10 +108,8 @@ impl View {
             // so few can hardly be right, or would fall under the load of all
             usable.clone_from(&members);
         }
-        let candidates: Vec<_> = usable
-            .iter()
-            .map(|member| Candidate { name: member.address.to_string(), weight: member.weight })
-            .collect();
+        let candidates: Vec<_> =
+            usable.iter().map(|member| Candidate { name: member.address.to_string(), weight: member.weight }).collect();
         Self { choice: Choice::of(settings.options.balancing, &candidates), usable, members }
     }
 }
@@ -178,7 +176,9 @@ impl Cluster {
 
     fn pick(&self, key: u64, tried: &[u64]) -> Option<Arc<Member>> {
         let view = self.view.load();
-        if tried.is_empty() && let [only] = view.usable.as_slice() {
+        if tried.is_empty()
+            && let [only] = view.usable.as_slice()
+        {
             return Some(Arc::clone(only));
         }
         let load = |index: usize| view.usable.get(index).map_or(0, |member| member.active());

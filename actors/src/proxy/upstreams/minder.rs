@@ -54,7 +54,8 @@ impl Minder {
             Address::Ip(_) | Address::Socket(_) => None,
         });
         let names: Vec<_> = named.collect();
-        if names.is_empty() && settings.options.health_checks.is_empty() && settings.options.outlier_detection.is_none() {
+        if names.is_empty() && settings.options.health_checks.is_empty() && settings.options.outlier_detection.is_none()
+        {
             return None;
         }
         Some(Self {
@@ -108,7 +109,8 @@ impl Minder {
         for (place, host, port) in &self.names {
             let addresses = self.tools.names.look_up(host, dns).await;
             if !addresses.is_empty() {
-                let addresses: Vec<_> = addresses.into_iter().map(|ip| Address::Ip(SocketAddr::new(ip, *port))).collect();
+                let addresses: Vec<_> =
+                    addresses.into_iter().map(|ip| Address::Ip(SocketAddr::new(ip, *port))).collect();
                 found.insert(*place, addresses);
             }
         }
@@ -191,7 +193,11 @@ impl Minder {
         if changed {
             tracing::warn!(upstream = %member.address, healthy, "the health of an upstream has changed");
         }
-        if well && healthy && member.is_ejected() && unejects.is_some_and(|rules| rules.successful_active_health_check_uneject_host) {
+        if well
+            && healthy
+            && member.is_ejected()
+            && unejects.is_some_and(|rules| rules.successful_active_health_check_uneject_host)
+        {
             known.until = None;
             member.eject(false);
             changed = true;

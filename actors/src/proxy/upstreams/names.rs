@@ -55,8 +55,20 @@ pub fn chosen(addresses: Vec<IpAddr>, family: Family) -> Vec<IpAddr> {
     match family {
         Family::V4Only => v4,
         Family::V6Only => v6,
-        Family::V4Preferred => if v4.is_empty() { v6 } else { v4 },
-        Family::V6Preferred => if v6.is_empty() { v4 } else { v6 },
+        Family::V4Preferred => {
+            if v4.is_empty() {
+                v6
+            } else {
+                v4
+            }
+        }
+        Family::V6Preferred => {
+            if v6.is_empty() {
+                v4
+            } else {
+                v6
+            }
+        }
         Family::All => v4.into_iter().chain(v6).collect(),
     }
 }
@@ -98,7 +110,9 @@ impl Remembered {
 
     /// Forgets what nobody asks for any more.
     pub fn sweep(&self, older: Duration) {
-        let keep = |found: &Found| found.try_lock().is_ok_and(|found| found.as_ref().is_none_or(|(since, _)| since.elapsed() < older));
+        let keep = |found: &Found| {
+            found.try_lock().is_ok_and(|found| found.as_ref().is_none_or(|(since, _)| since.elapsed() < older))
+        };
         self.found.borrow_mut().retain(|_, found| Rc::strong_count(found) > 1 || keep(found));
     }
 }

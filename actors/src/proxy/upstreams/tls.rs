@@ -23,9 +23,11 @@ pub struct Terms {
     pub h2: bool,
 }
 
-/// The configurations made so far.
+/// The configurations made so far, by a short form of their terms.
 #[derive(Default)]
-pub struct Configurations(HashMap<String, Vec<(Terms, Option<Arc<ClientConfig>>)>>);
+pub struct Configurations(HashMap<String, Vec<Made>>);
+
+type Made = (Terms, Option<Arc<ClientConfig>>);
 
 impl Configurations {
     /// The configuration of these terms; `None` where the library refuses them, which was tried when they were read.
@@ -56,7 +58,8 @@ fn build(terms: &Terms) -> Result<ClientConfig, rustls::Error> {
             builder.with_client_auth_cert(chain(&client.chain)?, key.map_err(unreadable)?)?
         }
     };
-    config.alpn_protocols = if terms.h2 { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
+    config.alpn_protocols =
+        if terms.h2 { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
     Ok(config)
 }
 
