@@ -3,8 +3,8 @@
 use crate::keys::{self, GLOBAL};
 use crate::node::{Fields, Node};
 use crate::{
-    Config, IssuerFormat, ListenAddress, LogLevel, certificates, files, headers, identity, metrics, order, routes,
-    services, staleness, storage, upstreams, urls,
+    Config, GroupsFilter, IssuerFormat, ListenAddress, LogLevel, certificates, files, groups, headers, identity,
+    metrics, order, routes, services, staleness, storage, timeouts, upstreams, urls,
 };
 
 /// Decodes a document. `None` only where something was reported.
@@ -26,14 +26,9 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
     let pass_identity_headers = flag(&top, "pass_identity_headers", false);
     let jwt_issuer_format = issuer_format(&top).unwrap_or(IssuerFormat::HostOnly);
     let max_staleness = staleness::decode(&top).unwrap_or_default();
+    let timeouts = timeouts::global(&top);
+    let groups_filter = groups::decode(&top, &GroupsFilter::default());
     let upstreams = upstreams::defaults(&top);
-    let defaults = routes::Defaults {
-        insecure_server,
-        pass_identity_headers,
-        jwt_issuer_format,
-        max_staleness,
-        upstreams: &upstreams,
-    };
     let response = top.get("set_response_headers");
     let authenticate_service_url = authenticate.as_ref().and_then(urls::service);
     let idp = identity::provider(&top, services.know_the_provider());
@@ -46,7 +41,17 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
     let signout_redirect_url = top.get("signout_redirect_url").as_ref().and_then(urls::page);
     let set_response_headers = headers::global_response(response.as_ref(), !insecure_server);
     let log_level = log_level(&top).unwrap_or(LogLevel::Info);
-    let routes = order::ordered(routes::decode(&top, defaults), &cookie);
+    let defaults = routes::Defaults {
+        insecure_server,
+        pass_identity_headers,
+        jwt_issuer_format,
+        max_staleness,
+        timeouts,
+        groups_filter,
+        claims: jwt_claims_headers.iter().map(|(name, _)| name.clone()).collect(),
+        upstreams,
+    };
+    let routes = order::ordered(routes::decode(&top, &defaults), &cookie);
     // nothing is decoded below: every problem was said, whichever value is absent
     Some(Config {
         services,
@@ -71,6 +76,7 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
         metrics_address,
         metrics_basic_auth,
         max_staleness,
+        timeouts,
         routes,
         warnings: Vec::new(),
     })

@@ -2,7 +2,9 @@
 
 use http::{HeaderName, HeaderValue};
 
+use crate::HeaderText;
 use crate::node::Node;
+use crate::templates;
 
 /// Belong to a connection and not to a message (RFC 9110 §7.6.1), or frame a message: ours to write.
 const HOP_BY_HOP: &[&str] = &[
@@ -25,19 +27,17 @@ const DEFAULTS: [(HeaderName, HeaderValue); 3] = [
     (http::header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000; includeSubDomains; preload")),
 ];
 
-/// `set_request_headers`. A dollar sign is `$$`; templates come later.
-pub fn request(node: &Node<'_>) -> Vec<(HeaderName, HeaderValue)> {
-    pairs(node, request_name, |node, text| {
-        plain(text).map_or_else(
-            || {
-                node.refuse(
-                    "has a template (`${…}`), which is not supported by this version",
-                    "a plain value; write $$ for a dollar sign",
-                )
-            },
-            Some,
-        )
-    })
+/// `set_request_headers`: plain values and templates. `claims` are the names that `jwt_claims_headers` fills.
+pub fn request(node: &Node<'_>, claims: &[HeaderName]) -> Vec<(HeaderName, HeaderText)> {
+    let named = |node: &Node<'_>, header: &str| {
+        let name = request_name(node, header)?;
+        let plain = spelled_plainly(name.as_str());
+        if claims.iter().any(|claim| spelled_plainly(claim.as_str()) == plain) {
+            return node.refuse("sets a header that jwt_claims_headers fills", "another header");
+        }
+        Some(name)
+    };
+    pairs(node, named, templates::parse)
 }
 
 /// `set_response_headers` of a route.
@@ -46,7 +46,7 @@ pub fn response(node: &Node<'_>) -> Vec<(HeaderName, HeaderValue)> {
         disable.wrong("in a route is not supported by this version", "set it at the top level");
         return Vec::new();
     }
-    pairs(node, response_name, |_, text| Some(text.to_owned()))
+    pairs(node, response_name, plain)
 }
 
 /// `set_response_headers` of the top level: replaces the defaults as a whole; `disable` leaves none.
@@ -63,7 +63,7 @@ pub fn global_response(node: Option<&Node<'_>>, tls: bool) -> Vec<(HeaderName, H
             disable.refuse("turns every header of this map off", "disable: true, alone")
         }
         Some(_) => None,
-        None => Some(pairs(node, response_name, |_, text| Some(text.to_owned()))),
+        None => Some(pairs(node, response_name, plain)),
     }
     .unwrap_or_default()
 }
@@ -77,7 +77,7 @@ pub fn removed(node: &Node<'_>) -> Vec<HeaderName> {
 pub fn claims(node: &Node<'_>) -> Vec<(HeaderName, String)> {
     let mut found: Vec<(HeaderName, String)> = Vec::new();
     let mut add = |node: &Node<'_>, header: &str, claim: String| {
-        let Some(name) = request_name(node, header) else { return };
+        let Some(name) = claim_name(node, header) else { return };
         if found.iter().any(|(other, _)| *other == name) {
             node.wrong("fills a header that another claim fills", "one claim for each header");
         } else {
@@ -100,21 +100,15 @@ pub fn claims(node: &Node<'_>) -> Vec<(HeaderName, String)> {
     found
 }
 
-type Named = fn(&Node<'_>, &str) -> Option<HeaderName>;
-
-fn pairs(
+fn pairs<T>(
     node: &Node<'_>,
-    named: Named,
-    valued: impl Fn(&Node<'_>, &str) -> Option<String>,
-) -> Vec<(HeaderName, HeaderValue)> {
-    let mut pairs: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    named: impl Fn(&Node<'_>, &str) -> Option<HeaderName>,
+    valued: impl Fn(&Node<'_>, &str) -> Option<T>,
+) -> Vec<(HeaderName, T)> {
+    let mut pairs: Vec<(HeaderName, T)> = Vec::new();
     for (header, node) in node.fields().iter().flat_map(|fields| fields.entries()) {
         let name = named(&node, header);
         let value = node.text().and_then(|text| valued(&node, &text));
-        let value = value.and_then(|text| match HeaderValue::from_bytes(text.as_bytes()) {
-            Ok(value) => Some(value),
-            Err(_) => node.refuse("has a line end or a control character in its value", "one line of text"),
-        });
         let (Some(name), Some(value)) = (name, value) else { continue };
         if pairs.iter().any(|(other, _)| *other == name) {
             node.wrong("is given twice in another spelling", "keep one");
@@ -125,11 +119,35 @@ fn pairs(
     pairs
 }
 
+/// A value as it stands.
+fn plain(node: &Node<'_>, text: &str) -> Option<HeaderValue> {
+    match HeaderValue::from_bytes(text.as_bytes()) {
+        Ok(value) => Some(value),
+        Err(_) => node.refuse("has a line end or a control character in its value", "one line of text"),
+    }
+}
+
+/// A name as lenient back-ends read it: they take what is neither letter nor digit for one and the same.
+fn spelled_plainly(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
+}
+
 /// A header of a request that a configuration may set.
 fn request_name(node: &Node<'_>, text: &str) -> Option<HeaderName> {
+    let name = claim_name(node, text)?;
+    if spelled_plainly(name.as_str()).starts_with("x-pomerium-") {
+        return node.refuse("sets a header by which we say who is signed in", "another header");
+    }
+    Some(name)
+}
+
+/// A header of a request that a claim may fill.
+fn claim_name(node: &Node<'_>, text: &str) -> Option<HeaderName> {
     let name = response_name(node, text)?;
     match name.as_str() {
-        "host" => node.refuse("sets the Host header", "another header; preserve_host_header keeps the client's host"),
+        "host" => {
+            node.refuse("sets the Host header", "another header; host_rewrite and preserve_host_header choose the host")
+        }
         "cookie" => node.refuse("sets the Cookie header, which belongs to the client", "another header"),
         "x-pomerium-jwt-assertion" => node.refuse("sets the header of the signed assertion", "another header"),
         _ => Some(name),
@@ -137,7 +155,7 @@ fn request_name(node: &Node<'_>, text: &str) -> Option<HeaderName> {
 }
 
 /// A header of a response that a configuration may set.
-fn response_name(node: &Node<'_>, text: &str) -> Option<HeaderName> {
+pub fn response_name(node: &Node<'_>, text: &str) -> Option<HeaderName> {
     let name = name(node, text)?;
     if HOP_BY_HOP.contains(&name.as_str()) {
         return node.refuse("sets a header that belongs to the connection", "another header");
@@ -145,28 +163,10 @@ fn response_name(node: &Node<'_>, text: &str) -> Option<HeaderName> {
     Some(name)
 }
 
-fn name(node: &Node<'_>, text: &str) -> Option<HeaderName> {
+/// The name of a header, whichever.
+pub fn name(node: &Node<'_>, text: &str) -> Option<HeaderName> {
     match HeaderName::from_bytes(text.as_bytes()) {
         Ok(name) => Some(name),
         Err(_) => node.refuse("is not a header name", "letters, digits and hyphens, such as X-Team"),
     }
-}
-
-/// The text with `$$` as `$`; `None` where it refers to a variable.
-fn plain(text: &str) -> Option<String> {
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text.chars().peekable();
-    while let Some(c) = rest.next() {
-        if c == '$' {
-            match rest.peek() {
-                Some('$') => {
-                    rest.next();
-                }
-                Some(next) if *next == '{' || *next == '_' || next.is_ascii_alphabetic() => return None,
-                Some(_) | None => {}
-            }
-        }
-        plain.push(c);
-    }
-    Some(plain)
 }

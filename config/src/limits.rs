@@ -17,6 +17,17 @@ pub const SECRET_FILE_BYTES: u64 = 64 * 1024;
 /// Deepest path of a `claim/…` criterion.
 pub const CLAIM_DEPTH: usize = 5;
 
+/// Longest regular expression of a route, as it is written and once it is compiled.
+pub const PATTERN_BYTES: usize = 4 * 1024;
+/// See [`PATTERN_BYTES`].
+pub const PATTERN_COMPILED_BYTES: usize = 1024 * 1024;
+/// Largest set that regular expressions with the same beginning are tried as at once.
+pub const PATTERN_SET_BYTES: usize = 64 * 1024 * 1024;
+/// Largest body of a `response`.
+pub const DIRECT_RESPONSE_BYTES: usize = 64 * 1024;
+/// Longest `id` of a route.
+pub const ROUTE_ID_BYTES: usize = 64;
+
 /// How often the configuration file is looked at; it is read when it looks the same twice.
 pub const CONFIG_POLL: Duration = Duration::from_millis(500);
 /// How long compiling a configuration that was read again may take.
@@ -77,8 +88,10 @@ pub const H2_PING: Duration = Duration::from_secs(20);
 
 /// How long connecting to an upstream may take.
 pub const UPSTREAM_CONNECT: Duration = Duration::from_secs(10);
-/// How long an upstream may take to begin its answer (`timeout`, 30 s in Pomerium).
+/// How long an upstream may take to begin its answer where no `timeout` is set.
 pub const UPSTREAM_RESPONSE: Duration = Duration::from_secs(30);
+/// How long nothing may move on a connection or in an exchange where no `timeout_idle` is set.
+pub const TIMEOUT_IDLE: Duration = Duration::from_secs(5 * 60);
 /// Bytes that an upstream may send before its answer begins, and with its head: interim answers have no number.
 pub const UPSTREAM_HEAD_BYTES: usize = 1024 * 1024;
 /// Largest head of an upstream's answer, and most header lines in it.

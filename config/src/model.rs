@@ -9,7 +9,9 @@ use url::Url;
 
 use crate::policy::Policy;
 use crate::upstreams::{Upstream, UpstreamOptions};
-use crate::{Problem, Secret, Services, Staleness};
+use crate::{
+    Action, GroupsFilter, HeaderText, Pattern, Problem, Rewrites, RouteTimeouts, Secret, Services, Staleness, Timeouts,
+};
 
 /// The whole configuration of a process.
 #[derive(Debug, Clone)]
@@ -59,6 +61,9 @@ pub struct Config {
     pub metrics_basic_auth: Option<Secret>,
     /// `max_staleness` (ours): the default for routes, and what our own pages go by; 5 min by default.
     pub max_staleness: Staleness,
+    /// `timeout_read`, `timeout_write`, `timeout_idle` and `default_upstream_timeout`, as far as no route is concerned:
+    /// what holds for the requests of a route is in [`Route::timeouts`].
+    pub timeouts: Timeouts,
     /// `routes`, in the order in which they are tried (see `reference/03` §3.10 and [`Route::order`]).
     pub routes: Vec<Route>,
     /// What works but should not be left so, each with its place; said once at start.
@@ -240,22 +245,27 @@ pub enum LogLevel {
 /// One route: an external address, where it leads, and who may go there.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// A stable id: SHA-256 over `from`, `prefix`, `path` and `to`, 16 hex digits.
+    /// `id`, or one that stays as long as the route's sides: SHA-256 over `from`, `prefix`, `path`, `regex` and what
+    /// becomes of a request (`to`, `redirect` or `response`), 16 hex digits. No two routes have the same.
     pub id: String,
     /// `name`.
     pub name: Option<String>,
+    /// `stat_name`: what metrics call it instead of `name`.
+    pub stat_name: Option<String>,
     /// `from`: scheme and host; the port only if one was written and is not the scheme's own.
     pub from: From,
-    /// `to`: at least one upstream.
-    pub to: Vec<Upstream>,
-    /// `prefix` or `path`.
+    /// `to`, `redirect` or `response`.
+    pub action: Action,
+    /// `prefix`, `path` or `regex`.
     pub matcher: PathMatcher,
-    /// `prefix_rewrite`: what replaces the matched prefix.
-    pub prefix_rewrite: Option<String>,
-    /// `preserve_host_header`.
-    pub preserve_host_header: bool,
+    /// `regex_priority_order`: the greater is tried first; 0 by default.
+    pub regex_priority_order: i64,
+    /// `prefix_rewrite`, `regex_rewrite_…`, `host_…rewrite_…`, `preserve_host_header`, `rewrite_response_headers`.
+    pub rewrites: Rewrites,
+    /// `timeout` and `idle_timeout`, and what the top level says.
+    pub timeouts: RouteTimeouts,
     /// `set_request_headers`.
-    pub set_request_headers: Vec<(HeaderName, HeaderValue)>,
+    pub set_request_headers: Vec<(HeaderName, HeaderText)>,
     /// `remove_request_headers`.
     pub remove_request_headers: Vec<HeaderName>,
     /// `set_response_headers`: over the global ones of the same name.
@@ -270,6 +280,10 @@ pub struct Route {
     pub pass_identity_headers: bool,
     /// `jwt_issuer_format`, or the global default.
     pub jwt_issuer_format: IssuerFormat,
+    /// `jwt_groups_filter`, its own and the global one together.
+    pub groups_filter: GroupsFilter,
+    /// `show_error_details`: who is denied is told which criteria were not met.
+    pub show_error_details: bool,
     /// `max_staleness` (ours), or the global one.
     pub max_staleness: Staleness,
     /// `policy` and the shorthand keys. No rule at all denies everyone.
@@ -277,32 +291,62 @@ pub struct Route {
 }
 
 impl Route {
-    /// The order in which routes are tried: by `from` ascending, then `path`, then `prefix` descending, then id; so on
-    /// one host an exact path comes before every prefix, and a longer prefix before the shorter one it begins with.
+    /// The upstreams of a route that forwards.
+    #[must_use]
+    pub fn upstreams(&self) -> &[Upstream] {
+        match &self.action {
+            Action::Forward(upstreams) => upstreams,
+            Action::Redirect(_) | Action::Response(_) => &[],
+        }
+    }
+
+    /// The order in which routes are tried: by `from` ascending, then `path`, `regex_priority_order`, `regex` and
+    /// `prefix` descending, then id; so on one host an exact path comes before everything else, and a longer prefix before
+    /// the shorter one it begins with.
     #[must_use]
     pub fn order(&self, other: &Self) -> Ordering {
-        let path = |route: &Self| match &route.matcher {
-            PathMatcher::Path(path) => path.clone(),
-            PathMatcher::Prefix(_) => String::new(),
-        };
-        let prefix = |route: &Self| match &route.matcher {
-            PathMatcher::Path(_) => String::new(),
-            PathMatcher::Prefix(prefix) => prefix.clone(),
-        };
+        let [path, regex, prefix] = self.matcher.parts();
+        let [other_path, other_regex, other_prefix] = other.matcher.parts();
         (self.from.to_string().cmp(&other.from.to_string()))
-            .then_with(|| path(other).cmp(&path(self)))
-            .then_with(|| prefix(other).cmp(&prefix(self)))
+            .then_with(|| other_path.cmp(path))
+            .then_with(|| other.regex_priority_order.cmp(&self.regex_priority_order))
+            .then_with(|| other_regex.cmp(regex))
+            .then_with(|| other_prefix.cmp(prefix))
             .then_with(|| self.id.cmp(&other.id))
+    }
+
+    /// Whether its upstream is told who is signed in, in whichever header.
+    #[must_use]
+    pub fn needs_assertion(&self) -> bool {
+        self.pass_identity_headers || self.set_request_headers.iter().any(|(_, text)| text.has_assertion())
     }
 }
 
 /// The external side of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct From {
-    /// Lower-case A-label host, without a trailing dot; an IPv6 address in brackets.
+    /// Lower-case A-label host, without a trailing dot; an IPv6 address in brackets. `*.example.com` stands for every
+    /// host with one label before `.example.com`.
     pub host: String,
     /// The port, only where one was written that is not the scheme's own; else any port matches.
     pub port: Option<u16>,
+}
+
+impl From {
+    /// What follows the one label of a wildcard: `.example.com`.
+    #[must_use]
+    pub fn wildcard(&self) -> Option<&str> {
+        self.host.strip_prefix('*')
+    }
+
+    /// Whether a host (canonical, without a port) is this one, or one that the wildcard stands for.
+    #[must_use]
+    pub fn takes_host(&self, host: &str) -> bool {
+        match self.wildcard() {
+            Some(suffix) => host.strip_suffix(suffix).is_some_and(|label| !label.is_empty() && !label.contains('.')),
+            None => self.host == host,
+        }
+    }
 }
 
 impl std::fmt::Display for From {
@@ -319,4 +363,17 @@ pub enum PathMatcher {
     Prefix(String),
     /// `path`: the whole path.
     Path(String),
+    /// `regex`: must match the whole path.
+    Regex(Pattern),
+}
+
+impl PathMatcher {
+    /// `path`, `regex` and `prefix`, those that are not set empty: what routes are put in order by.
+    fn parts(&self) -> [&str; 3] {
+        match self {
+            Self::Path(path) => [path, "", ""],
+            Self::Regex(regex) => ["", regex.as_str(), ""],
+            Self::Prefix(prefix) => ["", "", prefix],
+        }
+    }
 }

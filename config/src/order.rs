@@ -8,6 +8,7 @@ use crate::{Cookie, PathMatcher, Route};
 /// The routes in the order in which they are tried; reports doubles, and warns of what the order makes surprising.
 pub fn ordered(mut placed: Vec<Placed<'_>>, cookie: &Cookie) -> Vec<Route> {
     refuse_doubles(&placed);
+    refuse_double_ids(&placed);
     warn_outside_of_cookie(&placed, cookie);
     placed.sort_by(|one, other| one.route.order(&other.route));
     warn_of_open_prefixes(&placed);
@@ -21,12 +22,25 @@ fn refuse_doubles(placed: &[Placed<'_>]) {
         let side = (one.route.from.to_string(), &one.route.matcher);
         match seen.get(&side) {
             Some(first) => one.node.wrong(
-                &format!("has the same from, prefix and path as {first}, so that it would never be used"),
+                &format!("has the same from, prefix, path and regex as {first}, so that it would never be used"),
                 "keep one",
             ),
             None => {
                 seen.insert(side, one.node.key());
             }
+        }
+    }
+}
+
+/// Decisions, metrics and a policy's place go by the id.
+fn refuse_double_ids(placed: &[Placed<'_>]) {
+    let mut seen: HashMap<&str, &str> = HashMap::new();
+    for one in placed {
+        let first = *seen.entry(one.route.id.as_str()).or_insert(one.node.key());
+        if first != one.node.key()
+            && let Some(id) = &one.id
+        {
+            id.wrong(&format!("is the id of {first} as well"), "an id of its own, or none");
         }
     }
 }
@@ -53,7 +67,7 @@ fn warn_of_open_prefixes(placed: &[Placed<'_>]) {
         let later = placed.iter().skip(index + 1).take_while(|other| other.route.from == one.route.from);
         let beside = later.into_iter().find(|other| match &other.route.matcher {
             PathMatcher::Prefix(shorter) => prefix.starts_with(shorter.as_str()),
-            PathMatcher::Path(_) => false,
+            PathMatcher::Path(_) | PathMatcher::Regex(_) => false,
         });
         if let Some(other) = beside {
             let wrong = format!("also takes longer names that begin so, which {} would take", other.node.key());

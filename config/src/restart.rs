@@ -1,6 +1,6 @@
 //! What a running process takes over from a configuration that was read again, and what waits for a restart.
 
-use crate::{Config, IdentityProvider};
+use crate::{Config, IdentityProvider, Timeouts};
 
 impl Config {
     /// This configuration with the routes and policies of `new`, and with the keys that routes take from the top level.
@@ -10,6 +10,8 @@ impl Config {
             pass_identity_headers: new.pass_identity_headers,
             jwt_issuer_format: new.jwt_issuer_format,
             max_staleness: new.max_staleness,
+            // what bounds connections waits for a restart; routes bring their own
+            timeouts: Timeouts { idle: self.timeouts.idle, ..new.timeouts },
             routes: new.routes.clone(),
             warnings: new.warnings.clone(),
             ..self.clone()
@@ -40,6 +42,7 @@ impl Config {
             metrics_address,
             metrics_basic_auth,
             session_idle_timeout,
+            timeouts,
             // what routes decide by
             jwt_issuer_format: _,
             pass_identity_headers: _,
@@ -75,6 +78,7 @@ impl Config {
             ("metrics_address", *metrics_address != new.metrics_address),
             ("metrics_basic_auth", *metrics_basic_auth != new.metrics_basic_auth),
             ("session_idle_timeout", *session_idle_timeout != new.session_idle_timeout),
+            ("timeout_idle", timeouts.idle != new.timeouts.idle),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }

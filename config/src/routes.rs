@@ -1,22 +1,30 @@
 //! One route after another: where it is reached, where it leads, and who may go there.
 
 use aws_lc_rs::digest;
+use http::HeaderName;
 
 use crate::global::{flag, issuer_format};
 use crate::keys::{self, ROUTE};
+use crate::limits::ROUTE_ID_BYTES;
 use crate::node::{Fields, Node};
-use crate::policy::{Actions, Criterion, Policy, Rule, StringMatcher, StringTest};
+use crate::policy::{Actions, Criterion, ListMatcher, ListTest, Policy, Rule, StringMatcher, StringTest};
 use crate::upstreams::UpstreamDefaults;
-use crate::{From, IssuerFormat, PathMatcher, Route, Staleness, Upstream, headers, rules, staleness, upstreams, urls};
+use crate::{
+    Action, From, GroupsFilter, IssuerFormat, PathMatcher, Route, Staleness, Timeouts, actions, groups, headers,
+    pattern, rewrites, rules, staleness, timeouts, upstreams, urls,
+};
 
 /// What routes take from the top level.
-#[derive(Clone, Copy)]
-pub struct Defaults<'d> {
+pub struct Defaults {
     pub insecure_server: bool,
     pub pass_identity_headers: bool,
     pub jwt_issuer_format: IssuerFormat,
     pub max_staleness: Staleness,
-    pub upstreams: &'d UpstreamDefaults,
+    pub timeouts: Timeouts,
+    pub groups_filter: GroupsFilter,
+    /// The headers that claims fill.
+    pub claims: Vec<HeaderName>,
+    pub upstreams: UpstreamDefaults,
 }
 
 /// A route and where it stands.
@@ -25,10 +33,12 @@ pub struct Placed<'a> {
     pub node: Node<'a>,
     pub from: Node<'a>,
     pub prefix: Option<Node<'a>>,
+    /// Its `id`, where one is set.
+    pub id: Option<Node<'a>>,
 }
 
 /// Every route of the file: `policy` (the old name of the list) and `routes` together, as in Pomerium.
-pub fn decode<'a>(top: &Fields<'a>, defaults: Defaults<'_>) -> Vec<Placed<'a>> {
+pub fn decode<'a>(top: &Fields<'a>, defaults: &Defaults) -> Vec<Placed<'a>> {
     let lists = top.entries().filter(|(name, _)| matches!(*name, "routes" | "policy"));
     let set = lists.filter(|(name, _)| top.get(name).is_some());
     let mut routes = Vec::new();
@@ -41,17 +51,25 @@ pub fn decode<'a>(top: &Fields<'a>, defaults: Defaults<'_>) -> Vec<Placed<'a>> {
     routes
 }
 
-fn route<'a>(node: Node<'a>, defaults: Defaults<'_>) -> Option<Placed<'a>> {
+fn route<'a>(node: Node<'a>, defaults: &Defaults) -> Option<Placed<'a>> {
     let fields = node.fields()?;
     keys::check(&fields, ROUTE);
     let from = fields.required("from", "the external URL, such as https://app.example.com");
     let external = from.as_ref().and_then(|node| urls::from(node, defaults.insecure_server));
-    let upstreams = to(&fields);
+    let action = actions::decode(&fields);
     let matcher = matcher(&fields);
-    let name = fields.get("name").and_then(|node| node.text());
-    let prefix_rewrite = fields.get("prefix_rewrite").and_then(|node| absolute_path(&node));
     let set = |key: &str| fields.get(key);
-    let set_request_headers = set("set_request_headers").as_ref().map(headers::request).unwrap_or_default();
+    let text = |key: &str| fields.get(key).and_then(|node| node.text());
+    let (name, stat_name) = (text("name"), text("stat_name"));
+    let id = set("id").map(|node| own_id(&node));
+    for key in ["description", "logo_url"] {
+        if let Some(node) = set(key) {
+            node.warn("shows nowhere, as this version has no list of routes", "leave it for later, or remove it");
+        }
+    }
+    let regex_priority_order = actions::optional(&fields, "regex_priority_order", whole_number);
+    let rewrites = rewrites::decode(&fields);
+    let set_request_headers = set("set_request_headers").map(|node| headers::request(&node, &defaults.claims));
     let remove_request_headers = set("remove_request_headers").as_ref().map(headers::removed).unwrap_or_default();
     let set_response_headers = set("set_response_headers").as_ref().map(headers::response).unwrap_or_default();
     let tls_skip_verify = flag(&fields, "tls_skip_verify", false);
@@ -62,23 +80,35 @@ fn route<'a>(node: Node<'a>, defaults: Defaults<'_>) -> Option<Placed<'a>> {
     if policy.rules.is_empty() {
         node.warn("has no policy, so that nobody may use it", "add policy");
     }
-    let preserve_host_header = flag(&fields, "preserve_host_header", false);
     let allow_websockets = flag(&fields, "allow_websockets", false);
     let pass_identity_headers = flag(&fields, "pass_identity_headers", defaults.pass_identity_headers);
     let jwt_issuer_format = issuer_format(&fields).unwrap_or(defaults.jwt_issuer_format);
     let max_staleness = staleness::decode(&fields).unwrap_or(defaults.max_staleness);
-    let upstream = upstreams::options(&fields, upstreams.as_deref(), defaults.upstreams);
+    let timeouts = timeouts::route(&fields, defaults.timeouts, allow_websockets);
+    let groups_filter = groups::decode(&fields, &defaults.groups_filter);
+    let show_error_details = flag(&fields, "show_error_details", false);
+    let upstreams = action.as_ref().and_then(|action| match action {
+        Action::Forward(upstreams) => Some(upstreams.as_slice()),
+        Action::Redirect(_) | Action::Response(_) => None,
+    });
+    let upstream = upstreams::options(&fields, upstreams, &defaults.upstreams);
     // nothing is decoded below: every problem was said, whichever value is absent
-    let (external, upstreams, matcher) = (external?, upstreams?, matcher?);
+    let (external, action, matcher) = (external?, action?, matcher?);
+    let id = match id {
+        Some(id) => id?,
+        None => made_id(&external, &matcher, &action),
+    };
     let route = Route {
-        id: id(&external, &matcher, &upstreams),
+        id,
         name,
+        stat_name,
         from: external,
-        to: upstreams,
+        action,
         matcher,
-        prefix_rewrite,
-        preserve_host_header,
-        set_request_headers,
+        regex_priority_order: regex_priority_order?.unwrap_or_default(),
+        rewrites: rewrites?,
+        timeouts,
+        set_request_headers: set_request_headers.unwrap_or_default(),
         remove_request_headers,
         set_response_headers,
         allow_websockets,
@@ -86,37 +116,48 @@ fn route<'a>(node: Node<'a>, defaults: Defaults<'_>) -> Option<Placed<'a>> {
         upstream,
         pass_identity_headers,
         jwt_issuer_format,
+        groups_filter,
+        show_error_details,
         max_staleness,
         policy,
     };
-    Some(Placed { route, from: from?, prefix: fields.get("prefix"), node })
-}
-
-fn to(fields: &Fields<'_>) -> Option<Vec<Upstream>> {
-    // a redirect or response stands in place of `to`, and was reported as not supported
-    let has_other = fields.get("redirect").or_else(|| fields.get("response")).is_some();
-    match fields.get("to") {
-        Some(node) => upstreams::addresses(fields, &node),
-        None if has_other => None,
-        None => fields.required("to", "the internal URL, such as http://127.0.0.1:8080").and(None),
-    }
+    Some(Placed { route, from: from?, prefix: fields.get("prefix"), id: fields.get("id"), node })
 }
 
 fn matcher(fields: &Fields<'_>) -> Option<PathMatcher> {
-    let (prefix, path) = (fields.get("prefix"), fields.get("path"));
-    if let Some(path) = path.as_ref().filter(|_| prefix.is_some()) {
-        path.wrong("is given beside prefix", "keep one of the two");
+    let given = ["prefix", "path", "regex"].map(|name| (name, fields.get(name)));
+    let mut given = given.into_iter().filter_map(|(name, node)| Some((name, node?)));
+    let Some((name, node)) = given.next() else { return Some(PathMatcher::Prefix("/".to_owned())) };
+    let matcher = match name {
+        "prefix" => absolute_path(&node).map(PathMatcher::Prefix),
+        "path" => absolute_path(&node).map(PathMatcher::Path),
+        _ => pattern::whole(&node).map(PathMatcher::Regex),
+    };
+    let mut beside = given.peekable();
+    let is_alone = beside.peek().is_none();
+    for (_, node) in beside {
+        node.wrong(&format!("is given beside {name}"), "keep one of prefix, path and regex");
     }
-    match (prefix.map(|node| absolute_path(&node)), path.map(|node| absolute_path(&node))) {
-        (Some(prefix), None) => prefix.map(PathMatcher::Prefix),
-        (None, Some(path)) => path.map(PathMatcher::Path),
-        (Some(_), Some(_)) => None,
-        (None, None) => Some(PathMatcher::Prefix("/".to_owned())),
+    matcher.filter(|_| is_alone)
+}
+
+/// `id`: what logs and metrics call the route.
+fn own_id(node: &Node<'_>) -> Option<String> {
+    let id = node.text()?;
+    let is_plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+    if is_plain && id.len() <= ROUTE_ID_BYTES {
+        return Some(id);
     }
+    node.refuse("is no id", &format!("letters, digits, -, _ and ., {ROUTE_ID_BYTES} at most"))
+}
+
+fn whole_number(node: &Node<'_>) -> Option<i64> {
+    let number = node.text()?.parse().ok();
+    number.or_else(|| node.refuse("is not a whole number", "such as 10"))
 }
 
 /// A path as requests have it after they were brought into canonical form: any other would never match.
-fn absolute_path(node: &Node<'_>) -> Option<String> {
+pub fn absolute_path(node: &Node<'_>) -> Option<String> {
     let path = node.text()?;
     let right = "a path such as /admin/";
     let Some(rest) = path.strip_prefix('/') else {
@@ -151,11 +192,12 @@ fn shorthands(fields: &Fields<'_>) -> Vec<Criterion> {
     let anyone = fields.get("allow_any_authenticated_user").filter(|node| node.boolean() == Some(true));
     let users = fields.get("allowed_users");
     let domains = fields.get("allowed_domains");
-    let is_limited = users.is_some() || domains.is_some();
+    let claims = fields.get("allowed_idp_claims");
+    let is_limited = users.is_some() || domains.is_some() || claims.is_some();
     if let Some(node) = public.as_ref().filter(|_| anyone.is_some() || is_limited) {
         node.wrong("is given beside keys that let only some people in", "keep one of them");
     } else if let Some(node) = anyone.as_ref().filter(|_| is_limited) {
-        node.wrong("is given beside allowed_users or allowed_domains", "keep one of them");
+        node.wrong("is given beside allowed_users, allowed_domains or allowed_idp_claims", "keep one of them");
     }
     let preflight = flag(fields, "cors_allow_preflight", false);
     let mut either = Vec::new();
@@ -165,6 +207,22 @@ fn shorthands(fields: &Fields<'_>) -> Vec<Criterion> {
     either.extend(users.and_then(|node| names(&node)).map(Criterion::AllowedUsers));
     let domains = domains.and_then(|node| names(&node));
     either.extend(domains.map(|domains| Criterion::Domain(StringMatcher(vec![StringTest::In(domains)]))));
+    either.extend(claims.into_iter().flat_map(|node| allowed_claims(&node)));
+    either
+}
+
+/// `allowed_idp_claims`: a map of claims, each to the values of which it must have one.
+fn allowed_claims(node: &Node<'_>) -> Vec<Criterion> {
+    let mut either = Vec::new();
+    for (claim, values) in node.fields().iter().flat_map(|fields| fields.entries()) {
+        let Some(path) = rules::claim_path(&values, claim) else { continue };
+        let nodes = values.items().unwrap_or_else(|| vec![values.clone()]);
+        let values = nodes.iter().filter_map(rules::scalar);
+        either.extend(
+            values
+                .map(|value| Criterion::Claim { path: path.clone(), matcher: ListMatcher(vec![ListTest::Has(value)]) }),
+        );
+    }
     either
 }
 
@@ -174,15 +232,15 @@ fn names(node: &Node<'_>) -> Option<Vec<String>> {
 }
 
 /// SHA-256 over what identifies a route, the first 16 hex digits; each part ends with a zero byte, which none contains.
-fn id(from: &From, matcher: &PathMatcher, to: &[Upstream]) -> String {
-    let (prefix, path) = match matcher {
-        PathMatcher::Prefix(prefix) => (prefix.as_str(), ""),
-        PathMatcher::Path(path) => ("", path.as_str()),
+fn made_id(from: &From, matcher: &PathMatcher, action: &Action) -> String {
+    let (prefix, path, regex) = match matcher {
+        PathMatcher::Prefix(prefix) => (prefix.as_str(), "", None),
+        PathMatcher::Path(path) => ("", path.as_str(), None),
+        PathMatcher::Regex(regex) => ("", "", Some(format!("regex:{}", regex.as_str()))),
     };
     let mut hash = digest::Context::new(&digest::SHA256);
-    let from = from.to_string();
-    let to: Vec<String> = to.iter().map(Upstream::identity).collect();
-    for part in [from.as_str(), prefix, path].into_iter().chain(to.iter().map(String::as_str)) {
+    let parts = [from.to_string(), prefix.to_owned(), path.to_owned()].into_iter().chain(regex).chain(action.parts());
+    for part in parts {
         hash.update(part.as_bytes());
         hash.update(&[0]);
     }

@@ -158,7 +158,7 @@ fn bare(node: &Node<'_>, criterion: Criterion) -> Option<Criterion> {
 }
 
 /// Levels of a claim, split at `/` and `.`. A name that is itself a URL (as namespaced claims are) is one level.
-fn claim_path(node: &Node<'_>, path: &str) -> Option<Vec<String>> {
+pub fn claim_path(node: &Node<'_>, path: &str) -> Option<Vec<String>> {
     if path.contains("://") {
         return Some(vec![path.to_owned()]);
     }
@@ -234,7 +234,7 @@ fn group(node: &Node<'_>) -> Option<Value> {
 }
 
 /// A claim's value: text, number or boolean.
-fn scalar(node: &Node<'_>) -> Option<Value> {
+pub fn scalar(node: &Node<'_>) -> Option<Value> {
     let scalar = one(node)?;
     match scalar.kind {
         Kind::Text => Some(Value::String(scalar.text.clone())),

@@ -23,8 +23,12 @@ pub fn from(node: &Node<'_>, plain: bool) -> Option<From> {
         return node.refuse("has a path", "put it into prefix or path");
     }
     let host = host_of(node, &url, right)?;
-    if host.contains('*') {
-        return node.refuse("has a wildcard, which is not supported by this version", "one route for each host");
+    let inner = host.strip_prefix("*.").unwrap_or(&host);
+    if inner.contains('*') {
+        return node.refuse("has a wildcard elsewhere than as its whole first label", "https://*.example.com");
+    }
+    if inner.len() < host.len() && inner.parse::<std::net::IpAddr>().is_ok() {
+        return node.refuse("has a wildcard before an address", right);
     }
     Some(From { host, port: url.port() })
 }

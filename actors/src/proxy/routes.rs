@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use portcullis_config::policy::{Actions, Criterion, Policy};
-use portcullis_config::{Config, PathMatcher, Route};
+use portcullis_config::{Config, PathMatcher, PathRewrite, Route};
 
 use crate::request::Canonical;
 
@@ -150,6 +150,7 @@ fn takes(matcher: &PathMatcher, path: &str) -> bool {
         // `*` is no path
         PathMatcher::Prefix(prefix) => path.starts_with('/') && path.starts_with(prefix.as_str()),
         PathMatcher::Path(whole) => path == whole,
+        PathMatcher::Regex(regex) => path.starts_with('/') && regex.is_match(path),
     }
 }
 
@@ -158,10 +159,14 @@ fn takes(matcher: &PathMatcher, path: &str) -> bool {
 fn takes_every_path(route: &Route) -> bool {
     let takes_all = match &route.matcher {
         PathMatcher::Prefix(prefix) => matches!(prefix.as_str(), "" | "/"),
-        PathMatcher::Path(_) => false,
+        PathMatcher::Path(_) | PathMatcher::Regex(_) => false,
     };
-    let keeps_path = route.prefix_rewrite.as_deref().is_none_or(|rewrite| rewrite == "/");
-    takes_all && keeps_path && route.to.iter().all(|upstream| matches!(upstream.url.path(), "" | "/"))
+    let keeps_path = match &route.rewrites.path {
+        None => true,
+        Some(PathRewrite::Prefix(rewrite)) => rewrite == "/",
+        Some(PathRewrite::Regex(_)) => false,
+    };
+    takes_all && keeps_path && route.upstreams().iter().all(|upstream| matches!(upstream.url.path(), "" | "/"))
 }
 
 fn reads_path(policy: &Policy) -> bool {

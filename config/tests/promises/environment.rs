@@ -76,7 +76,7 @@ fn a_variable_beats_the_other_spelling_in_the_file() {
 
 #[test]
 fn a_problem_in_a_variable_names_the_variable() {
-    let routes = STANDARD.encode("- from: https://a.example.com\n  regex: x\n  to: http://127.0.0.1:1\n");
+    let routes = STANDARD.encode("- from: https://a.example.com\n  regex: '['\n  to: http://127.0.0.1:1\n");
     let variables =
         [("COOKIE_EXPIRE", "14"), ("AUTOCERT", "true"), ("POLICY_FILE", "x"), ("ROUTES", &*routes), ("HEADERS", "{")];
     let problems = set(LEAST, &variables).unwrap_err();

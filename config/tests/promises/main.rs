@@ -16,6 +16,7 @@ mod reload;
 mod routes;
 mod samples;
 mod services;
+mod upstreams;
 
 use portcullis_config::{Config, Problems, parse};
 

@@ -62,7 +62,7 @@ fn aliases_and_merge_keys_work_and_cannot_grow_without_bound() {
     )
     .unwrap();
     assert_eq!(config.routes.len(), 3);
-    assert_eq!(config.routes[1].to, config.routes[0].to);
+    assert_eq!(config.routes[1].action, config.routes[0].action);
 
     let mut bomb = String::from("a0: &a0 [x, x]\n");
     for level in 1..30 {

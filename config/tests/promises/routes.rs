@@ -1,6 +1,6 @@
 //! Where routes are reached, where they lead, and the order in which they are tried.
 
-use portcullis_config::{PathMatcher, Route};
+use portcullis_config::{HeaderText, HostRewrite, PathMatcher, PathRewrite, Route};
 
 use crate::{LEAST, problems, with};
 
@@ -23,10 +23,12 @@ fn every_key_of_a_route_gives_what_was_written() {
                      pass_identity_headers: true\n  jwt_issuer_format: uri\n  max_staleness: strict");
     assert_eq!(route.name.as_deref(), Some("one"));
     assert_eq!(route.matcher, PathMatcher::Prefix("/a/".into()));
-    assert_eq!(route.prefix_rewrite.as_deref(), Some("/b/"));
-    assert!(route.preserve_host_header && route.allow_websockets && route.pass_identity_headers);
-    let set: Vec<_> = route.set_request_headers.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
-    assert_eq!(set, [("x-team", "a"), ("x-price", "5$ $x")]);
+    assert_eq!(route.rewrites.path, Some(PathRewrite::Prefix("/b/".into())));
+    assert_eq!(route.rewrites.host, HostRewrite::Preserve);
+    assert!(route.allow_websockets && route.pass_identity_headers);
+    let plain = |text| HeaderText::Plain(http::HeaderValue::from_static(text));
+    let set: Vec<_> = route.set_request_headers.iter().map(|(name, text)| (name.as_str(), text.clone())).collect();
+    assert_eq!(set, [("x-team", plain("a")), ("x-price", plain("5$ $x"))]);
     assert_eq!(route.remove_request_headers, ["x-gone"]);
     assert_eq!(route.set_response_headers.len(), 1);
     assert_eq!(route.jwt_issuer_format, portcullis_config::IssuerFormat::Uri);
@@ -57,6 +59,8 @@ fn from_is_a_host_in_one_spelling() {
         ("http://app.example.com:80", "app.example.com", None),
         ("https://bücher.example", "xn--bcher-kva.example", None),
         ("https://[::1]:8443", "[::1]", Some(8443)),
+        ("https://*.Example.com", "*.example.com", None),
+        ("https://*.example.com:8443", "*.example.com", Some(8443)),
     ] {
         let routes = with(&route("").replace("https://a.example.com", text)).unwrap().routes;
         assert_eq!((routes[0].from.host.as_str(), routes[0].from.port), (host, port), "{text}");
@@ -68,7 +72,11 @@ fn from_is_a_host_in_one_spelling() {
         "https://a.example.com/path",
         "https://a.example.com/?q",
         "https://user@a.example.com",
-        "https://*.example.com",
+        "https://*",
+        "https://a.*.example.com",
+        "https://*.*.example.com",
+        "https://a*.example.com",
+        "https://*.127.0.0.1",
         "tcp+https://a.example.com:22",
         "ssh://a",
         "ftp://a",
@@ -87,12 +95,12 @@ fn from_is_a_host_in_one_spelling() {
 #[test]
 fn to_is_one_or_more_web_servers() {
     let routes = with(&route("").replace("http://127.0.0.1:1", "[http://a:1/base, https://b]")).unwrap().routes;
-    let to: Vec<_> = routes[0].to.iter().map(|upstream| upstream.url.as_str()).collect();
+    let to: Vec<_> = routes[0].upstreams().iter().map(|upstream| upstream.url.as_str()).collect();
     assert_eq!(to, ["http://a:1/base", "https://b/"]);
-    for text in ["h2c://a", "tcp://a:1", "unix:///run/a", "'http://a,1'", "http://u:p@a", "http://a?q", "a:1", "[]"] {
+    for text in ["tcp://a:1", "unix://run/a", "'http://a,b'", "http://u:p@a", "http://a?q", "a:1", "[]"] {
         assert_eq!(problems(&route("").replace("http://127.0.0.1:1", text)).len(), 1, "{text}");
     }
-    let two = problems(&route("").replace("http://127.0.0.1:1", "[h2c://a, b]"));
+    let two = problems(&route("").replace("http://127.0.0.1:1", "[tcp://a, b]"));
     assert_eq!(two.len(), 2);
 }
 
@@ -103,7 +111,7 @@ fn a_path_that_no_request_has_is_refused() {
     }
     assert_eq!(
         problems(&route("prefix: /a\n  path: /b")),
-        ["6 routes[0].path: is given beside prefix; keep one of the two"]
+        ["6 routes[0].path: is given beside prefix; keep one of prefix, path and regex"]
     );
 }
 
@@ -136,25 +144,40 @@ fn routes_are_tried_in_pomeriums_order() {
         ("a.example.com", "path: /z"),
         ("a.example.com", "prefix: /admin/x/"),
         ("a.example.com:8443", "prefix: /"),
+        ("a.example.com", "regex: /a.*"),
+        ("a.example.com", "regex: /b.*"),
+        ("a.example.com", "regex: /c.*, regex_priority_order: -1"),
+        ("a.example.com", "regex: /a+, regex_priority_order: 7"),
+        ("a.example.com", "prefix: /first/, regex_priority_order: 9"),
+        ("'*.example.com'", "prefix: /"),
     ];
     let list: String = (sides.iter())
-        .map(|(host, path)| format!("- {{from: 'https://{host}', to: 'http://u', allowed_users: [x], {path}}}\n"))
+        .map(|(host, path)| {
+            format!("- {{from: 'https://{}', to: 'http://u', allowed_users: [x], {path}}}\n", host.trim_matches('\''))
+        })
         .collect();
     let config = with(&format!("routes:\n{list}")).unwrap();
     let order: Vec<_> = (config.routes.iter())
         .map(|route| match &route.matcher {
             PathMatcher::Prefix(prefix) => format!("{} {prefix}", route.from),
             PathMatcher::Path(path) => format!("{} ={path}", route.from),
+            PathMatcher::Regex(regex) => format!("{} ~{}", route.from, regex.as_str()),
         })
         .collect();
     assert_eq!(
         order,
         [
+            "*.example.com /",
             "a.example.com =/z",
             "a.example.com =/",
+            "a.example.com /first/",
+            "a.example.com ~/a+",
+            "a.example.com ~/b.*",
+            "a.example.com ~/a.*",
             "a.example.com /admin/x/",
             "a.example.com /admin/",
             "a.example.com /",
+            "a.example.com ~/c.*",
             "a.example.com:8443 /",
             "b.example.com /",
         ]
@@ -178,7 +201,7 @@ fn two_routes_with_the_same_side_are_a_problem() {
         format!("{}- {{from: https://A.example.com., prefix: /, to: http://b, allowed_users: [x]}}\n", route(""));
     let said = problems(&twice);
     assert_eq!(said.len(), 1);
-    assert!(said[0].starts_with("6 routes[1]: has the same from, prefix and path as routes[0]"), "{said:?}");
+    assert!(said[0].starts_with("6 routes[1]: has the same from, prefix, path and regex as routes[0]"), "{said:?}");
 }
 
 #[test]

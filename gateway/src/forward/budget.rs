@@ -94,7 +94,9 @@ impl Drop for Share {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use portcullis_config::{From, IssuerFormat, PathMatcher, Staleness, policy::Policy};
+    use portcullis_config::{
+        Action, From, GroupsFilter, IssuerFormat, PathMatcher, Rewrites, RouteTimeouts, Staleness, policy::Policy,
+    };
     use uuid::Uuid;
 
     use super::*;
@@ -105,11 +107,13 @@ mod tests {
         Arc::new(Route {
             id: "0123456789abcdef".into(),
             name: None,
+            stat_name: None,
             from: From { host: "app.example.com".into(), port: None },
-            to: vec![],
+            action: Action::Forward(vec![]),
             matcher: PathMatcher::Prefix("/".into()),
-            prefix_rewrite: None,
-            preserve_host_header: false,
+            regex_priority_order: 0,
+            rewrites: Rewrites::default(),
+            timeouts: RouteTimeouts::default(),
             set_request_headers: vec![],
             remove_request_headers: vec![],
             set_response_headers: vec![],
@@ -117,6 +121,8 @@ mod tests {
             tls_skip_verify: false,
             pass_identity_headers: true,
             jwt_issuer_format: IssuerFormat::HostOnly,
+            groups_filter: GroupsFilter::default(),
+            show_error_details: false,
             max_staleness: Staleness::default(),
             policy: Policy { rules: vec![] },
         })

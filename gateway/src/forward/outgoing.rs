@@ -12,7 +12,7 @@ use portcullis_actors::proxy::upstreams::choice;
 use portcullis_actors::proxy::upstreams::cluster::{Cluster, Refused, Underway};
 use portcullis_actors::request::Canonical;
 use portcullis_actors::request::hygiene::{Managed, headers_for_upstream, query_for_upstream};
-use portcullis_config::{Config, PathMatcher, Route, Upstream};
+use portcullis_config::{Config, HeaderText, HostRewrite, PathMatcher, PathRewrite, Route, Upstream};
 use portcullis_events::Time;
 
 use super::body::RequestBody;
@@ -94,8 +94,10 @@ impl Maker<'_> {
         for name in &route.remove_request_headers {
             headers.remove(name);
         }
-        for (name, value) in &route.set_request_headers {
-            headers.insert(name.clone(), value.clone());
+        for (name, text) in &route.set_request_headers {
+            if let HeaderText::Plain(value) = text {
+                headers.insert(name.clone(), value.clone());
+            }
         }
         let identity = identity::headers(&permit, &self.config.jwt_claims_headers, self.keys, self.assertions, now)
             .map_err(|error| {
@@ -105,10 +107,11 @@ impl Maker<'_> {
         for (name, value) in identity {
             headers.insert(name, value);
         }
-        let host = if route.preserve_host_header { request.authority() } else { upstream.url.authority() };
+        let host =
+            if route.rewrites.host == HostRewrite::Preserve { request.authority() } else { upstream.url.authority() };
         Ok(Outgoing {
             scheme: if upstream.is_tls() { "https" } else { "http" },
-            own_host: !route.preserve_host_header,
+            own_host: matches!(route.rewrites.host, HostRewrite::Upstream),
             key,
             method: request.method().clone(),
             target,
@@ -141,7 +144,7 @@ fn forwarded(headers: &mut HeaderMap, request: &Canonical, route: &Route, reques
     }
     let scheme = if request.https() { "https" } else { "http" };
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
-    if !route.preserve_host_header
+    if route.rewrites.host != HostRewrite::Preserve
         && let Ok(host) = HeaderValue::try_from(request.authority())
     {
         headers.insert(X_FORWARDED_HOST, host);
@@ -155,11 +158,14 @@ fn target(route: &Route, upstream: &Upstream, request: &Canonical) -> Result<Str
     let path = request.path();
     let mut target = String::with_capacity(base.len() + path.len() + 16);
     target.push_str(base);
-    match &route.prefix_rewrite {
-        None => target.push_str(path),
-        Some(rewrite) => {
-            let (PathMatcher::Prefix(matched) | PathMatcher::Path(matched)) = &route.matcher;
-            let rest = path.strip_prefix(matched.as_str()).unwrap_or(path);
+    match &route.rewrites.path {
+        None | Some(PathRewrite::Regex(_)) => target.push_str(path),
+        Some(PathRewrite::Prefix(rewrite)) => {
+            let rest = match &route.matcher {
+                PathMatcher::Prefix(matched) | PathMatcher::Path(matched) => path.strip_prefix(matched.as_str()),
+                PathMatcher::Regex(_) => None,
+            };
+            let rest = rest.unwrap_or(path);
             let joined = match (rewrite.strip_suffix('/'), rest.strip_prefix('/')) {
                 (Some(rewrite), Some(_)) => format!("{rewrite}{rest}"),
                 _ => format!("{rewrite}{rest}"),

@@ -6,7 +6,9 @@ use std::time::Duration;
 use http::Request;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN};
 use portcullis_config::policy::{Actions, Criterion, ListMatcher, ListTest, Policy, Rule, StringMatcher, StringTest};
-use portcullis_config::{From, IssuerFormat, PathMatcher, Route, Staleness, Upstream};
+use portcullis_config::{
+    Action, From, GroupsFilter, IssuerFormat, PathMatcher, Rewrites, Route, RouteTimeouts, Staleness, Upstream,
+};
 use portcullis_events::{PersonId, SessionId, Time};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -119,11 +121,13 @@ pub(super) fn route(policy: Policy) -> Route {
     Route {
         id: "0123456789abcdef".into(),
         name: None,
+        stat_name: None,
         from: From { host: "app.example.com".into(), port: None },
-        to: vec![Upstream { url: "http://127.0.0.1:1/".parse().unwrap() }],
+        action: Action::Forward(vec![Upstream { url: "http://127.0.0.1:1/".parse().unwrap() }]),
         matcher: PathMatcher::Prefix("/".into()),
-        prefix_rewrite: None,
-        preserve_host_header: false,
+        regex_priority_order: 0,
+        rewrites: Rewrites::default(),
+        timeouts: RouteTimeouts::default(),
         set_request_headers: vec![],
         remove_request_headers: vec![],
         set_response_headers: vec![],
@@ -131,6 +135,8 @@ pub(super) fn route(policy: Policy) -> Route {
         tls_skip_verify: false,
         pass_identity_headers: true,
         jwt_issuer_format: IssuerFormat::HostOnly,
+        groups_filter: GroupsFilter::default(),
+        show_error_details: false,
         max_staleness: Staleness::default(),
         policy,
     }

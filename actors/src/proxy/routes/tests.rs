@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use portcullis_config::policy::{Actions, Criterion, Policy, Rule, StringMatcher, StringTest};
 use portcullis_config::{
-    Config, Cookie, From, IssuerFormat, ListenAddress, LogLevel, PathMatcher, Route, Services, Staleness, Storage,
-    Upstream,
+    Action, Config, Cookie, From, GroupsFilter, IssuerFormat, ListenAddress, LogLevel, PathMatcher, PathRewrite,
+    Rewrites, Route, RouteTimeouts, Services, Staleness, Storage, Timeouts, Upstream,
 };
 use proptest::prelude::*;
 use url::Url;
@@ -44,6 +44,7 @@ pub(crate) fn config(routes: &[&str]) -> Config {
         health_check_addr: ListenAddress { host: None, port: 0 },
         metrics_address: None,
         metrics_basic_auth: None,
+        timeouts: Timeouts::default(),
         routes: routes.iter().map(|route| self::route(route)).collect(),
         warnings: Vec::new(),
     }
@@ -55,14 +56,16 @@ fn route(text: &str) -> Route {
     Route {
         id: text.to_owned(),
         name: None,
+        stat_name: None,
         from: From { host: host.to_owned(), port },
-        to: vec![Upstream { url: Url::parse("http://upstream.test").unwrap() }],
+        action: Action::Forward(vec![Upstream { url: Url::parse("http://upstream.test").unwrap() }]),
         matcher: match path.strip_prefix('=') {
             Some(whole) => PathMatcher::Path(whole.to_owned()),
             None => PathMatcher::Prefix(path.to_owned()),
         },
-        prefix_rewrite: None,
-        preserve_host_header: false,
+        regex_priority_order: 0,
+        rewrites: Rewrites::default(),
+        timeouts: RouteTimeouts::default(),
         set_request_headers: Vec::new(),
         remove_request_headers: Vec::new(),
         set_response_headers: Vec::new(),
@@ -70,6 +73,8 @@ fn route(text: &str) -> Route {
         tls_skip_verify: false,
         pass_identity_headers: false,
         jwt_issuer_format: IssuerFormat::HostOnly,
+        groups_filter: GroupsFilter::default(),
+        show_error_details: false,
         max_staleness: Staleness::default(),
         policy: Policy::default(),
     }
@@ -137,6 +142,7 @@ fn an_index_is_the_place_in_the_configuration() {
     for (index, route) in config.routes.iter().enumerate() {
         let target = match &route.matcher {
             PathMatcher::Prefix(prefix) | PathMatcher::Path(prefix) => prefix,
+            PathMatcher::Regex(regex) => panic!("{regex:?}"),
         };
         let head = Head { target, headers: vec![("host", &route.from.host)], ..Head::default() };
         let Ok(Located::Route { index: found, route: taken }) = table.locate(&head.accepted()) else {
@@ -226,9 +232,10 @@ fn an_odd_path_is_refused_where_a_path_decides_and_passes_where_none_does() {
     }
     // beyond a rewritten prefix or the path of `to` lies what is not the route's
     let mut rewritten = config(&["app.test/"]);
-    rewritten.routes[0].prefix_rewrite = Some("/inner/".to_owned());
+    rewritten.routes[0].rewrites.path = Some(PathRewrite::Prefix("/inner/".to_owned()));
     let mut below = config(&["app.test/"]);
-    below.routes[0].to[0].url.set_path("/inner");
+    let Action::Forward(to) = &mut below.routes[0].action else { panic!("it forwards") };
+    to[0].url.set_path("/inner");
     deciding.extend([rewritten, below]);
     for config in deciding {
         let table = RouteTable::new(&config);
@@ -237,7 +244,7 @@ fn an_odd_path_is_refused_where_a_path_decides_and_passes_where_none_does() {
         }
     }
     let mut catch_all = config(&["app.test/", "other.test/x"]);
-    catch_all.routes[0].prefix_rewrite = Some("/".to_owned());
+    catch_all.routes[0].rewrites.path = Some(PathRewrite::Prefix("/".to_owned()));
     catch_all.routes[0].policy = Policy {
         rules: vec![Rule { allow: Some(Actions { or: vec![Criterion::Accept], ..Actions::default() }), deny: None }],
     };

@@ -51,7 +51,7 @@ impl Table {
 
 fn settings(route: &Route) -> Settings {
     Settings {
-        to: route.to.clone(),
+        to: route.upstreams().to_vec(),
         options: route.upstream.clone(),
         skip_verify: route.tls_skip_verify,
         http1: route.allow_websockets,
