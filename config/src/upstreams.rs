@@ -32,6 +32,12 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// A server of weight 1 that speaks HTTP/1.1, or what TLS agrees upon.
+    #[must_use]
+    pub const fn at(url: Url) -> Self {
+        Self { url, socket: None, h2c: false, weight: 1 }
+    }
+
     /// What tells it from every other address, whatever its weight.
     #[must_use]
     pub fn identity(&self) -> String {

@@ -108,10 +108,10 @@ fn address(node: &Node<'_>) -> Option<(Upstream, Option<u32>)> {
         }
     };
     let upstream = match urls::scheme(text) {
-        Some("http" | "https") => of(urls::upstream(node, text, right)?),
+        Some("http" | "https") => Upstream::at(urls::upstream(node, text, right)?),
         Some("h2c") => {
             let plain = format!("http{}", text.trim_start_matches("h2c"));
-            Upstream { h2c: true, ..of(urls::upstream(node, &plain, right)?) }
+            Upstream { h2c: true, ..Upstream::at(urls::upstream(node, &plain, right)?) }
         }
         Some(scheme @ ("unix" | "http+unix" | "https+unix")) => {
             let path = text.split_once("://").map(|(_, path)| path).unwrap_or_default();
@@ -120,16 +120,12 @@ fn address(node: &Node<'_>) -> Option<(Upstream, Option<u32>)> {
             }
             let scheme = if scheme == "https+unix" { "https" } else { "http" };
             let url = Url::parse(&format!("{scheme}://localhost/")).ok()?;
-            Upstream { socket: Some(PathBuf::from(path)), ..of(url) }
+            Upstream { socket: Some(PathBuf::from(path)), ..Upstream::at(url) }
         }
         Some("tcp" | "udp" | "ssh") => return node.refuse(NOT_YET, right),
         Some(_) | None => return node.refuse("does not begin with http:// or https://", right),
     };
     Some((upstream, weight))
-}
-
-const fn of(url: Url) -> Upstream {
-    Upstream { url, socket: None, h2c: false, weight: 1 }
 }
 
 fn balancing(fields: &Fields<'_>) -> Option<Balancing> {

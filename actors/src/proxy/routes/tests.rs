@@ -58,7 +58,7 @@ fn route(text: &str) -> Route {
         name: None,
         stat_name: None,
         from: From { host: host.to_owned(), port },
-        action: Action::Forward(vec![Upstream { url: Url::parse("http://upstream.test").unwrap() }]),
+        action: Action::Forward(vec![Upstream::at(Url::parse("http://upstream.test").unwrap())]),
         matcher: match path.strip_prefix('=') {
             Some(whole) => PathMatcher::Path(whole.to_owned()),
             None => PathMatcher::Prefix(path.to_owned()),
@@ -71,6 +71,7 @@ fn route(text: &str) -> Route {
         set_response_headers: Vec::new(),
         allow_websockets: false,
         tls_skip_verify: false,
+        upstream: portcullis_config::UpstreamOptions::default(),
         pass_identity_headers: false,
         jwt_issuer_format: IssuerFormat::HostOnly,
         groups_filter: GroupsFilter::default(),

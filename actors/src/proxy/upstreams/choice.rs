@@ -30,8 +30,8 @@ enum Kind {
     Maglev(Vec<usize>),
 }
 
-/// Points on a ring, at least.
-const RING: u64 = 4096;
+/// Points on a ring of a candidate with the greatest weight, at most; half as many at least.
+const POINTS: u64 = 1024;
 /// Places in a Maglev table: a prime, as in Envoy.
 const TABLE: usize = 65_537;
 /// 2^64 divided by the golden ratio: its multiples, taken in order, divide a circle more evenly than any others.
@@ -54,7 +54,7 @@ impl Choice {
             Balancing::RoundRobin => Kind::RoundRobin,
             Balancing::LeastRequest => Kind::LeastRequest,
             Balancing::Random => Kind::Random,
-            Balancing::RingHash => Kind::Ring(ring(candidates, total)),
+            Balancing::RingHash => Kind::Ring(ring(candidates)),
             Balancing::Maglev => Kind::Maglev(table(candidates)),
         };
         Self { ends, equal, kind }
@@ -131,10 +131,14 @@ fn numbers(text: &[u8]) -> Vec<u64> {
     hash.as_ref().chunks(8).map(read).collect()
 }
 
-fn ring(candidates: &[Candidate], total: u64) -> Vec<(u64, usize)> {
+/// How many points one has must not depend on who else is there, or all would move when one leaves: the measure is a
+/// power of two, which changes with the greatest weight alone, and then seldom.
+fn ring(candidates: &[Candidate]) -> Vec<(u64, usize)> {
+    let greatest = candidates.iter().map(|candidate| candidate.weight).max().unwrap_or(1);
+    let measure = u64::from(greatest).next_power_of_two();
     let mut points = Vec::new();
     for (index, candidate) in candidates.iter().enumerate() {
-        let share = u64::from(candidate.weight).saturating_mul(RING).div_ceil(total.max(1));
+        let share = u64::from(candidate.weight).saturating_mul(POINTS).div_ceil(measure);
         // four at a time
         for turn in 0..share.div_ceil(4) {
             let point = |point| (point, index);

@@ -105,7 +105,7 @@ fn rules(keys: &str) -> OutlierDetection {
 fn bad_answers_in_a_row_make_suspicious_and_a_good_one_clears() {
     let rules = rules("consecutive_5xx: 3, consecutive_gateway_failure: 2");
     let tally = Tally::default();
-    let mut see = |status| tally.count(Outcome::Status(status), &rules);
+    let see = |status| tally.count(Outcome::Status(status), &rules);
     assert_eq!([see(500), see(404), see(500), see(500)], [None; 4]);
     assert_eq!(see(500), Some(Suspicion::ServerErrors));
     assert_eq!([see(502), see(503)], [None, Some(Suspicion::GatewayErrors)]);
