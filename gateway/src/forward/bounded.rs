@@ -6,11 +6,12 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use portcullis_config::limits::UPSTREAM_HEAD_BYTES;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 
 use crate::passed_on::passed_on;
 
@@ -22,6 +23,10 @@ pub struct Allowance(Arc<State>);
 struct State {
     left: AtomicUsize,
     waiting: AtomicUsize,
+    /// Somebody waits for the first words of the stream.
+    unsettled: AtomicBool,
+    ended: AtomicBool,
+    came: Notify,
 }
 
 /// One exchange that waits for its answer.
@@ -29,11 +34,46 @@ pub struct Waiting(Allowance);
 
 impl Default for Allowance {
     fn default() -> Self {
-        Self(Arc::new(State { left: AtomicUsize::new(UPSTREAM_HEAD_BYTES), waiting: AtomicUsize::new(0) }))
+        Self(Arc::new(State {
+            left: AtomicUsize::new(UPSTREAM_HEAD_BYTES),
+            waiting: AtomicUsize::new(0),
+            unsettled: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            came: Notify::new(),
+        }))
     }
 }
 
 impl Allowance {
+    /// One of a stream whose first words are waited for.
+    pub fn unsettled() -> Self {
+        let allowance = Self::default();
+        allowance.0.unsettled.store(true, Ordering::Relaxed);
+        allowance
+    }
+
+    /// Waits until something has come.
+    ///
+    /// # Errors
+    /// The stream has ended.
+    pub async fn came(&self) -> io::Result<()> {
+        self.0.came.notified().await;
+        if self.0.ended.load(Ordering::Relaxed) { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
+    }
+
+    /// Nobody waits for that any more.
+    pub fn settle(&self) {
+        self.0.unsettled.store(false, Ordering::Relaxed);
+    }
+
+    /// Bytes have come, or the end.
+    fn comes(&self, ended: bool) {
+        if self.0.unsettled.load(Ordering::Relaxed) {
+            self.0.ended.fetch_or(ended, Ordering::Relaxed);
+            self.0.came.notify_one();
+        }
+    }
+
     /// A request is being sent.
     pub fn begin(&self) {
         self.0.left.store(UPSTREAM_HEAD_BYTES, Ordering::Relaxed);
@@ -95,7 +135,9 @@ impl<T> Bounded<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Bounded<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let polled = std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        self.allowance.comes(polled.is_err() || buf.filled().len() == before);
+        polled?;
         if self.allowance.take(buf.filled().len() - before) {
             Poll::Ready(Ok(()))
         } else {

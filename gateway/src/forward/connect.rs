@@ -1,9 +1,9 @@
 //! One connection to an upstream: HTTP/1.1 for one exchange at a time, or HTTP/2 for many.
 
 use std::cell::Cell;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -168,11 +168,12 @@ async fn single(line: Line, taken: Taken) -> Result<Opened, ConnectError> {
 }
 
 async fn shared(line: Line, taken: Taken) -> Result<Opened, ConnectError> {
-    let allowance = Allowance::default();
+    let allowance = Allowance::unsettled();
     let io = TokioIo::new(Bounded::new(line, allowance.clone()));
     let (stream, connection) = UPSTREAM_WINDOWS;
     let mut builder = http2::Builder::new(Here);
     builder
+        .initial_max_send_streams(0)
         .timer(TokioTimer::new())
         .keep_alive_interval(H2_PING)
         .keep_alive_timeout(H2_PING)
@@ -180,16 +181,18 @@ async fn shared(line: Line, taken: Taken) -> Result<Opened, ConnectError> {
         .initial_connection_window_size(connection)
         .max_header_list_size(u32::try_from(UPSTREAM_HEADERS.0).unwrap_or(u32::MAX));
     let (sender, mut connection) = builder.handshake(io).await.map_err(|error| ConnectError::Http(Arc::new(error)))?;
+    // how many streams it takes is the first thing that an upstream says (RFC 9113 §3.4)
+    while connection.current_max_send_streams() == 0 {
+        allowance.came().await.map_err(|error| ConnectError::Io(Arc::new(error)))?;
+    }
+    allowance.settle();
     let most = Rc::new(Cell::new(connection.current_max_send_streams()));
     let known = Rc::clone(&most);
     actix_rt::spawn(async move {
         let driven = std::future::poll_fn(|cx| {
-            let polled = std::pin::Pin::new(&mut connection).poll(cx);
+            let polled = Pin::new(&mut connection).poll(cx);
             known.set(connection.current_max_send_streams());
-            match polled {
-                Poll::Ready(ended) => Poll::Ready(ended),
-                Poll::Pending => Poll::Pending,
-            }
+            polled
         });
         if let Err(error) = driven.await {
             tracing::debug!(%error, "an upstream connection ended");
