@@ -10,6 +10,11 @@ use crate::node::Fields;
 pub struct GroupsFilter(Option<Arc<BTreeSet<String>>>);
 
 impl GroupsFilter {
+    /// A filter that keeps these.
+    pub fn of<'a>(groups: impl IntoIterator<Item = &'a str>) -> Self {
+        Self(Some(Arc::new(groups.into_iter().map(str::to_owned).collect())))
+    }
+
     /// Whether an assertion may name this group.
     #[must_use]
     pub fn keeps(&self, group: &str) -> bool {

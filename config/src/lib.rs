@@ -44,7 +44,7 @@ pub use actions::{Action, DirectResponse, Redirect, RedirectPath};
 pub use groups::GroupsFilter;
 pub use load::{load, parse};
 pub use model::*;
-pub use pattern::{Pattern, Replacement};
+pub use pattern::{Pattern, PatternError, Replacement};
 pub use problem::{Place, Problem, Problems};
 pub use rewrites::{HeaderRewrite, HostRewrite, PathRewrite, Rewrites};
 pub use secret::Secret;

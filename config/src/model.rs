@@ -357,7 +357,7 @@ impl std::fmt::Display for From {
 }
 
 /// Which paths of a host a route takes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathMatcher {
     /// `prefix`: a string prefix, as in Pomerium; `/` by default.
     Prefix(String),
@@ -369,7 +369,7 @@ pub enum PathMatcher {
 
 impl PathMatcher {
     /// `path`, `regex` and `prefix`, those that are not set empty: what routes are put in order by.
-    fn parts(&self) -> [&str; 3] {
+    pub(crate) fn parts(&self) -> [&str; 3] {
         match self {
             Self::Path(path) => [path, "", ""],
             Self::Regex(regex) => ["", regex.as_str(), ""],

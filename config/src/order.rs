@@ -17,9 +17,9 @@ pub fn ordered(mut placed: Vec<Placed<'_>>, cookie: &Cookie) -> Vec<Route> {
 
 /// Two routes with the same external side: the second would never be reached.
 fn refuse_doubles(placed: &[Placed<'_>]) {
-    let mut seen: HashMap<(String, &PathMatcher), &str> = HashMap::new();
+    let mut seen: HashMap<(String, [&str; 3]), &str> = HashMap::new();
     for one in placed {
-        let side = (one.route.from.to_string(), &one.route.matcher);
+        let side = (one.route.from.to_string(), one.route.matcher.parts());
         match seen.get(&side) {
             Some(first) => one.node.wrong(
                 &format!("has the same from, prefix, path and regex as {first}, so that it would never be used"),

@@ -1,35 +1,69 @@
 //! Regular expressions of routes, in the syntax of RE2, and what they put in the place of what they match.
 
-use std::hash::{Hash, Hasher};
-
 use regex::{Captures, Regex, RegexBuilder};
+use regex_syntax::hir::Hir;
+use regex_syntax::hir::literal::{ExtractKind, Extractor};
 
 use crate::limits::{PATTERN_BYTES, PATTERN_COMPILED_BYTES};
 use crate::node::Node;
 
-/// A regular expression. Two are equal if they were written alike.
+/// A regular expression that must match the whole of a text. Two are equal if they were written alike.
 #[derive(Clone)]
 pub struct Pattern {
     text: String,
+    beginning: Vec<u8>,
     regex: Regex,
 }
 
+/// Why a text is no pattern. Never repeats the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// Longer than [`PATTERN_BYTES`].
+    #[error("is longer than {PATTERN_BYTES} bytes")]
+    TooLong,
+    /// Not the syntax.
+    #[error("is no regular expression: {0}")]
+    Syntax(String),
+    /// Larger than [`PATTERN_COMPILED_BYTES`].
+    #[error("is too large once it is compiled")]
+    TooLarge,
+}
+
 impl Pattern {
+    /// The pattern that a text says.
+    ///
+    /// # Errors
+    /// [`PatternError`].
+    pub fn new(text: &str) -> Result<Self, PatternError> {
+        // by itself first: `a)(b` is none, and would be one between the anchors
+        let hir = hir(text)?;
+        let beginning =
+            Extractor::new().kind(ExtractKind::Prefix).extract(&hir).longest_common_prefix().map(<[u8]>::to_vec);
+        let regex = compiled(&format!("^(?:{text})$"))?;
+        Ok(Self { text: text.to_owned(), beginning: beginning.unwrap_or_default(), regex })
+    }
+
     /// As it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether it matches; one made by [`whole`] the whole text, another some part of it.
+    /// Whether it matches the whole of this text.
     #[must_use]
     pub fn is_match(&self, text: &str) -> bool {
         self.regex.is_match(text)
     }
 
-    /// The expression that is tried: that of [`whole`] has its anchors.
+    /// What everything that it matches begins with; may be empty.
     #[must_use]
-    pub fn compiled(&self) -> &str {
+    pub fn beginning(&self) -> &[u8] {
+        &self.beginning
+    }
+
+    /// The expression that is tried, anchors included: several of them can be tried at once.
+    #[must_use]
+    pub fn anchored(&self) -> &str {
         self.regex.as_str()
     }
 }
@@ -48,54 +82,60 @@ impl PartialEq for Pattern {
 
 impl Eq for Pattern {}
 
-impl Hash for Pattern {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.text.hash(state);
-    }
-}
-
-/// A pattern that must match the whole of a text.
+/// A pattern as it stands in a configuration.
 pub fn whole(node: &Node<'_>) -> Option<Pattern> {
-    let text = text(node)?;
-    // by itself first: `a)(b` is none, and would be one between the anchors
-    let regex = compiled(node, &text).and_then(|_| compiled(node, &format!("^(?:{text})$")))?;
-    Some(Pattern { text, regex })
+    understood(node, Pattern::new(&node.text()?))
 }
 
-/// A pattern that may match any part of a text.
-fn part(node: &Node<'_>) -> Option<Pattern> {
-    let text = text(node)?;
-    let regex = compiled(node, &text)?;
-    Some(Pattern { text, regex })
+fn understood<T>(node: &Node<'_>, read: Result<T, PatternError>) -> Option<T> {
+    read.map_or_else(
+        |error| node.refuse(&error.to_string(), "an expression as RE2 takes it, such as /items/[0-9]+"),
+        Some,
+    )
 }
 
-fn text(node: &Node<'_>) -> Option<String> {
-    let text = node.text()?;
+fn hir(text: &str) -> Result<Hir, PatternError> {
     if text.len() > PATTERN_BYTES {
-        return node.refuse("is too long", &format!("{PATTERN_BYTES} bytes at most"));
+        return Err(PatternError::TooLong);
     }
-    Some(text)
+    regex_syntax::parse(text).map_err(|error| {
+        PatternError::Syntax(match error {
+            regex_syntax::Error::Parse(error) => error.kind().to_string(),
+            regex_syntax::Error::Translate(error) => error.kind().to_string(),
+            _ => "not known".to_owned(),
+        })
+    })
 }
 
-fn compiled(node: &Node<'_>, text: &str) -> Option<Regex> {
-    let wrong = match regex_syntax::parse(text) {
-        Ok(_) => match RegexBuilder::new(text).size_limit(PATTERN_COMPILED_BYTES).build() {
-            Ok(regex) => return Some(regex),
-            Err(_) => "is too large once it is compiled".to_owned(),
-        },
-        Err(regex_syntax::Error::Parse(error)) => format!("is no regular expression: {}", error.kind()),
-        Err(regex_syntax::Error::Translate(error)) => format!("is no regular expression: {}", error.kind()),
-        Err(_) => "is no regular expression".to_owned(),
-    };
-    node.refuse(&wrong, "an expression in RE2's syntax, such as /items/[0-9]+")
+fn compiled(text: &str) -> Result<Regex, PatternError> {
+    let compiled = RegexBuilder::new(text).size_limit(PATTERN_COMPILED_BYTES).build();
+    compiled.map_err(|error| match error {
+        regex::Error::CompiledTooBig(_) => PatternError::TooLarge,
+        _ => PatternError::Syntax("it does not stand by itself".to_owned()),
+    })
 }
 
 /// A pattern, and what takes the place of everything that it matches.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Replacement {
-    pattern: Pattern,
+    /// Matches any part of a text.
+    regex: Regex,
     substitution: Vec<Piece>,
 }
+
+impl std::fmt::Debug for Replacement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Replacement").field(&self.regex.as_str()).field(&self.substitution).finish()
+    }
+}
+
+impl PartialEq for Replacement {
+    fn eq(&self, other: &Self) -> bool {
+        self.regex.as_str() == other.regex.as_str() && self.substitution == other.substitution
+    }
+}
+
+impl Eq for Replacement {}
 
 /// A piece of a substitution.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +149,7 @@ impl Replacement {
     /// The text with everything replaced that the pattern matches in it.
     #[must_use]
     pub fn of(&self, text: &str) -> String {
-        let replaced = self.pattern.regex.replace_all(text, |captures: &Captures<'_>| {
+        let replaced = self.regex.replace_all(text, |captures: &Captures<'_>| {
             let mut replaced = String::new();
             for piece in &self.substitution {
                 replaced.push_str(match piece {
@@ -125,16 +165,16 @@ impl Replacement {
 
 /// The pattern of one key with the substitution of another; an absent substitution leaves nothing.
 pub fn replacement(pattern: &Node<'_>, substitution: Option<&Node<'_>>) -> Option<Replacement> {
-    let part = part(pattern);
+    let regex = pattern.text().and_then(|text| understood(pattern, hir(&text).and_then(|_| compiled(&text))));
     let substitution = match substitution {
         None => Some(Vec::new()),
-        Some(node) => node.text().and_then(|text| pieces(node, &text, part.as_ref())),
+        Some(node) => node.text().and_then(|text| pieces(node, &text, regex.as_ref())),
     };
-    Some(Replacement { pattern: part?, substitution: substitution? })
+    Some(Replacement { regex: regex?, substitution: substitution? })
 }
 
 /// Pieces of RE2's rewrite syntax: `\0` to `\9`, and `\\` for a backslash.
-fn pieces(node: &Node<'_>, text: &str, pattern: Option<&Pattern>) -> Option<Vec<Piece>> {
+fn pieces(node: &Node<'_>, text: &str, regex: Option<&Regex>) -> Option<Vec<Piece>> {
     let (mut pieces, mut plain) = (Vec::new(), String::new());
     let mut rest = text.chars();
     while let Some(character) = rest.next() {
@@ -146,7 +186,7 @@ fn pieces(node: &Node<'_>, text: &str, pattern: Option<&Pattern>) -> Option<Vec<
             Some('\\') => plain.push('\\'),
             Some(digit) if digit.is_ascii_digit() => {
                 let group = digit.to_digit(10).and_then(|digit| usize::try_from(digit).ok())?;
-                if pattern.is_some_and(|pattern| group >= pattern.regex.captures_len()) {
+                if regex.is_some_and(|regex| group >= regex.captures_len()) {
                     return node.refuse("names a group that its pattern does not have", "\\1 for the first group");
                 }
                 pieces.push(Piece::Text(std::mem::take(&mut plain)));
@@ -192,10 +232,25 @@ mod tests {
             ("(?m)/a$", "/a\n/b", false),
             (".*", "", true),
         ] {
-            assert_eq!(with(pattern, whole).unwrap().is_match(text), matches, "{pattern} {text}");
+            assert_eq!(Pattern::new(pattern).unwrap().is_match(text), matches, "{pattern} {text}");
         }
         for none in ["(", "a)(b", "[", "*", "(?=a)", r"\1", "(?x) a # b", "a{1000}{1000}"] {
-            assert!(with(none, whole).is_none(), "{none}");
+            assert!(Pattern::new(none).is_err(), "{none}");
+        }
+    }
+
+    #[test]
+    fn what_a_pattern_matches_begins_with_its_beginning() {
+        for (pattern, beginning) in [
+            ("/api/v[0-9]+/x", "/api/v"),
+            ("/(ab|ac)d", "/a"),
+            ("/a|/ab", "/a"),
+            ("(?i)/A", "/"),
+            (".*", ""),
+            ("/a?b", "/"),
+            ("/exact", "/exact"),
+        ] {
+            assert_eq!(Pattern::new(pattern).unwrap().beginning(), beginning.as_bytes(), "{pattern}");
         }
     }
 

@@ -111,18 +111,26 @@ pub struct Answer {
     status: StatusCode,
     message: &'static str,
     way: Option<Way>,
+    details: Vec<&'static str>,
 }
 
 impl Answer {
     /// An answer with a message that tells nothing of the inside.
     pub const fn new(status: StatusCode, message: &'static str) -> Self {
-        Self { status, message, way: None }
+        Self { status, message, way: None, details: Vec::new() }
     }
 
     /// With a link to where it can go on.
     #[must_use]
     pub fn with_way(mut self, href: String, label: &'static str) -> Self {
         self.way = Some(Way { href, label });
+        self
+    }
+
+    /// With the reasons that a route shows (`show_error_details`).
+    #[must_use]
+    pub fn with_details(mut self, details: Vec<&'static str>) -> Self {
+        self.details = details;
         self
     }
 
@@ -137,14 +145,21 @@ impl Answer {
                     title: status.canonical_reason().unwrap_or("Error"),
                     message: self.message,
                     way: self.way,
+                    details: &self.details,
                     request_id,
                 },
             ),
             Format::Json => {
-                let body = json!({ "error": self.message, "request_id": request_id }).to_string();
-                text(status, "application/json", body)
+                let mut body = json!({ "error": self.message, "request_id": request_id });
+                if let (Some(body), false) = (body.as_object_mut(), self.details.is_empty()) {
+                    body.insert("details".to_owned(), json!(self.details));
+                }
+                text(status, "application/json", body.to_string())
             }
-            Format::Plain => text(status, "text/plain; charset=utf-8", format!("{status}: {}\n", self.message)),
+            Format::Plain => {
+                let details: String = self.details.iter().map(|detail| format!("- {detail}\n")).collect();
+                text(status, "text/plain; charset=utf-8", format!("{status}: {}\n{details}", self.message))
+            }
             Format::Grpc => grpc(status, self.message, "application/grpc"),
             Format::GrpcWeb => grpc(status, self.message, "application/grpc-web+proto"),
         };

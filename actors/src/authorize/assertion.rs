@@ -6,8 +6,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 
 use http::{HeaderName, HeaderValue};
-use portcullis_config::IssuerFormat;
 use portcullis_config::limits::{ASSERTION_CACHE, ASSERTION_LIFE, ASSERTION_REUSE};
+use portcullis_config::{GroupsFilter, IssuerFormat, Route};
 use portcullis_events::{SessionId, Time};
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -19,14 +19,17 @@ use crate::databroker::view::SessionView;
 const OURS: [&str; 11] = ["iss", "aud", "sub", "user", "email", "name", "groups", "sid", "jti", "iat", "exp"];
 
 /// What an assertion for a route's host says of a session, without what differs from one assertion to the next (`jti`,
-/// `iat`, `exp`). E-mail address and name are absent where the provider gave none; `groups` is always a list.
+/// `iat`, `exp`). E-mail address and name are absent where the provider gave none; `groups` is always a list, of those
+/// that the filter keeps.
 #[must_use]
 pub fn claims(
     session: &SessionView,
     host: &str,
     format: IssuerFormat,
+    filter: &GroupsFilter,
     claims_headers: &[(HeaderName, String)],
 ) -> Map<String, Value> {
+    let groups: Vec<&str> = session.groups.iter().map(|group| &**group).filter(|group| filter.keeps(group)).collect();
     let issuer = match format {
         IssuerFormat::HostOnly => host.to_owned(),
         IssuerFormat::Uri => format!("https://{host}/"),
@@ -38,7 +41,7 @@ pub fn claims(
         ("user", Some(session.user.as_str().into())),
         ("email", session.email.as_deref().map(Value::from)),
         ("name", session.name.as_deref().map(Value::from)),
-        ("groups", Some(session.groups.as_slice().into())),
+        ("groups", Some(groups.into())),
         ("sid", Some(session.id.to_string().into())),
     ];
     let known = known.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
@@ -46,6 +49,15 @@ pub fn claims(
     let asked_for =
         asked_for.filter_map(|(_, name)| Some((name.clone(), claim::named(&session.claims, name)?.clone())));
     known.chain(asked_for).collect()
+}
+
+/// How many groups of a session the assertions of a route leave out.
+#[must_use]
+pub fn removed_groups(session: &SessionView, route: &Route) -> usize {
+    if route.groups_filter.is_open() || !route.needs_assertion() {
+        return 0;
+    }
+    session.groups.iter().filter(|group| !route.groups_filter.keeps(group)).count()
 }
 
 /// When an assertion made at `now` ends: after its life, and never after its session.
@@ -66,6 +78,7 @@ pub(super) struct Source<'a> {
     pub(super) session: &'a SessionView,
     pub(super) host: &'a str,
     pub(super) format: IssuerFormat,
+    pub(super) filter: &'a GroupsFilter,
     pub(super) key_id: &'a str,
 }
 
@@ -96,6 +109,7 @@ struct Kept {
     seq: u64,
     host: Box<str>,
     format: IssuerFormat,
+    filter: GroupsFilter,
     key_id: Box<str>,
     made_at: Time,
     good_until: Time,
@@ -124,7 +138,7 @@ impl AssertionCache {
 
 impl State {
     fn hash(&self, source: Source<'_>) -> u64 {
-        // the key that signs and the form of the issuer hardly ever change: they are compared, not hashed
+        // the key that signs, the form of the issuer and the filter hardly ever change: they are compared, not hashed
         self.hasher.hash_one((source.session.id, source.host))
     }
 
@@ -154,6 +168,7 @@ impl Kept {
             seq: source.session.seq,
             host: source.host.into(),
             format: source.format,
+            filter: source.filter.clone(),
             key_id: source.key_id.into(),
             made_at: now,
             good_until: if ends_early { expiry } else { expiry.minus(ASSERTION_REUSE) },
@@ -166,6 +181,7 @@ impl Kept {
             && self.seq == source.session.seq
             && *self.host == *source.host
             && self.format == source.format
+            && self.filter.is_as(source.filter)
             && *self.key_id == *source.key_id
             && (self.made_at..=self.good_until).contains(&now)
     }
@@ -179,7 +195,12 @@ mod tests {
     use super::*;
 
     fn source<'a>(session: &'a SessionView, host: &'a str) -> Source<'a> {
-        Source { session, host, format: IssuerFormat::HostOnly, key_id: "key" }
+        Source { session, host, format: IssuerFormat::HostOnly, filter: open(), key_id: "key" }
+    }
+
+    fn open() -> &'static GroupsFilter {
+        static OPEN: std::sync::OnceLock<GroupsFilter> = std::sync::OnceLock::new();
+        OPEN.get_or_init(GroupsFilter::default)
     }
 
     fn made() -> Headers {
@@ -225,6 +246,7 @@ mod tests {
             source(&other, "app.example.com"),
             source(&first, "other.example.com"),
             Source { format: IssuerFormat::Uri, ..own },
+            Source { filter: &GroupsFilter::of(["dev"]), ..own },
             Source { key_id: "another", ..own },
         ] {
             assert!(cache.get(foreign, NOW).is_none(), "{foreign:?}");

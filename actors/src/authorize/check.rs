@@ -54,6 +54,9 @@ pub struct Checked {
     pub revision: Revision,
     /// Why it cannot be told who is calling, where that is so.
     pub unknown: Option<CannotSay>,
+    /// Groups that `jwt_groups_filter` leaves out of the assertion.
+    #[serde(default)]
+    pub removed_groups: usize,
 }
 
 impl Checked {

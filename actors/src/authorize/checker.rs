@@ -12,7 +12,7 @@ use portcullis_config::Staleness;
 use portcullis_config::limits::{CHECK_PATIENCE, READ_YOUR_WRITES};
 use portcullis_events::Time;
 
-use super::assertion::AssertionCache;
+use super::assertion::{AssertionCache, removed_groups};
 use super::authorizer::Compiled;
 use super::check::{
     Again, CannotCheck, Check, Checked, Handed, Keys, KnownSession, LogState, OneAgain, StillHeld, Who,
@@ -103,7 +103,7 @@ impl Inner {
         let (index, route) = rules.route(&check.route).ok_or(CannotCheck::Route)?;
         let request = Rc::new(check.request.canonical().map_err(|_| CannotCheck::Request)?);
         // who asks has found the way: a host that is not the route's was found by another file
-        if request.host() != route.from.host {
+        if !route.from.takes_host(request.host()) {
             return Err(CannotCheck::Route);
         }
         let identified = match &check.presented {
@@ -115,6 +115,7 @@ impl Inner {
             Err(reason) => (None, Some(reason)),
         };
         let session = caller.as_ref().map(|caller| known(caller.session()));
+        let removed_groups = caller.as_ref().map_or(0, |caller| removed_groups(caller.session(), route));
         let (decision, outcome) = authorize(&rules.policies, index, Arc::clone(route), request, caller);
         let identity = match outcome {
             Ok(permit) => {
@@ -137,6 +138,7 @@ impl Inner {
             log: self.log(now),
             revision: rules.revision.clone(),
             unknown,
+            removed_groups,
         })
     }
 

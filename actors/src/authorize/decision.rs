@@ -177,6 +177,12 @@ impl Decision {
         self.deny.reasons
     }
 
+    /// Why somebody who is known is refused: what denies, else what does not allow.
+    #[must_use]
+    pub const fn unmet(&self) -> Reasons {
+        if self.deny.holds { self.deny.reasons } else { self.allow.reasons }
+    }
+
     /// What follows. That somebody has to sign in comes before both sides: `not` turns the missing person into a true
     /// allow, and only this order keeps that from opening the route.
     ///

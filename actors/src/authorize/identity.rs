@@ -14,7 +14,7 @@ use super::permit::Permit;
 use crate::keyring::assertion::{AssertionKeyError, AssertionKeys};
 
 /// The signed assertion.
-const ASSERTION: HeaderName = HeaderName::from_static("x-pomerium-jwt-assertion");
+pub const ASSERTION: HeaderName = HeaderName::from_static("x-pomerium-jwt-assertion");
 /// The same for every request of a session, and tells nothing of it: for consistent hashing.
 const ROUTING_KEY: HeaderName = HeaderName::from_static("x-pomerium-routing-key");
 
@@ -30,10 +30,11 @@ pub enum AssertionFault {
 }
 
 /// What a permitted request carries to its upstream: `X-Pomerium-Jwt-Assertion`, a header for each of `claims_headers`
-/// whose claim there is, and `X-Pomerium-Routing-Key` (SHA-256 of the session id, in hex). Nothing where the route does
-/// not pass identity headers, and nothing for nobody.
+/// whose claim there is, and `X-Pomerium-Routing-Key` (SHA-256 of the session id, in hex). Nothing where the route needs
+/// none of it ([`portcullis_config::Route::needs_assertion`]), and nothing for nobody. Whether they are sent under these
+/// names, `pass_identity_headers` of the route says.
 ///
-/// The audience is the route's host as it was configured, never what the request calls it.
+/// The audience is [`Permit::audience`].
 ///
 /// # Errors
 /// [`AssertionFault`].
@@ -48,13 +49,13 @@ pub fn headers(
         return Ok(told.to_vec());
     }
     let route = permit.route();
-    let Some(caller) = permit.caller().filter(|_| route.pass_identity_headers) else { return Ok(Vec::new()) };
-    let session = caller.session();
-    let source = Source { session, host: &route.from.host, format: route.jwt_issuer_format, key_id: keys.key_id() };
+    let Some(caller) = permit.caller().filter(|_| route.needs_assertion()) else { return Ok(Vec::new()) };
+    let (session, host, filter) = (caller.session(), permit.audience(), &route.groups_filter);
+    let source = Source { session, host, format: route.jwt_issuer_format, filter, key_id: keys.key_id() };
     if let Some(headers) = cache.get(source, now) {
         return Ok(headers.to_vec());
     }
-    let mut claims = claims(session, source.host, source.format, claims_headers);
+    let mut claims = claims(session, host, source.format, filter, claims_headers);
     let mut headers = of_claims(&claims, claims_headers);
     let expiry = expiry(session, now);
     stamp(&mut claims, Uuid::new_v4(), now, expiry);

@@ -142,6 +142,14 @@ impl Permit {
         &self.route
     }
 
+    /// Whom an assertion is made for: the route's host as it was configured, and the request's own only where that is a
+    /// wildcard which stands for it.
+    #[must_use]
+    pub fn audience(&self) -> &str {
+        let (from, host) = (&self.route.from, self.request.host());
+        if from.wildcard().is_some() && from.takes_host(host) { host } else { &from.host }
+    }
+
     /// Who is behind it, where that was found out in this process.
     #[must_use]
     pub fn caller(&self) -> Option<&Caller> {

@@ -107,7 +107,8 @@ impl<H: Held> Exchanges<H> {
         self.look(now, |entry| scopes.contain(entry.held.session()), still);
     }
 
-    /// Cuts what is due, what its client has not taken for [`WRITE_STALL`], and what outlives its session at `time`.
+    /// Cuts what is due, what has passed its bounds, what its client has not taken for [`WRITE_STALL`], and what outlives
+    /// its session at `time`.
     pub fn sweep(&self, now: Instant, time: Time, still: impl FnMut(&mut H) -> bool) {
         for entry in self.open.borrow().by_id.values() {
             if entry.due.is_some_and(|due| due <= now) {
@@ -116,6 +117,9 @@ impl<H: Held> Exchanges<H> {
             let stalled = |since| now.saturating_duration_since(since) >= WRITE_STALL;
             if entry.leash.lies_since().is_some_and(stalled) {
                 entry.leash.cut(Cut::Stalled);
+            }
+            if let Some(why) = entry.leash.overdue(now) {
+                entry.leash.cut(why);
             }
         }
         self.look(now, |entry| entry.held.ends_at().is_some_and(|end| end <= time), still);
@@ -179,6 +183,7 @@ impl<H> Ticket<H> {
 
 impl<H> Drop for Ticket<H> {
     fn drop(&mut self) {
+        self.leash.unbind();
         let mut open = self.exchanges.open.borrow_mut();
         // whatever is held is let go of after the list is free again
         let _entry = open.by_id.remove(&self.id);

@@ -4,9 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use portcullis_config::policy::{Actions, Criterion, Policy};
-use portcullis_config::{Config, PathMatcher, PathRewrite, Route};
+use portcullis_config::{
+    Action, Config, HostRewrite, PathMatcher, PathRewrite, Redirect, RedirectPath, Rewrites, Route,
+};
 
 use crate::request::Canonical;
+use paths::{Paths, earlier};
+
+mod paths;
+mod prefixes;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -14,12 +20,16 @@ pub(crate) mod tests;
 /// The routes by host, in the order in which they are tried.
 pub struct RouteTable {
     hosts: HashMap<String, Host>,
+    /// By what follows the one label that may be anything: `.example.com`.
+    wildcards: HashMap<String, Host>,
     authenticate: Option<String>,
 }
 
-#[derive(Default)]
 struct Host {
+    /// In the order in which they are tried.
     routes: Vec<Entry>,
+    any_port: Paths,
+    by_port: HashMap<u16, Paths>,
     /// Something on this host depends on how a path is read.
     path_decides: bool,
 }
@@ -27,8 +37,8 @@ struct Host {
 struct Entry {
     index: usize,
     route: Arc<Route>,
-    /// Its policy reads the path.
-    policy_reads_path: bool,
+    /// Its policy or its rewrites read the path.
+    reads_path: bool,
 }
 
 /// Where a request leads.
@@ -66,16 +76,22 @@ impl RouteTable {
     /// The table of a configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let mut hosts: HashMap<String, Host> = HashMap::new();
+        let mut by_host: HashMap<&str, Vec<Entry>> = HashMap::new();
         for (index, route) in config.routes.iter().enumerate() {
-            let host = hosts.entry(route.from.host.clone()).or_default();
-            let policy_reads_path = reads_path(&route.policy);
-            host.path_decides |= policy_reads_path || !takes_every_path(route) || !host.routes.is_empty();
-            host.routes.push(Entry { index, route: Arc::new(route.clone()), policy_reads_path });
+            let reads_path = policy_reads_path(&route.policy) || rewrites_read_path(&route.rewrites);
+            let entry = Entry { index, route: Arc::new(route.clone()), reads_path };
+            by_host.entry(route.from.host.as_str()).or_default().push(entry);
+        }
+        let (mut hosts, mut wildcards) = (HashMap::new(), HashMap::new());
+        for (host, entries) in by_host {
+            match host.strip_prefix('*') {
+                Some(suffix) => wildcards.insert(suffix.to_owned(), Host::new(entries)),
+                None => hosts.insert(host.to_owned(), Host::new(entries)),
+            };
         }
         let authenticate = config.authenticate_service_url.host_str();
         let authenticate = authenticate.map(|host| host.strip_suffix('.').unwrap_or(host).to_owned());
-        Self { hosts, authenticate }
+        Self { hosts, wildcards, authenticate }
     }
 
     /// Where a request leads: a function of host, port and path.
@@ -88,7 +104,7 @@ impl RouteTable {
         if is_health(path) {
             return Ok(Located::Own { at_authenticate });
         }
-        let host = self.hosts.get(request.host());
+        let host = self.host(request.host());
         if host.is_none() && !at_authenticate {
             return Err(NotLocated::UnknownHost);
         }
@@ -104,7 +120,7 @@ impl RouteTable {
     /// Whether a route has this host (canonical, without a port).
     #[must_use]
     pub fn is_route_host(&self, host: &str) -> bool {
-        self.hosts.contains_key(host)
+        self.host(host).is_some()
     }
 
     /// Whether a route or the authenticate component has this host.
@@ -113,12 +129,33 @@ impl RouteTable {
         self.is_route_host(host) || self.is_authenticate(host)
     }
 
+    /// The routes of a host: its own, else those of the wildcard that stands for it. A host that has any of its own, or is
+    /// the authenticate component's, has none of a wildcard.
+    fn host(&self, host: &str) -> Option<&Host> {
+        let of_wildcard = || {
+            let suffix = host.get(host.find('.')?..)?;
+            self.wildcards.get(suffix).filter(|_| !self.is_authenticate(host))
+        };
+        self.hosts.get(host).or_else(of_wildcard)
+    }
+
     fn is_authenticate(&self, host: &str) -> bool {
         self.authenticate.as_deref() == Some(host)
     }
 }
 
 impl Host {
+    fn new(routes: Vec<Entry>) -> Self {
+        let decides = |entry: &Entry| entry.reads_path || !takes_every_path(&entry.route);
+        let mut by_port: HashMap<Option<u16>, Vec<_>> = HashMap::new();
+        for (place, entry) in routes.iter().enumerate() {
+            by_port.entry(entry.route.from.port).or_default().push((place, &entry.route.matcher));
+        }
+        let any_port = Paths::new(by_port.remove(&None).unwrap_or_default());
+        let by_port = by_port.into_iter().filter_map(|(port, places)| Some((port?, Paths::new(places)))).collect();
+        Self { path_decides: routes.len() > 1 || routes.iter().any(decides), any_port, by_port, routes }
+    }
+
     fn locate(&self, request: &Canonical) -> Result<Located, NotLocated> {
         if self.path_decides && request.is_odd() {
             return Err(NotLocated::OddPath);
@@ -129,7 +166,7 @@ impl Host {
         {
             let index = |entry: Option<&Entry>| entry.map(|entry| entry.index);
             let leads_elsewhere = index(self.first(request.port(), &reading)) != index(entry);
-            if leads_elsewhere || entry.is_some_and(|entry| entry.policy_reads_path) {
+            if leads_elsewhere || entry.is_some_and(|entry| entry.reads_path) {
                 return Err(NotLocated::OddPath);
             }
         }
@@ -138,19 +175,8 @@ impl Host {
     }
 
     fn first(&self, port: Option<u16>, path: &str) -> Option<&Entry> {
-        self.routes.iter().find(|entry| {
-            let from = &entry.route.from;
-            (from.port.is_none() || from.port == port) && takes(&entry.route.matcher, path)
-        })
-    }
-}
-
-fn takes(matcher: &PathMatcher, path: &str) -> bool {
-    match matcher {
-        // `*` is no path
-        PathMatcher::Prefix(prefix) => path.starts_with('/') && path.starts_with(prefix.as_str()),
-        PathMatcher::Path(whole) => path == whole,
-        PathMatcher::Regex(regex) => path.starts_with('/') && regex.is_match(path),
+        let of_port = port.and_then(|port| self.by_port.get(&port)).and_then(|paths| paths.first(path));
+        earlier(self.any_port.first(path), of_port).and_then(|place| self.routes.get(place))
     }
 }
 
@@ -161,20 +187,27 @@ fn takes_every_path(route: &Route) -> bool {
         PathMatcher::Prefix(prefix) => matches!(prefix.as_str(), "" | "/"),
         PathMatcher::Path(_) | PathMatcher::Regex(_) => false,
     };
-    let keeps_path = match &route.rewrites.path {
-        None => true,
-        Some(PathRewrite::Prefix(rewrite)) => rewrite == "/",
-        Some(PathRewrite::Regex(_)) => false,
+    let keeps = |rewrite: &str| rewrite == "/";
+    let keeps_path = match (&route.action, &route.rewrites.path) {
+        (Action::Forward(_), Some(PathRewrite::Prefix(rewrite))) => keeps(rewrite),
+        (Action::Forward(_), Some(PathRewrite::Regex(_))) => false,
+        (Action::Redirect(Redirect { path: RedirectPath::Prefix(rewrite), .. }), _) => keeps(rewrite),
+        _ => true,
     };
     takes_all && keeps_path && route.upstreams().iter().all(|upstream| matches!(upstream.url.path(), "" | "/"))
 }
 
-fn reads_path(policy: &Policy) -> bool {
+fn policy_reads_path(policy: &Policy) -> bool {
     let in_actions = |actions: &Actions| {
         let criteria = [&actions.and, &actions.or, &actions.not, &actions.nor];
         criteria.into_iter().flatten().any(|criterion| matches!(criterion, Criterion::HttpPath(_)))
     };
     policy.rules.iter().flat_map(|rule| [&rule.allow, &rule.deny]).flatten().any(in_actions)
+}
+
+/// Whether what an expression finds in the path goes into where a request is sent.
+fn rewrites_read_path(rewrites: &Rewrites) -> bool {
+    matches!(rewrites.path, Some(PathRewrite::Regex(_))) || matches!(rewrites.host, HostRewrite::Path(_))
 }
 
 /// Answered on any host at all.

@@ -182,6 +182,19 @@ impl Canonical {
     }
 }
 
+/// Whether a path is written in the one canonical way and can be read in no other ([`Canonical::path`]): what is made of
+/// a path that was looked at must be looked at again.
+#[must_use]
+pub fn is_canonical_path(path: &str) -> bool {
+    path::canonical(path).is_ok_and(|canonical| canonical.rewritten.is_none() && !canonical.odd)
+}
+
+/// Whether a text names a web host, with or without a port, as `Host` does.
+#[must_use]
+pub fn is_host(text: &[u8]) -> bool {
+    Authority::parse(text).is_ok()
+}
+
 fn host(headers: &HeaderMap) -> Result<Option<Authority>, BadRequest> {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {

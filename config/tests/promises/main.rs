@@ -14,6 +14,7 @@ mod policy;
 mod problems;
 mod reload;
 mod routes;
+mod routing;
 mod samples;
 mod services;
 mod upstreams;

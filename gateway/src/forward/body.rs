@@ -11,7 +11,8 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, SET_COOKIE, TRAILER};
-use portcullis_actors::proxy::leash::Leash;
+use portcullis_actors::proxy::leash::{Bounds, Cut, Leash};
+use portcullis_config::RouteTimeouts;
 
 use super::budget::Share;
 use super::pool::Lease;
@@ -205,6 +206,13 @@ impl RequestBody {
         Self { incoming: None, activity: Activity::default() }
     }
 
+    /// Keeps to these timeouts: the wait for the answer by itself, the time after that by `leash`.
+    pub fn bounded(mut self, timeouts: RouteTimeouts, leash: &Rc<Leash>) -> Self {
+        let bounds = Some(Bounded { timeouts, began: Instant::now(), leash: Rc::clone(leash) });
+        self.activity = Activity(Rc::new(Moved { bounds, ..Moved::default() }));
+        self
+    }
+
     /// Whether there is nothing to send: such a request can be sent again.
     pub fn is_empty(&self) -> bool {
         self.incoming.is_none()
@@ -231,6 +239,14 @@ struct Moved {
     abandoned: Cell<bool>,
     /// Whoever sends it, while it waits for the client.
     sender: RefCell<Option<Waker>>,
+    bounds: Option<Bounded>,
+}
+
+/// How long an exchange may take.
+struct Bounded {
+    timeouts: RouteTimeouts,
+    began: Instant,
+    leash: Rc<Leash>,
 }
 
 /// Who was waited for in vain.
@@ -262,14 +278,34 @@ impl Activity {
         }
     }
 
-    /// Waits for `outcome` as long as it comes within `bound` of the last movement of the body, and the body no slower
-    /// than `floor` (`UPLOAD_FLOOR`): so many bytes in such a time, while they were waited for.
+    /// How long nothing may move before the answer begins.
+    pub fn silence(&self) -> Option<Duration> {
+        let timeouts = self.0.bounds.as_ref()?.timeouts;
+        [timeouts.answer.begins, timeouts.idle].into_iter().flatten().min()
+    }
+
+    /// The answer has begun, or the connection `has_switched`: what is left of the time that it has is for the leash.
+    pub fn answered(&self, has_switched: bool) {
+        let Some(Bounded { timeouts, began, leash }) = &self.0.bounds else { return };
+        let now = Instant::now();
+        // the answer's time begins with the end of the request
+        let asked = if self.is_sent() { self.0.at.get().unwrap_or(*began) } else { now };
+        let answer = timeouts.answer.ends.filter(|_| !has_switched).map(|bound| (asked + bound, Cut::AnswerLate));
+        let whole = timeouts.write.map(|bound| (*began + bound, Cut::Lasting));
+        let ends = [answer, whole].into_iter().flatten().min_by_key(|(end, _)| *end);
+        let upload = timeouts.read.filter(|_| !self.is_sent()).map(|bound| *began + bound);
+        leash.bind(Bounds { ends, upload, idle: timeouts.idle }, now);
+    }
+
+    /// Waits for `outcome` as long as it comes within `bound` of the last movement of the body, the body no slower than
+    /// `floor` (`UPLOAD_FLOOR`: so many bytes in such a time, while they were waited for), and within what `timeout_read`
+    /// and `timeout_write` allow.
     ///
     /// # Errors
     /// [`Late`].
     pub async fn within<F: Future>(
         &self,
-        bound: Duration,
+        bound: Option<Duration>,
         floor: (usize, Duration),
         outcome: F,
     ) -> Result<F::Output, Late> {
@@ -277,14 +313,29 @@ impl Activity {
         let began = Instant::now();
         let mut measured = (began, 0);
         let mut outcome = std::pin::pin!(outcome);
-        let silent_at = || self.0.at.get().unwrap_or(began) + bound;
+        let silent_at = || bound.map(|bound| self.0.at.get().unwrap_or(began) + bound);
+        let whole = |bound: fn(&RouteTimeouts) -> Option<Duration>| {
+            self.0.bounds.as_ref().and_then(|bounds| Some(bounds.began + bound(&bounds.timeouts)?))
+        };
+        let (upload, end) = (whole(|timeouts| timeouts.read), whole(|timeouts| timeouts.write));
         loop {
-            let deadline = if self.is_sent() { silent_at() } else { silent_at().min(measured.0 + interval) };
+            let of_body = if self.is_sent() { None } else { Some(measured.0 + interval) };
+            let upload = upload.filter(|_| !self.is_sent());
+            let Some(deadline) = [silent_at(), of_body, upload, end].into_iter().flatten().min() else {
+                return Ok(outcome.await);
+            };
             if let Ok(output) = tokio::time::timeout_at(deadline.into(), outcome.as_mut()).await {
                 return Ok(output);
             }
-            if silent_at() <= deadline {
+            let is_passed = |at: Option<Instant>| at.is_some_and(|at| at <= deadline);
+            if is_passed(end) {
+                return Err(Late::Upstream);
+            }
+            if is_passed(silent_at()) {
                 return Err(if self.0.awaited.get() { Late::Client } else { Late::Upstream });
+            }
+            if is_passed(upload) && !self.is_sent() {
+                return Err(Late::Client);
             }
             if measured.0 + interval <= deadline {
                 let came = self.0.bytes.get().saturating_sub(measured.1);
@@ -302,6 +353,9 @@ impl Drop for RequestBody {
         // whoever sends it lets go of it at its end; before its end only together with the connection
         self.activity.0.sent.set(true);
         self.activity.0.awaited.set(false);
+        if let Some(bounds) = &self.activity.0.bounds {
+            bounds.leash.uploaded();
+        }
     }
 }
 
@@ -323,7 +377,11 @@ impl Body for RequestBody {
             Poll::Ready(frame) => {
                 let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
                 moved.bytes.set(moved.bytes.get().saturating_add(data.map_or(0, Bytes::len)));
-                moved.at.set(Some(Instant::now()));
+                let now = Instant::now();
+                moved.at.set(Some(now));
+                if let Some(bounds) = &moved.bounds {
+                    bounds.leash.moves(now);
+                }
             }
             Poll::Pending => {
                 let mut sender = moved.sender.borrow_mut();
@@ -372,17 +430,17 @@ mod tests {
 
     #[actix_rt::test]
     async fn whoever_was_waited_for_is_the_one_who_is_late() {
-        let silent = async |awaited| activity(0, awaited).within(SHORT, (1, LONG), pending::<()>()).await;
+        let silent = async |awaited| activity(0, awaited).within(Some(SHORT), (1, LONG), pending::<()>()).await;
         assert_eq!(silent(true).await, Err(Late::Client));
         assert_eq!(silent(false).await, Err(Late::Upstream));
-        assert_eq!(activity(0, true).within(SHORT, (1, LONG), ready(7)).await, Ok(7));
+        assert_eq!(activity(0, true).within(Some(SHORT), (1, LONG), ready(7)).await, Ok(7));
     }
 
     #[actix_rt::test]
     async fn a_body_that_trickles_is_given_up_and_one_that_nobody_takes_is_not() {
         let trickle = async |came, awaited| {
             let activity = activity(came, awaited);
-            let within = activity.within(LONG, (1024, SHORT), pending::<()>());
+            let within = activity.within(Some(LONG), (1024, SHORT), pending::<()>());
             tokio::time::timeout(SHORT * 3, within).await.ok()
         };
         assert_eq!(trickle(1023, true).await, Some(Err(Late::Client)));
@@ -390,7 +448,9 @@ mod tests {
         // once the body has been sent, only the upstream is waited for
         let sent = activity(0, true);
         sent.0.sent.set(true);
-        assert!(tokio::time::timeout(SHORT * 3, sent.within(LONG, (1024, SHORT), pending::<()>())).await.is_err());
+        assert!(
+            tokio::time::timeout(SHORT * 3, sent.within(Some(LONG), (1024, SHORT), pending::<()>())).await.is_err()
+        );
     }
 
     #[test]

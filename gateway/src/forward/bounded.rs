@@ -132,6 +132,12 @@ impl<T> Bounded<T> {
     }
 }
 
+impl<T> Drop for Bounded<T> {
+    fn drop(&mut self) {
+        self.allowance.comes(true);
+    }
+}
+
 impl<T: AsyncRead + Unpin> AsyncRead for Bounded<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();

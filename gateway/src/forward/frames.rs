@@ -54,7 +54,7 @@ fn payload(head: &[u8]) -> Option<u64> {
 pub const fn close(why: Cut) -> [u8; 4] {
     let code: u16 = match why {
         Cut::Stopping => 1001,
-        Cut::PermitLost | Cut::Stalled => 1008,
+        Cut::PermitLost | Cut::Stalled | Cut::Idle | Cut::AnswerLate | Cut::UploadLate | Cut::Lasting => 1008,
     };
     let [high, low] = code.to_be_bytes();
     [0x88, 2, high, low]

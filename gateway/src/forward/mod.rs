@@ -10,6 +10,7 @@ mod line;
 pub mod outgoing;
 mod pool;
 pub mod probe;
+pub mod rewrite;
 mod upgrade;
 
 use std::rc::Rc;
@@ -19,9 +20,10 @@ use futures_util::future::Either;
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use portcullis_actors::proxy::leash::Leash;
 use portcullis_actors::proxy::upstreams::cluster::{Refused, Underway};
 use portcullis_actors::proxy::upstreams::outlier::Outcome;
-use portcullis_config::limits::{UPLOAD_FLOOR, UPSTREAM_ATTEMPTS, UPSTREAM_RESPONSE};
+use portcullis_config::limits::{UPLOAD_FLOOR, UPSTREAM_ATTEMPTS};
 
 use body::{AnswerBody, Late, RequestBody};
 use connect::ConnectError;
@@ -121,7 +123,7 @@ pub enum Answer {
     Switched(Response<()>, Tunnel),
 }
 
-/// Sends a request and waits for the head of its answer.
+/// Sends a request and waits for the head of its answer; from then on `leash` keeps to the route's timeouts.
 ///
 /// A request that reached no upstream goes to another one, if there is one. A request that cannot have reached its
 /// upstream, or may be repeated (RFC 9110 §9.2.2) and has no body, is sent once more on a new connection if the first
@@ -129,8 +131,13 @@ pub enum Answer {
 ///
 /// # Errors
 /// [`UpstreamFault`].
-pub async fn forward(pool: &Rc<Pool>, mut outgoing: Outgoing, body: Incoming) -> Result<Answer, UpstreamFault> {
-    let body = RequestBody::passing(body);
+pub async fn forward(
+    pool: &Rc<Pool>,
+    mut outgoing: Outgoing,
+    body: Incoming,
+    leash: &Rc<Leash>,
+) -> Result<Answer, UpstreamFault> {
+    let body = RequestBody::passing(body).bounded(outgoing.timeouts, leash);
     let repeatable = body.is_empty() && outgoing.method.is_idempotent();
     let underway = outgoing.underway.take().ok_or(UpstreamFault::NoneHealthy)?;
     let (lease, underway) = reach(pool, &mut outgoing, underway).await?;
@@ -145,7 +152,7 @@ pub async fn forward(pool: &Rc<Pool>, mut outgoing: Outgoing, body: Incoming) ->
     let Some(_slot) = may_repeat.then(|| cluster.retry()).flatten() else { return Err(failed.seen(&underway)) };
     let body = match failed {
         Failed::Unsent(request) => request.into_body(),
-        Failed::Broken | Failed::Late(_) | Failed::ClientGone => RequestBody::none(),
+        Failed::Broken | Failed::Late(_) | Failed::ClientGone => RequestBody::none().bounded(outgoing.timeouts, leash),
     };
     let lease = match pool.lease_fresh(&cluster, underway.member()).await {
         Ok(lease) => lease,
@@ -230,7 +237,7 @@ async fn exchange(
     underway: Underway,
 ) -> Result<Answer, (Failed, Underway)> {
     let activity = request.body().activity();
-    let bound = grpc::deadline(request.headers()).map_or(UPSTREAM_RESPONSE, |deadline| deadline.min(UPSTREAM_RESPONSE));
+    let bound = [grpc::deadline(request.headers()), activity.silence()].into_iter().flatten().min();
     let (sending, waiting) = match lease.way() {
         Some(Way::Single(connection)) => {
             connection.allowance().begin();
@@ -276,12 +283,14 @@ async fn exchange(
         if !outgoing.websocket || lease.is_h2() || !is_websocket(response.headers()) {
             return Err((Failed::Broken, underway));
         }
+        activity.answered(true);
         underway.saw(Outcome::Status(101));
         lease.carry(underway, activity);
         let upgrade = hyper::upgrade::on(&mut response);
         let tunnel = Tunnel::to(upgrade, lease.leave());
         return Ok(Answer::Switched(response.map(drop), tunnel));
     }
+    activity.answered(false);
     let (mut parts, incoming) = response.into_parts();
     underway.saw(Outcome::Status(parts.status.as_u16()));
     lease.carry(underway, activity.clone());

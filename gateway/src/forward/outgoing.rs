@@ -11,11 +11,12 @@ use portcullis_actors::keyring::assertion::AssertionKeys;
 use portcullis_actors::proxy::upstreams::choice;
 use portcullis_actors::proxy::upstreams::cluster::{Cluster, Refused, Underway};
 use portcullis_actors::request::Canonical;
-use portcullis_actors::request::hygiene::{Managed, headers_for_upstream, query_for_upstream};
-use portcullis_config::{Config, HeaderText, HostRewrite, PathMatcher, PathRewrite, Route, Upstream};
+use portcullis_actors::request::hygiene::{Managed, headers_for_upstream};
+use portcullis_config::{Config, HostRewrite, Route, RouteTimeouts, Upstream};
 use portcullis_events::Time;
 
 use super::body::RequestBody;
+use super::rewrite;
 
 /// A request on its way to an upstream. Only a permit becomes one ([`Maker::make`]).
 pub struct Outgoing {
@@ -37,6 +38,8 @@ pub struct Outgoing {
     headers: HeaderMap,
     /// Ask for a WebSocket.
     pub(super) websocket: bool,
+    /// How long it may take.
+    pub(super) timeouts: RouteTimeouts,
 }
 
 /// Why a permitted request is not passed on.
@@ -45,6 +48,9 @@ pub enum NotPassed {
     /// What the route makes of the path could be read as another path.
     #[error("the rewritten path is ambiguous")]
     Path,
+    /// What the route makes of the request is no host.
+    #[error("the rewritten host is none")]
+    Host,
     /// The request asks for a WebSocket, which the route does not allow.
     #[error("the route allows no websockets")]
     WebSocket,
@@ -88,37 +94,40 @@ impl Maker<'_> {
         }
         let (underway, key) = self.next(&permit)?;
         let upstream = underway.cluster().upstream(underway.member()).ok_or(NotPassed::Path)?;
-        let target = target(route, upstream, request)?;
-        let mut headers = headers_for_upstream(request, self.managed, &self.config.cookie.name);
-        forwarded(&mut headers, request, route, request_id);
-        for name in &route.remove_request_headers {
-            headers.remove(name);
-        }
-        for (name, text) in &route.set_request_headers {
-            if let HeaderText::Plain(value) = text {
-                headers.insert(name.clone(), value.clone());
-            }
-        }
+        let target = rewrite::target(route, upstream.url.path(), request)?;
         let identity = identity::headers(&permit, &self.config.jwt_claims_headers, self.keys, self.assertions, now)
             .map_err(|error| {
                 tracing::error!(%error, "an assertion cannot be made");
                 NotPassed::Assertion
             })?;
-        for (name, value) in identity {
+        let assertion = identity.iter().find(|(name, _)| *name == identity::ASSERTION).map(|(_, value)| value);
+        let mut headers = headers_for_upstream(request, self.managed, &self.config.cookie.name);
+        // made of what the client said, before anything of that is taken away
+        let set = rewrite::set_headers(route, request, &headers, assertion);
+        forwarded(&mut headers, request, route, request_id);
+        for name in &route.remove_request_headers {
+            headers.remove(name);
+        }
+        for (name, value) in set {
             headers.insert(name, value);
         }
-        let host =
-            if route.rewrites.host == HostRewrite::Preserve { request.authority() } else { upstream.url.authority() };
+        if route.pass_identity_headers {
+            for (name, value) in identity {
+                headers.insert(name, value);
+            }
+        }
+        let host = rewrite::host(route, upstream.url.authority(), request, &headers)?;
         Ok(Outgoing {
             scheme: if upstream.is_tls() { "https" } else { "http" },
             own_host: matches!(route.rewrites.host, HostRewrite::Upstream),
             key,
             method: request.method().clone(),
             target,
-            host: HeaderValue::try_from(host).map_err(|_| NotPassed::Path)?,
+            host,
             headers,
             websocket,
             underway: Some(underway),
+            timeouts: route.timeouts,
         })
     }
 
@@ -150,38 +159,6 @@ fn forwarded(headers: &mut HeaderMap, request: &Canonical, route: &Route, reques
         headers.insert(X_FORWARDED_HOST, host);
     }
     headers.insert(X_REQUEST_ID, request_id.clone());
-}
-
-/// Path and query for the upstream: the route's rewrite, then the upstream's own path before it.
-fn target(route: &Route, upstream: &Upstream, request: &Canonical) -> Result<String, NotPassed> {
-    let base = upstream.url.path().trim_end_matches('/');
-    let path = request.path();
-    let mut target = String::with_capacity(base.len() + path.len() + 16);
-    target.push_str(base);
-    match &route.rewrites.path {
-        None | Some(PathRewrite::Regex(_)) => target.push_str(path),
-        Some(PathRewrite::Prefix(rewrite)) => {
-            let rest = match &route.matcher {
-                PathMatcher::Prefix(matched) | PathMatcher::Path(matched) => path.strip_prefix(matched.as_str()),
-                PathMatcher::Regex(_) => None,
-            };
-            let rest = rest.unwrap_or(path);
-            let joined = match (rewrite.strip_suffix('/'), rest.strip_prefix('/')) {
-                (Some(rewrite), Some(_)) => format!("{rewrite}{rest}"),
-                _ => format!("{rewrite}{rest}"),
-            };
-            // what was whole before can come apart: `/app` taken from `/app../x` leaves `../x`
-            if joined.split('/').any(|segment| segment == "." || segment == "..") || joined.contains("//") {
-                return Err(NotPassed::Path);
-            }
-            target.push_str(&joined);
-        }
-    }
-    if let Some(query) = query_for_upstream(request.query()) {
-        target.push('?');
-        target.push_str(&query);
-    }
-    Ok(target)
 }
 
 impl Outgoing {

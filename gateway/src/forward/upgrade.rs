@@ -4,11 +4,11 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use portcullis_actors::proxy::leash::Cut;
+use portcullis_actors::proxy::leash::{Cut, Leash};
 use portcullis_actors::proxy::upstreams::cluster::Underway;
 use portcullis_config::limits::{LAST_FRAME, TUNNEL_HALF_CLOSED};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -50,8 +50,8 @@ impl Tunnel {
                 }
             };
             let half = Rc::new(Notify::new());
-            let mut client = Side::new(TokioIo::new(client), &half);
-            let mut upstream = Side::new(TokioIo::new(upstream), &half);
+            let mut client = Side::new(TokioIo::new(client), &half, &leash);
+            let mut upstream = Side::new(TokioIo::new(upstream), &half, &leash);
             let cut = tokio::select! {
                 () = pass(&mut client, &mut upstream, TUNNEL_HALF_CLOSED) => None,
                 why = leash.is_cut() => Some(why),
@@ -88,13 +88,14 @@ where
 struct Side<T> {
     stream: T,
     half: Rc<Notify>,
+    leash: Rc<Leash>,
     frames: Frames,
     written: usize,
 }
 
 impl<T: AsyncWrite + Unpin> Side<T> {
-    fn new(stream: T, half: &Rc<Notify>) -> Self {
-        Self { stream, half: Rc::clone(half), frames: Frames::default(), written: 0 }
+    fn new(stream: T, half: &Rc<Notify>, leash: &Rc<Leash>) -> Self {
+        Self { stream, half: Rc::clone(half), leash: Rc::clone(leash), frames: Frames::default(), written: 0 }
     }
 
     /// Says why it ends, and waits for the other side to end as well: who closes while something still comes makes the
@@ -118,6 +119,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Side<T> {
         if buf.filled().len() == before {
             self.half.notify_one();
         }
+        self.leash.moves(Instant::now());
         Poll::Ready(Ok(()))
     }
 }
@@ -150,7 +152,8 @@ mod tests {
     fn tunnel() -> (DuplexStream, Side<DuplexStream>, Side<DuplexStream>, DuplexStream) {
         let ((browser, client), (upstream, server)) = (duplex(64), duplex(64));
         let half = Rc::new(Notify::new());
-        (browser, Side::new(client, &half), Side::new(upstream, &half), server)
+        let leash = Rc::default();
+        (browser, Side::new(client, &half, &leash), Side::new(upstream, &half, &leash), server)
     }
 
     #[actix_rt::test]

@@ -104,9 +104,10 @@ impl Counts {
     }
 
     fn begin(&mut self, route: &Route) -> &mut RouteCounts {
-        self.routes
-            .entry(route.id.clone())
-            .or_insert_with(|| RouteCounts { name: route.name.clone(), ..Default::default() })
+        self.routes.entry(route.id.clone()).or_insert_with(|| RouteCounts {
+            name: route.stat_name.as_ref().or(route.name.as_ref()).cloned(),
+            ..Default::default()
+        })
     }
 
     /// Adds what another has counted, and leaves it empty.

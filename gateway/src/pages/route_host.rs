@@ -16,7 +16,7 @@ use portcullis_actors::databroker::view::SessionView;
 use portcullis_actors::keyring::handle::Handle;
 use portcullis_actors::request::{Canonical, Presented, Source, cookies};
 use portcullis_config::limits::REDIRECT_BYTES;
-use portcullis_config::{IssuerFormat, SameSite};
+use portcullis_config::{GroupsFilter, IssuerFormat, SameSite};
 use portcullis_events::{SessionId, Time};
 use url::Url;
 
@@ -57,7 +57,13 @@ pub async fn user(request: HttpRequest, own: ReqData<Own>) -> Option<Reply> {
     };
     let Some(caller) = caller else { return Some(sign_in_first(desk, &own)) };
     let headers = &desk.blueprint.config.jwt_claims_headers;
-    let mut claims = assertion::claims(&caller, own.request.host(), IssuerFormat::HostOnly, headers);
+    let mut claims = assertion::claims(
+        &caller,
+        own.request.host(),
+        IssuerFormat::HostOnly,
+        &portcullis_config::GroupsFilter::default(),
+        headers,
+    );
     for name in ["iss", "aud", "exp", "iat", "jti"] {
         claims.remove(name);
     }

@@ -28,6 +28,8 @@ pub struct Refused<'a> {
     pub message: &'a str,
     /// Where it can go on.
     pub way: Option<Way>,
+    /// Which criteria were not met, where that may be told.
+    pub details: &'a [&'a str],
     /// The request.
     pub request_id: &'a str,
 }
@@ -182,7 +184,9 @@ mod tests {
             SignOut { form: markup.into() }.render().unwrap(),
             Arrived { onward: markup }.render().unwrap(),
             HandOverForm { host: markup, action: markup, fields: &[(markup.into(), markup.into())] }.render().unwrap(),
-            Refused { status: 400, title: markup, message: markup, way: None, request_id: markup }.render().unwrap(),
+            Refused { status: 400, title: markup, message: markup, way: None, details: &[markup], request_id: markup }
+                .render()
+                .unwrap(),
         ];
         for page in pages {
             assert!(!page.contains("<script>alert"), "{page}");

@@ -12,6 +12,7 @@ use portcullis_config::Route;
 use super::Exchange;
 use crate::answer::Answer;
 use crate::forward::body::AnswerBody;
+use crate::forward::rewrite;
 use crate::telemetry::{AccessRecord, RequestLine};
 use crate::worker::Worker;
 
@@ -25,6 +26,7 @@ impl Exchange {
         if headers.contains_key(SET_COOKIE) {
             without_our_cookies(headers, cookie);
         }
+        rewrite::response_headers(headers, &route.rewrites.response_headers);
         let added = &self.worker.blueprint.config.set_response_headers;
         for (name, value) in added.iter().chain(&route.set_response_headers) {
             headers.insert(name.clone(), value.clone());

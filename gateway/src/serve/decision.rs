@@ -8,7 +8,7 @@ use super::judgement::Judgement;
 impl Exchange {
     /// Writes the line.
     pub(super) fn record(&self, judgement: &Judgement, route: &Route) {
-        let Judgement { decision, session, log, revision, .. } = judgement;
+        let Judgement { decision, session, log, revision, removed_groups, .. } = judgement;
         self.worker.log.line("authorize check", |line| {
             line.text("request-id", &self.request_id);
             line.truth("allow", decision.allow());
@@ -31,6 +31,9 @@ impl Exchange {
                 line.plain("session-id", id);
                 line.plain("person", person);
                 line.number("session-sequence", seq);
+            }
+            if *removed_groups > 0 {
+                line.number("removed-groups-count", *removed_groups);
             }
             line.number("log-sequence", log.applied);
             line.number("log-lag", log.lag);

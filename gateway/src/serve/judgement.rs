@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use portcullis_actors::authenticate::identify::CannotSay;
+use portcullis_actors::authorize::assertion::removed_groups;
 use portcullis_actors::authorize::authorizer::Revision;
 use portcullis_actors::authorize::check::LogState;
 use portcullis_actors::authorize::{self, Decision, Permit, RefusalKind};
@@ -29,6 +30,8 @@ pub(super) struct Judgement {
     pub(super) log: LogState,
     /// The configuration that it was decided by.
     pub(super) revision: Revision,
+    /// Groups that the assertion leaves out.
+    pub(super) removed_groups: usize,
 }
 
 impl Exchange {
@@ -52,10 +55,11 @@ impl Exchange {
         };
         let session =
             caller.as_ref().map(|caller| (caller.session().id, caller.session().person, caller.session().seq));
+        let removed_groups = caller.as_ref().map_or(0, |caller| removed_groups(caller.session(), route));
         let (decision, outcome) =
             authorize::authorize(&rules.policies, index, Arc::clone(route), Rc::clone(&self.request), caller);
         let log = LogState::of(&self.worker.blueprint.views.progress, now);
-        Judgement { decision, outcome, session, unknown, log, revision: rules.revision.clone() }
+        Judgement { decision, outcome, session, unknown, log, revision: rules.revision.clone(), removed_groups }
     }
 
     /// By authorize in another process.
@@ -76,6 +80,7 @@ impl Exchange {
             session: checked.session().map(|session| (session.id, session.person, session.seq)),
             unknown: checked.unknown,
             log: checked.log(),
+            removed_groups: checked.removed_groups,
             revision: checked.revision,
         })
     }

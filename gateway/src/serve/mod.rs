@@ -3,6 +3,7 @@
 mod admission;
 mod answers;
 mod decision;
+mod instead;
 mod judgement;
 mod own;
 
@@ -23,8 +24,8 @@ use portcullis_actors::proxy::leash::Leash;
 use portcullis_actors::proxy::routes::{Located, NotLocated};
 use portcullis_actors::proxy::upstreams::cluster::Cluster;
 use portcullis_actors::request::{Canonical, Peer, Presented, Source};
-use portcullis_config::Route;
 use portcullis_config::limits::BUDGET_WAIT;
+use portcullis_config::{Action, Route};
 use portcullis_events::Time;
 use uuid::Uuid;
 
@@ -178,7 +179,7 @@ impl Exchange {
             }
         };
         self.record(&judgement, &route);
-        let Judgement { outcome, session, unknown, .. } = judgement;
+        let Judgement { decision, outcome, session, unknown, .. } = judgement;
         let refusal = match outcome {
             Ok(permit) => {
                 tally.decided(Decided::Allowed);
@@ -211,6 +212,11 @@ impl Exchange {
                     answer.with_way("/.pomerium/".into(), "Who am I?")
                 } else {
                     Answer::new(refusal.status(), "You may not see this.")
+                };
+                let answer = if route.show_error_details {
+                    answer.with_details(decision.unmet().names().collect())
+                } else {
+                    answer
                 };
                 self.refuse(answer, "denied", Some(route))
             }
@@ -248,6 +254,11 @@ impl Exchange {
             Ok(ticket) => ticket,
             Err(why) => return self.refuse(UNAVAILABLE, why.detail(), Some(route)),
         };
+        match &route.action {
+            Action::Forward(_) => {}
+            Action::Redirect(redirect) => return self.redirected(permit, redirect, Arc::clone(&route)),
+            Action::Response(answer) => return self.answered(permit, answer, Arc::clone(&route)),
+        }
         let client = self.client(&permit);
         let blueprint = &self.worker.blueprint;
         let maker = Maker {
@@ -266,6 +277,10 @@ impl Exchange {
                 let answer = Answer::new(StatusCode::BAD_REQUEST, "The path could be read in more than one way.");
                 return self.refuse(answer, "ambiguous_path", Some(route));
             }
+            Err(NotPassed::Host) => {
+                let answer = Answer::new(StatusCode::BAD_REQUEST, "The request names no host that it could go to.");
+                return self.refuse(answer, "bad_host", Some(route));
+            }
             Err(NotPassed::WebSocket) => {
                 let answer = Answer::new(StatusCode::FORBIDDEN, "This address takes no WebSockets.");
                 return self.refuse(answer, "websocket_not_allowed", Some(route));
@@ -279,7 +294,7 @@ impl Exchange {
         let Some(share) = self.worker.budgets.share(client, &route, BUDGET_WAIT).await else {
             return self.refuse(TOO_MANY, "too_many_requests", Some(route));
         };
-        match forward::forward(&self.worker.pool, outgoing, body).await {
+        match forward::forward(&self.worker.pool, outgoing, body, &self.leash).await {
             Ok(forward::Answer::Response(response)) => {
                 let response = self.dressed(response.map(|body| body.held(ticket, share)), &route);
                 self.recorded(response, "via_upstream", Some(route))

@@ -48,7 +48,8 @@ impl World {
     pub async fn new(binary: &str) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let authority = Authority::new()?;
-        let hosts = ["authenticate", "app", "admin", "bob", "public", "raw"].map(|host| format!("{host}.localhost"));
+        let hosts =
+            ["authenticate", "app", "admin", "bob", "public", "raw", "*.wild"].map(|host| format!("{host}.localhost"));
         let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
         let certificate = authority.issue(dir.path(), "gateway", &names)?;
         Ok(Self {
@@ -126,6 +127,16 @@ impl Configuration {
     pub fn route(&mut self, from: &str, to: &str, keys: &str) -> &mut Self {
         // writing to a string cannot fail
         let _ = writeln!(self.routes, "- from: {from}\n  to: {to}");
+        for line in keys.lines() {
+            let _ = writeln!(self.routes, "  {line}");
+        }
+        self
+    }
+
+    /// Adds a route without an upstream, with these keys.
+    pub fn route_without_upstream(&mut self, from: &str, keys: &str) -> &mut Self {
+        // writing to a string cannot fail
+        let _ = writeln!(self.routes, "- from: {from}");
         for line in keys.lines() {
             let _ = writeln!(self.routes, "  {line}");
         }

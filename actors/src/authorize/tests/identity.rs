@@ -10,7 +10,7 @@ use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use portcullis_config::limits::{ASSERTION_LIFE, ASSERTION_REUSE, CLAIM_HEADER_BYTES};
 use portcullis_config::policy::Criterion;
-use portcullis_config::{IssuerFormat, Route, Secret};
+use portcullis_config::{GroupsFilter, IssuerFormat, Route, Secret};
 use portcullis_events::Time;
 use serde_json::{Value, json};
 
@@ -186,7 +186,13 @@ fn a_claim_of_the_provider_never_takes_the_place_of_ours() {
 
 #[test]
 fn what_a_session_claims_has_no_time_and_no_id_of_its_own() {
-    let claims = claims(&alice(), "app.example.com", IssuerFormat::HostOnly, &asked_for(&["department"]));
+    let claims = claims(
+        &alice(),
+        "app.example.com",
+        IssuerFormat::HostOnly,
+        &GroupsFilter::default(),
+        &asked_for(&["department"]),
+    );
     let names: Vec<_> = claims.keys().map(String::as_str).collect();
     assert_eq!(names, ["aud", "department", "email", "groups", "iss", "name", "sid", "sub", "user"]);
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Exchanges, Held, Ticket};
 use crate::proxy::connections::{Connections, Scopes};
-use crate::proxy::leash::{Cut, Leash};
+use crate::proxy::leash::{Bounds, Cut, Leash};
 
 struct Known {
     session: Option<SessionId>,
@@ -137,6 +137,37 @@ fn a_client_that_takes_nothing_is_cut_and_one_that_is_given_nothing_is_not() {
     exchanges.sweep(now + WRITE_STALL, Time::from_secs(0), |_| true);
     assert_eq!(stalled.leash().why(), Some(Cut::Stalled));
     assert_eq!((idle.leash().why(), reading.leash().why()), (None, None));
+}
+
+#[test]
+fn what_passes_its_bounds_is_cut_and_what_moves_is_not_idle() {
+    let (second, now) = (Duration::from_secs(1), Instant::now());
+    let bounds = [
+        (Bounds { ends: Some((now + second, Cut::AnswerLate)), ..Bounds::default() }, Some(Cut::AnswerLate)),
+        (Bounds { upload: Some(now + second), ..Bounds::default() }, Some(Cut::UploadLate)),
+        (Bounds { idle: Some(second), ..Bounds::default() }, Some(Cut::Idle)),
+        (Bounds::default(), None),
+    ];
+    for (bounds, why) in bounds {
+        let exchanges = Exchanges::new(Connections::default());
+        let ticket = enter(&exchanges, None);
+        ticket.leash().bind(bounds, now);
+        exchanges.sweep(now + second - Duration::from_millis(1), Time::from_secs(0), |_| true);
+        assert_eq!(ticket.leash().why(), None);
+        exchanges.sweep(now + second, Time::from_secs(0), |_| true);
+        assert_eq!(ticket.leash().why(), why);
+    }
+    let exchanges = Exchanges::new(Connections::default());
+    let ticket = enter(&exchanges, None);
+    ticket.leash().bind(Bounds { idle: Some(second), upload: Some(now + second), ends: None }, now);
+    ticket.leash().uploaded();
+    ticket.leash().moves(now + second / 2);
+    exchanges.sweep(now + second, Time::from_secs(0), |_| true);
+    assert_eq!(ticket.leash().why(), None);
+    // the next exchange on the same connection begins without them
+    let leash = Rc::clone(ticket.leash());
+    drop(ticket);
+    assert_eq!(leash.overdue(now + 60 * second), None);
 }
 
 #[test]

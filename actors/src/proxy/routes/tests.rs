@@ -5,7 +5,7 @@ use std::time::Duration;
 use portcullis_config::policy::{Actions, Criterion, Policy, Rule, StringMatcher, StringTest};
 use portcullis_config::{
     Action, Config, Cookie, From, GroupsFilter, IssuerFormat, ListenAddress, LogLevel, PathMatcher, PathRewrite,
-    Rewrites, Route, RouteTimeouts, Services, Staleness, Storage, Timeouts, Upstream,
+    Pattern, Rewrites, Route, RouteTimeouts, Services, Staleness, Storage, Timeouts, Upstream,
 };
 use proptest::prelude::*;
 use url::Url;
@@ -13,7 +13,8 @@ use url::Url;
 use super::{Located, NotLocated, RouteTable};
 use crate::request::tests::{Head, paths::difficult_path};
 
-/// A configuration with these routes: `host[:port]path`, the path a prefix, or exact after a `=`.
+/// A configuration with these routes: `host[:port]path`, the path a prefix, exact after a `=`, or an expression after a
+/// `~`.
 pub(crate) fn config(routes: &[&str]) -> Config {
     Config {
         services: Services::ALL,
@@ -51,7 +52,7 @@ pub(crate) fn config(routes: &[&str]) -> Config {
 }
 
 fn route(text: &str) -> Route {
-    let (authority, path) = text.split_at(text.find(['/', '=']).unwrap());
+    let (authority, path) = text.split_at(text.find(['/', '=', '~']).unwrap());
     let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, port.parse().ok()));
     Route {
         id: text.to_owned(),
@@ -59,9 +60,10 @@ fn route(text: &str) -> Route {
         stat_name: None,
         from: From { host: host.to_owned(), port },
         action: Action::Forward(vec![Upstream::at(Url::parse("http://upstream.test").unwrap())]),
-        matcher: match path.strip_prefix('=') {
-            Some(whole) => PathMatcher::Path(whole.to_owned()),
-            None => PathMatcher::Prefix(path.to_owned()),
+        matcher: match (path.strip_prefix('='), path.strip_prefix('~')) {
+            (Some(whole), _) => PathMatcher::Path(whole.to_owned()),
+            (_, Some(regex)) => PathMatcher::Regex(Pattern::new(regex).unwrap()),
+            (None, None) => PathMatcher::Prefix(path.to_owned()),
         },
         regex_priority_order: 0,
         rewrites: Rewrites::default(),
@@ -285,6 +287,99 @@ fn a_path_with_two_readings_is_refused_only_where_they_lead_to_different_places(
 }
 
 #[test]
+fn an_expression_takes_whole_paths_in_the_order_of_all_routes() {
+    let mut config = config(&[
+        "app.test=/v1/x",
+        "app.test~/v[0-9]+/.*",
+        "app.test~/v1/y",
+        "app.test/v1/",
+        "app.test~(?i)/LATE",
+        "app.test/",
+    ]);
+    config.routes.sort_by(Route::order);
+    let table = RouteTable::new(&config);
+    for (path, leads_to) in [
+        ("/v1/x", "app.test=/v1/x"),
+        ("/v1/y", "app.test~/v[0-9]+/.*"),
+        ("/v22/y/z", "app.test~/v[0-9]+/.*"),
+        ("/v1", "app.test/"),
+        ("/late", "app.test~(?i)/LATE"),
+        ("/late/", "app.test/"),
+        ("/x/../v1/y", "app.test~/v[0-9]+/.*"),
+        ("/v1/%7E", "app.test~/v[0-9]+/.*"),
+        ("/v%31/y", "app.test~/v[0-9]+/.*"),
+        ("/late;x", "odd"),
+        ("/a%5cb", "odd"),
+    ] {
+        assert_eq!(leads(&table, "app.test", path), leads_to, "{path}");
+    }
+    let alone = RouteTable::new(&self::config(&["app.test~/x.*"]));
+    assert_eq!(leads(&alone, "app.test", "/x"), "app.test~/x.*");
+    for path in ODD {
+        assert_eq!(leads(&alone, "app.test", path), "odd", "{path}");
+    }
+    assert_eq!(leads(&alone, "app.test", "/y"), "no route");
+}
+
+#[test]
+fn a_wildcard_stands_for_one_label_of_hosts_that_have_no_routes_of_their_own() {
+    let table = RouteTable::new(&config(&[
+        "*.apps.test/",
+        "*.test/wide",
+        "own.apps.test/only",
+        "*.port.test/x",
+        "*.port.test:8443/",
+    ]));
+    for (host, path, leads_to) in [
+        ("a.apps.test", "/", "*.apps.test/"),
+        ("A.Apps.Test.:8443", "/.pomerium-not", "*.apps.test/"),
+        ("a.b.apps.test", "/", "unknown host"),
+        (".apps.test", "/", "unknown host"),
+        ("apps.test", "/", "no route"),
+        ("apps.test", "/wide", "*.test/wide"),
+        ("own.apps.test", "/", "no route"),
+        ("own.apps.test", "/only", "own.apps.test/only"),
+        ("a.port.test:8443", "/", "*.port.test:8443/"),
+        ("a.port.test:8443", "/x", "*.port.test/x"),
+        ("a.port.test", "/", "no route"),
+        ("a.apps.test", "/.pomerium/user", "own"),
+        ("x.a.test", "/.pomerium/user", "unknown host"),
+        // the authenticate component's host is its own
+        ("auth.test", "/wide", "own at authenticate"),
+    ] {
+        if host.starts_with('.') {
+            assert!(Head { headers: vec![("host", host)], ..Head::default() }.canonical().is_err());
+            continue;
+        }
+        assert_eq!(leads(&table, host, path), leads_to, "{host}{path}");
+    }
+    assert!(table.is_route_host("a.apps.test") && table.knows_host("a.apps.test"));
+    assert!(!table.is_route_host("a.b.apps.test") && !table.is_route_host("auth.test"));
+}
+
+#[test]
+fn what_an_expression_makes_of_a_path_decides_as_well() {
+    let replacement = |config: &mut Config| {
+        let text = "authenticate_service_url: https://auth.test\ninsecure_server: true\nidp_provider: oidc\n\
+             idp_provider_url: https://idp.test\nidp_client_id: gate\nroutes:\n\
+             - {from: 'https://app.test', to: 'http://u', allowed_users: [x], regex_rewrite_pattern: '^/([^/]*)', \
+             regex_rewrite_substitution: '/in/\\1'}\n\
+             - {from: 'https://b.test', to: 'http://u', allowed_users: [x], host_path_regex_rewrite_pattern: '^/([^/]*).*', \
+             host_path_regex_rewrite_substitution: '\\1.test'}\n";
+        config.routes = portcullis_config::parse("f", text, &|_| None).unwrap().routes;
+    };
+    let mut config = config(&[]);
+    replacement(&mut config);
+    let table = RouteTable::new(&config);
+    for host in ["app.test", "b.test"] {
+        for path in ODD.into_iter().chain(["/a;x/b", "/a%23b", "/%2561"]) {
+            assert_eq!(leads(&table, host, path), "odd", "{host}{path}");
+        }
+        assert_ne!(leads(&table, host, "/a/b"), "odd");
+    }
+}
+
+#[test]
 fn the_asterisk_leads_to_no_route() {
     let table = RouteTable::new(&config(&["app.test/"]));
     let request = Head { method: "OPTIONS", ..Head::to("*") }.accepted();
@@ -301,7 +396,59 @@ fn ten_thousand_hosts_are_found_by_name() {
     }
 }
 
+/// What going through the routes one by one would find: the reference.
+fn by_going_through<'a>(config: &'a Config, host: &str, port: Option<u16>, path: &str) -> Option<&'a str> {
+    let has_own = config.routes.iter().any(|route| route.from.host == host);
+    let takes = |matcher: &PathMatcher| match matcher {
+        PathMatcher::Prefix(prefix) => path.starts_with(prefix.as_str()),
+        PathMatcher::Path(whole) => path == whole,
+        PathMatcher::Regex(regex) => regex.is_match(path),
+    };
+    let found = config.routes.iter().find(|route| {
+        let is_its_host = if has_own { route.from.host == host } else { route.from.takes_host(host) };
+        is_its_host && (route.from.port.is_none() || route.from.port == port) && takes(&route.matcher)
+    });
+    found.map(|route| route.id.as_str())
+}
+
+fn any_route() -> impl Strategy<Value = (String, i64)> {
+    let host = prop::sample::select(vec!["a.test", "a.test", "*.test", "a.test:8443", "*.test:8443", "b.test"]);
+    let matcher = prop_oneof![
+        "/([ab]/?){0,4}",
+        "=/([ab]/?){0,3}",
+        "~/([ab]|\\[ab\\]|[ab]\\+|\\.\\*|/){0,4}",
+        "~(/a|/ab|/b)?/?[ab]?(\\.\\*)?",
+    ];
+    (host, matcher, -1_i64..2).prop_map(|(host, matcher, priority)| (format!("{host}{matcher}"), priority))
+}
+
 proptest! {
+    #[test]
+    fn the_table_finds_what_going_through_its_routes_would_find(
+        routes in prop::collection::vec(any_route(), 0..40),
+        sorted in any::<bool>(),
+        asked in prop::collection::vec(("[abc]\\.test", prop::option::of(Just(8443_u16)), "(/[ab]{1,2}){0,3}/?"), 1..20),
+    ) {
+        let texts: Vec<_> = routes.iter().map(|(text, _)| text.as_str()).collect();
+        let mut config = config(&texts);
+        for (route, (_, priority)) in config.routes.iter_mut().zip(&routes) {
+            route.regex_priority_order = *priority;
+        }
+        if sorted {
+            config.routes.sort_by(Route::order);
+        }
+        let table = RouteTable::new(&config);
+        for (host, port, path) in asked {
+            let path = if path.is_empty() { "/" } else { path.as_str() };
+            let authority = port.map_or(host.clone(), |port| format!("{host}:{port}"));
+            let found = leads(&table, &authority, path);
+            match by_going_through(&config, &host, port, path) {
+                Some(expected) => prop_assert_eq!(found, expected),
+                None => prop_assert!(found == "no route" || found == "unknown host", "{}", found),
+            }
+        }
+    }
+
     #[test]
     fn the_route_is_a_function_of_the_canonical_value(
         path in difficult_path(),
