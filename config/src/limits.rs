@@ -48,6 +48,12 @@ pub const TARGET_BYTES: usize = 16 * 1024;
 pub const SIGN_IN_TARGET_BYTES: usize = 3 * (TARGET_BYTES + 512) + 1024;
 /// How long a client may take for a request head.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may say nothing between two requests (`timeout_idle`, 5 min in Pomerium).
+pub const CLIENT_IDLE: Duration = Duration::from_secs(5 * 60);
+/// Most bytes of a body that are read from a client at once.
+pub const CLIENT_READ: usize = 64 * 1024;
+/// Most bytes of a body that nobody asked for and that are still read, so that its connection may go on.
+pub const UNREAD_BODY: usize = 64 * 1024;
 /// How long what a client still sends is read and forgotten before its connection closes.
 pub const LINGER: Duration = Duration::from_secs(1);
 /// How long a client may take for the TLS handshake.

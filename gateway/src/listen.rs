@@ -9,20 +9,20 @@ use std::time::Instant;
 use actix_server::{Server, ServerHandle};
 use actix_service::{fn_factory, fn_service};
 use anyhow::{Context, Result};
+use http::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use portcullis_actors::proxy::leash::Leash;
 use portcullis_config::ListenAddress;
-use portcullis_config::limits::{
-    H2_PENDING_RESETS, H2_PING, H2_STREAMS, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, REQUEST_HEAD_BYTES, REQUEST_HEADERS,
-};
+use portcullis_config::limits::{H2_PENDING_RESETS, H2_PING, H2_STREAMS, HANDSHAKE_TIMEOUT, REQUEST_HEAD_BYTES};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::metrics::tally::Misread;
+use crate::client_body::ClientBody;
 use crate::serve::{never_understood, serve};
 use crate::socket;
 use crate::worker::{Blueprint, Worker};
@@ -185,7 +185,7 @@ where
 }
 
 /// Waits until the node has come this far.
-async fn reached(stage: &mut watch::Receiver<Stage>, far: Stage) {
+pub(crate) async fn reached(stage: &mut watch::Receiver<Stage>, far: Stage) {
     // an error means that the node is gone
     let _ = stage.wait_for(|stage| *stage >= far).await;
 }
@@ -194,69 +194,40 @@ async fn speak<T>(stream: T, is_h2: bool, facts: Facts, worker: Rc<Worker>, mut 
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let began = Instant::now();
+    if !is_h2 {
+        return h1::speak(stream, facts, worker, stage).await;
+    }
     let executor = OnThisWorker::default();
-    let (streams, whole) = (Rc::clone(&executor.next), Rc::new(Leash::default()));
-    let (leash, serving) = (Rc::clone(&whole), Rc::clone(&worker));
-    let service = service_fn(move |request| {
-        let worker = Rc::clone(&serving);
-        // a stream ends alone; over HTTP/1.1 the connection ends, which is at one request at a time
-        let leash = if is_h2 { Rc::default() } else { Rc::clone(&leash) };
-        if is_h2 {
-            streams.replace(Some(Rc::clone(&leash)));
-        }
+    let (streams, serving) = (Rc::clone(&executor.next), Rc::clone(&worker));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (worker, leash) = (Rc::clone(&serving), Rc::new(Leash::default()));
+        // a stream ends alone
+        streams.replace(Some(Rc::clone(&leash)));
+        let request = request.map(ClientBody::H2);
         async move { Ok::<_, std::convert::Infallible>(serve(request, facts, worker, leash).await) }
     });
-    let outcome = if is_h2 {
-        let mut builder = hyper::server::conn::http2::Builder::new(executor);
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(H2_STREAMS)
-            .keep_alive_interval(H2_PING)
-            .keep_alive_timeout(H2_PING)
-            .max_pending_accept_reset_streams(H2_PENDING_RESETS)
-            .max_local_error_reset_streams(H2_PENDING_RESETS)
-            .max_header_list_size(u32::try_from(REQUEST_HEAD_BYTES).unwrap_or(u32::MAX));
-        let refusing = Rc::clone(&worker);
-        let gate = h2::Gate::new(stream, move |why| never_understood(&refusing, facts, Instant::now(), why));
-        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(gate), service));
-        tokio::select! {
-            outcome = connection.as_mut() => outcome,
-            () = reached(&mut stage, Stage::Draining) => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    outcome = connection => outcome,
-                    () = reached(&mut stage, Stage::Cut) => Ok(()),
-                }
-            }
-        }
-    } else {
-        let mut builder = hyper::server::conn::http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(REQUEST_HEAD_BYTES)
-            .max_headers(REQUEST_HEADERS);
-        let mut connection =
-            std::pin::pin!(builder.serve_connection(TokioIo::new(h1::Gate::new(stream)), service).with_upgrades());
-        tokio::select! {
-            outcome = connection.as_mut() => outcome,
-            _ = whole.is_cut() => Ok(()),
-            () = reached(&mut stage, Stage::Draining) => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    outcome = connection => outcome,
-                    _ = whole.is_cut() => Ok(()),
-                    () = reached(&mut stage, Stage::Cut) => Ok(()),
-                }
+    let mut builder = hyper::server::conn::http2::Builder::new(executor);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(H2_STREAMS)
+        .keep_alive_interval(H2_PING)
+        .keep_alive_timeout(H2_PING)
+        .max_pending_accept_reset_streams(H2_PENDING_RESETS)
+        .max_local_error_reset_streams(H2_PENDING_RESETS)
+        .max_header_list_size(u32::try_from(REQUEST_HEAD_BYTES).unwrap_or(u32::MAX));
+    let gate = h2::Gate::new(stream, move |why| never_understood(&worker, facts, Instant::now(), why));
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(gate), service));
+    let outcome = tokio::select! {
+        outcome = connection.as_mut() => outcome,
+        () = reached(&mut stage, Stage::Draining) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                outcome = connection => outcome,
+                () = reached(&mut stage, Stage::Cut) => Ok(()),
             }
         }
     };
     if let Err(error) = outcome {
-        if error.is_parse() {
-            let why = if error.is_parse_too_large() { Misread::TooLarge } else { Misread::Malformed };
-            never_understood(&worker, facts, began, why);
-        }
         tracing::debug!(peer = %facts.peer, %error, "a client connection ended");
     }
 }

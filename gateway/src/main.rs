@@ -3,6 +3,7 @@
 mod answer;
 mod apart;
 mod cli;
+mod client_body;
 mod demo;
 mod events;
 mod forward;
@@ -17,6 +18,7 @@ mod open;
 mod pages;
 mod passed_on;
 mod reload;
+mod request_id;
 mod roles;
 mod serve;
 mod sessions;

@@ -17,6 +17,7 @@ use portcullis_config::RouteTimeouts;
 use super::budget::Share;
 use super::pool::Lease;
 use super::remove_hop_by_hop;
+use crate::client_body::ClientBody;
 use crate::open::Ticket;
 use crate::telemetry::AccessRecord;
 
@@ -69,6 +70,13 @@ impl AnswerBody {
     pub fn recorded(mut self, record: AccessRecord) -> Self {
         self.record = Some(record);
         self
+    }
+
+    /// It did not reach the client whole.
+    pub fn cut_short(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.cut_short();
+        }
     }
 
     /// What holds it.
@@ -191,13 +199,13 @@ fn length(bytes: &Bytes) -> u64 {
 
 /// The body of a request on its way to an upstream.
 pub struct RequestBody {
-    incoming: Option<Incoming>,
+    incoming: Option<ClientBody>,
     activity: Activity,
 }
 
 impl RequestBody {
     /// Passes the client's body on as it comes.
-    pub fn passing(incoming: Incoming) -> Self {
+    pub fn passing(incoming: ClientBody) -> Self {
         Self { incoming: Some(incoming).filter(|incoming| !incoming.is_end_stream()), activity: Activity::default() }
     }
 
@@ -369,7 +377,7 @@ impl Body for RequestBody {
         if this.activity.0.abandoned.get() {
             return Poll::Ready(Some(Err("the exchange is over".into())));
         }
-        let polled = Pin::new(incoming).poll_frame(cx).map_err(BodyError::from);
+        let polled = Pin::new(incoming).poll_frame(cx);
         let moved = &this.activity.0;
         moved.awaited.set(polled.is_pending());
         match &polled {

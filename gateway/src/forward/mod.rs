@@ -19,7 +19,6 @@ use std::sync::Arc;
 use futures_util::future::Either;
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use portcullis_actors::proxy::leash::Leash;
 use portcullis_actors::proxy::upstreams::cluster::{Refused, Underway};
 use portcullis_actors::proxy::upstreams::outlier::Outcome;
@@ -31,6 +30,8 @@ pub use outgoing::Outgoing;
 pub use pool::Pool;
 use pool::{Lease, Way};
 pub use upgrade::Tunnel;
+
+use crate::client_body::ClientBody;
 
 /// Why there is no answer from the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,7 +135,7 @@ pub enum Answer {
 pub async fn forward(
     pool: &Rc<Pool>,
     mut outgoing: Outgoing,
-    body: Incoming,
+    body: ClientBody,
     leash: &Rc<Leash>,
 ) -> Result<Answer, UpstreamFault> {
     let body = RequestBody::passing(body).bounded(outgoing.timeouts, leash);

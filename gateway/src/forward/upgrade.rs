@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use super::connect::Taken;
 use super::frames::{Frames, close};
+use crate::client_body::Switch;
 use crate::open::Ticket;
 use crate::telemetry::AccessRecord;
 
@@ -33,24 +34,22 @@ impl Tunnel {
 
     /// Joins it to the client's half on a task of this worker. A cut closes both, with a close frame to the client where
     /// one may stand and is taken; the access line is written at the end.
-    pub fn join(self, client: OnUpgrade, ticket: Ticket, mut record: AccessRecord) {
+    pub fn join(self, client: Switch, ticket: Ticket, mut record: AccessRecord) {
         ticket.last();
+        let client = client.take_over();
         actix_rt::spawn(async move {
             let _held = self.held;
             let leash = Rc::clone(ticket.leash());
             let switched = tokio::select! {
-                switched = futures_util::future::try_join(client, self.upstream) => switched,
+                switched = futures_util::future::join(client, self.upstream) => switched,
                 _ = leash.is_cut() => return,
             };
-            let (client, upstream) = match switched {
-                Ok(both) => both,
-                Err(error) => {
-                    tracing::debug!(%error, "a connection did not switch");
-                    return;
-                }
+            let (Ok(client), Ok(upstream)) = switched else {
+                tracing::debug!("a connection did not switch");
+                return;
             };
             let half = Rc::new(Notify::new());
-            let mut client = Side::new(TokioIo::new(client), &half, &leash);
+            let mut client = Side::new(client, &half, &leash);
             let mut upstream = Side::new(TokioIo::new(upstream), &half, &leash);
             let cut = tokio::select! {
                 () = pass(&mut client, &mut upstream, TUNNEL_HALF_CLOSED) => None,

@@ -1,108 +1,149 @@
-//! A chunked body, byte by byte: RFC 9112 §7.1.
+//! A chunked body: RFC 9112 §7.1, and nothing that a lenient reader would add.
 
-use super::head::Violation;
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use portcullis_config::limits::REQUEST_HEADERS;
 
 /// Longest line of a chunk's size and extensions, or of a trailer field.
 const LINE_BYTES: usize = 4096;
+/// Most bytes of extensions in one body: nobody reads them.
+const EXTENSION_BYTES: usize = 16 * 1024;
 /// Most bytes of trailer fields.
 const TRAILER_BYTES: usize = 16 * 1024;
+
+/// The body is not framed as a chunked one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the body is badly framed")]
+pub struct Malformed;
+
+/// What was read of a chunked body.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Content.
+    Data(Bytes),
+    /// Its end, with its trailer fields.
+    End(HeaderMap),
+    /// Nothing: more must come first.
+    More,
+}
 
 /// A chunked body that is being read.
 #[derive(Debug)]
 pub struct Chunks {
     step: Step,
-    line: Vec<u8>,
-    trailers: usize,
+    extensions: usize,
+    /// Bytes of trailers.
+    trailing: usize,
+    trailers: HeaderMap,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Size,
     Data(u64),
-    /// The CRLF after the data; true once the CR was seen.
-    End(bool),
+    /// The CRLF after the data.
+    End,
     Trailer,
 }
 
 impl Default for Chunks {
     fn default() -> Self {
-        Self { step: Step::Size, line: Vec::new(), trailers: 0 }
+        Self { step: Step::Size, extensions: 0, trailing: 0, trailers: HeaderMap::new() }
     }
 }
 
 impl Chunks {
-    /// Takes bytes up to the end of the body; says how many, and whether the body has ended.
+    /// Takes what comes next from the front of `read`.
     ///
     /// # Errors
-    /// [`Violation`].
-    pub fn take(&mut self, bytes: &[u8]) -> Result<(usize, bool), Violation> {
-        let mut at = 0;
-        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+    /// [`Malformed`]: what follows cannot be told from content.
+    pub fn next(&mut self, read: &mut BytesMut) -> Result<Read, Malformed> {
+        loop {
             match self.step {
                 Step::Data(left) => {
-                    let here = u64::try_from(rest.len()).unwrap_or(u64::MAX).min(left);
-                    at += usize::try_from(here).unwrap_or(rest.len());
-                    self.step = if here == left { Step::End(false) } else { Step::Data(left - here) };
-                }
-                Step::End(seen) => {
-                    let wanted = if seen { b'\n' } else { b'\r' };
-                    if rest.first() != Some(&wanted) {
-                        return Err(Violation { at });
+                    if read.is_empty() {
+                        return Ok(Read::More);
                     }
-                    at += 1;
-                    self.step = if seen { Step::Size } else { Step::End(true) };
+                    let data = content(read, left);
+                    let left = left.saturating_sub(length(&data));
+                    self.step = if left == 0 { Step::End } else { Step::Data(left) };
+                    return Ok(Read::Data(data));
                 }
-                Step::Size | Step::Trailer => {
-                    let (taken, line) = self.line(rest).ok_or(Violation { at })?;
-                    let Some(line) = line else { return Ok((bytes.len(), false)) };
-                    // the last byte of a refused line does not pass: the line never ends
-                    let violation = Violation { at: at + taken - 1 };
-                    at += taken;
-                    if self.end_line(&line).ok_or(violation)? {
-                        return Ok((at, true));
+                Step::End => match (read.first(), read.get(1)) {
+                    (None, _) | (Some(b'\r'), None) => return Ok(Read::More),
+                    (Some(b'\r'), Some(b'\n')) => {
+                        read.advance(2);
+                        self.step = Step::Size;
                     }
+                    (Some(_), _) => return Err(Malformed),
+                },
+                Step::Size => {
+                    let Some(line) = line(read)? else { return Ok(Read::More) };
+                    self.step = self.size(&line)?;
                 }
-            }
-        }
-        Ok((at, false))
-    }
-
-    /// Collects a line: how many bytes were taken, and the line without its CRLF once it is whole.
-    fn line(&mut self, bytes: &[u8]) -> Option<(usize, Option<Vec<u8>>)> {
-        let end = bytes.iter().position(|byte| *byte == b'\n');
-        let part = bytes.get(..end.unwrap_or(bytes.len()))?;
-        if self.line.len() + part.len() > LINE_BYTES {
-            return None;
-        }
-        self.line.extend_from_slice(part);
-        match end {
-            None => Some((bytes.len(), None)),
-            Some(end) => {
-                let line = std::mem::take(&mut self.line);
-                let line = line.strip_suffix(b"\r")?;
-                let clean = line.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f));
-                clean.then(|| (end + 1, Some(line.to_vec())))
+                Step::Trailer => {
+                    let Some(line) = line(read)? else { return Ok(Read::More) };
+                    if line.is_empty() {
+                        return Ok(Read::End(std::mem::take(&mut self.trailers)));
+                    }
+                    self.trailer(line)?;
+                }
             }
         }
     }
 
-    /// What a whole line means: true ends the body, `None` refuses it.
-    fn end_line(&mut self, line: &[u8]) -> Option<bool> {
-        if matches!(self.step, Step::Trailer) {
-            self.trailers += line.len();
-            if line.is_empty() {
-                return Some(true);
-            }
-            let name = line.split(|byte| *byte == b':').next().filter(|name| name.len() < line.len())?;
-            let token = !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
-            return (token && self.trailers <= TRAILER_BYTES).then_some(false);
+    fn size(&mut self, line: &[u8]) -> Result<Step, Malformed> {
+        let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
+        self.extensions += line.len() - digits.len();
+        let countable = !digits.is_empty() && digits.len() <= 15 && digits.iter().all(u8::is_ascii_hexdigit);
+        if !countable || self.extensions > EXTENSION_BYTES {
+            return Err(Malformed);
         }
-        let digits = line.split(|byte| *byte == b';').next()?;
-        if digits.is_empty() || digits.len() > 15 || !digits.iter().all(u8::is_ascii_hexdigit) {
-            return None;
-        }
-        let size = u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-        self.step = if size == 0 { Step::Trailer } else { Step::Data(size) };
-        Some(false)
+        let digits = std::str::from_utf8(digits).map_err(|_| Malformed)?;
+        let size = u64::from_str_radix(digits, 16).map_err(|_| Malformed)?;
+        Ok(if size == 0 { Step::Trailer } else { Step::Data(size) })
     }
+
+    fn trailer(&mut self, mut line: Bytes) -> Result<(), Malformed> {
+        self.trailing += line.len();
+        let colon = line.iter().position(|byte| *byte == b':').ok_or(Malformed)?;
+        let name = line.split_to(colon);
+        line.advance(1);
+        let token = name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+        if !token || self.trailing > TRAILER_BYTES || self.trailers.len() >= REQUEST_HEADERS {
+            return Err(Malformed);
+        }
+        let name = HeaderName::from_bytes(&name).map_err(|_| Malformed)?;
+        let value = HeaderValue::from_bytes(line.trim_ascii()).map_err(|_| Malformed)?;
+        self.trailers.append(name, value);
+        Ok(())
+    }
+}
+
+/// Up to `left` bytes from the front of `read`, without copying them.
+pub fn content(read: &mut BytesMut, left: u64) -> Bytes {
+    let here = usize::try_from(left).unwrap_or(usize::MAX).min(read.len());
+    read.split_to(here).freeze()
+}
+
+/// How many bytes these are.
+pub fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+/// A line without its CRLF, once it is whole.
+fn line(read: &mut BytesMut) -> Result<Option<Bytes>, Malformed> {
+    let Some(end) = read.iter().position(|byte| *byte == b'\n') else {
+        return if read.len() > LINE_BYTES { Err(Malformed) } else { Ok(None) };
+    };
+    if end > LINE_BYTES {
+        return Err(Malformed);
+    }
+    let mut line = read.split_to(end + 1).freeze();
+    if !line.ends_with(b"\r\n") {
+        return Err(Malformed);
+    }
+    line.truncate(end - 1);
+    let clean = line.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f));
+    clean.then_some(Some(line)).ok_or(Malformed)
 }

@@ -1,175 +1,337 @@
-//! The seam of HTTP/1.1: every byte of a client passes here before hyper sees it, and what could be framed in two ways
-//! passes no further.
+//! HTTP/1.1 with clients: requests are read strictly, one after another, and answered in one write where that can be.
 //!
-//! hyper drops a `Content-Length` beside a `Transfer-Encoding`, merges equal duplicates and takes a bare LF for the end
-//! of a line; behind it nobody could refuse them. A head that is not strictly RFC 9112 is cut before its last byte and
-//! replaced by one that no parser takes, so that the answer is 400 and the connection closes; a broken chunk ends the
-//! connection.
+//! A head that is not strictly RFC 9112, or that two readers could frame in two ways, is refused with a page of ours, and
+//! the connection closes; a broken chunk ends the connection.
 
+mod answer;
+mod body;
 mod chunk;
+mod expiry;
 mod head;
+mod switch;
+mod wire;
 
-use std::io;
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Instant;
 
-use portcullis_config::limits::LINGER;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use bytes::{Buf, Bytes};
+use http::header::CONNECTION;
+use http::{HeaderMap, Request, Response};
+use hyper::body::Body as _;
+use portcullis_actors::proxy::leash::Leash;
+use portcullis_config::limits::{CLIENT_IDLE, HEAD_TIMEOUT};
+use tokio::sync::watch;
 
-use chunk::Chunks;
+use answer::{After, Asked, Coding};
+pub use body::Body;
+use expiry::Expiry;
 pub use head::is_for_websocket;
-use head::{Framing, Head, Violation};
+use head::{Framing, Head, Refusal, Scan};
+pub use switch::Switch;
+pub use wire::Duplex;
+use wire::{Rest, Wire, close};
 
-use crate::passed_on::passed_on;
+use crate::client_body::ClientBody;
+use crate::forward::body::{AnswerBody, BodyError};
+use crate::listen::{Facts, Stage, reached};
+use crate::serve::{misread, serve};
+use crate::worker::Worker;
 
-/// What is read instead of a head that was refused: NUL is allowed nowhere in one.
-const POISON: &[u8] = b"\0\r\n\r\n";
-
-/// A client's stream whose framing was looked at.
-pub struct Gate<T> {
+/// Serves the requests of one connection until it ends, at the latest when the node does.
+pub async fn speak<T: Duplex + 'static>(
     stream: T,
-    state: State,
-    lingering: Option<Pin<Box<Sleep>>>,
-}
-
-enum State {
-    Head(Head),
-    Length(u64),
-    Chunked(Chunks),
-    /// After a request for a WebSocket: whatever follows is not ours to frame. Unless the switch happens the connection
-    /// closes after the answer.
-    Switching,
-    Poisoned,
-    Broken,
-}
-
-impl<T> Gate<T> {
-    /// A gate before the first request of a connection.
-    pub fn new(stream: T) -> Self {
-        Self { stream, state: State::Head(Head::default()), lingering: None }
+    facts: Facts,
+    worker: Rc<Worker>,
+    mut stage: watch::Receiver<Stage>,
+) {
+    let leash = Rc::new(Leash::default());
+    let mut conversation = Conversation {
+        wire: Rc::new(Wire::new(Box::new(stream))),
+        facts,
+        worker,
+        leash: Rc::clone(&leash),
+        stage: stage.clone(),
+        expiry: Expiry::new(Instant::now() + HEAD_TIMEOUT),
+    };
+    let ended = tokio::select! {
+        biased;
+        ended = conversation.run() => ended,
+        _ = leash.is_cut() => End::Gone,
+        () = reached(&mut stage, Stage::Cut) => End::Gone,
+    };
+    let Some(stream) = conversation.wire.hang_up() else { return };
+    if ended != End::Gone {
+        tokio::select! {
+            biased;
+            () = close(stream, ended == End::Unread) => {}
+            () = reached(&mut stage, Stage::Cut) => {}
+        }
     }
 }
 
-impl State {
-    /// Looks at bytes that were read; says how many of them may pass.
-    fn look(&mut self, bytes: &[u8]) -> usize {
-        let mut at = 0;
-        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            match self {
-                Self::Head(head) => match head.take(rest) {
-                    Ok((taken, None)) => at += taken,
-                    Ok((taken, Some(framing))) => {
-                        at += taken;
-                        *self = Self::after(framing);
-                    }
-                    Err(Violation { at: passed }) => {
-                        *self = Self::Poisoned;
-                        return at + passed;
-                    }
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The other side has gone, or is cut off.
+    Gone,
+    /// There is nothing more to say.
+    Said,
+    /// The client may still be sending what nobody reads.
+    Unread,
+    /// Not here: somebody took it over.
+    Switched,
+}
+
+struct Conversation {
+    wire: Rc<Wire>,
+    facts: Facts,
+    worker: Rc<Worker>,
+    /// What every request of the connection is held by: it is at one at a time.
+    leash: Rc<Leash>,
+    stage: watch::Receiver<Stage>,
+    expiry: Expiry,
+}
+
+impl Conversation {
+    async fn run(&mut self) -> End {
+        loop {
+            let head = match self.head().await {
+                Ok(head) => head,
+                Err(Some(refusal)) => return self.refuse(refusal).await,
+                Err(None) => return End::Said,
+            };
+            if let Some(end) = self.exchange(head).await {
+                return end;
+            }
+            self.expiry.set(Instant::now() + CLIENT_IDLE);
+        }
+    }
+
+    /// The next request: none where the client has gone, says nothing for too long, or is no longer waited for.
+    async fn head(&mut self) -> Result<Head, Option<Refusal>> {
+        let (mut scan, mut begun) = (Scan::default(), false);
+        loop {
+            if let Some(head) = self.wire.take_head(&mut scan)? {
+                return Ok(head);
+            }
+            let quiet = self.wire.is_quiet();
+            if !quiet && !begun {
+                begun = true;
+                self.expiry.set(Instant::now() + HEAD_TIMEOUT);
+            }
+            tokio::select! {
+                biased;
+                read = poll_fn(|cx| self.wire.poll_fill(cx)) => if !matches!(read, Ok(1..)) {
+                    return Err(None);
                 },
-                Self::Length(left) => {
-                    let here = u64::try_from(rest.len()).unwrap_or(u64::MAX).min(*left);
-                    *left -= here;
-                    at += usize::try_from(here).unwrap_or(rest.len());
-                    if *left == 0 {
-                        *self = Self::Head(Head::default());
-                    }
-                }
-                Self::Chunked(chunks) => match chunks.take(rest) {
-                    Ok((taken, false)) => at += taken,
-                    Ok((taken, true)) => {
-                        at += taken;
-                        *self = Self::Head(Head::default());
-                    }
-                    Err(Violation { at: passed }) => {
-                        *self = Self::Broken;
-                        return at + passed;
-                    }
-                },
-                Self::Switching => return bytes.len(),
-                Self::Poisoned | Self::Broken => return at,
+                () = self.expiry.passed() => return Err((!quiet).then_some(Refusal::Late)),
+                () = reached(&mut self.stage, Stage::Draining), if quiet => return Err(None),
             }
         }
-        at
     }
 
-    /// Whether the client may still be sending what nobody reads.
-    const fn is_unread(&self) -> bool {
-        match self {
-            Self::Length(_) | Self::Chunked(_) | Self::Poisoned | Self::Broken => true,
-            // a tunnel reads for itself
-            Self::Head(_) | Self::Switching => false,
+    /// Answers a head that is no request; nothing more is read after it.
+    async fn refuse(&mut self, refusal: Refusal) -> End {
+        let response = misread(&self.worker, self.facts, Instant::now(), refusal.misread(), refusal.status());
+        self.wire.begin(Framing::Switch, false);
+        match self.answer(response, Asked::UNKNOWN, false).await {
+            Ok(_) => End::Unread,
+            Err(Broken) => End::Gone,
         }
     }
 
-    fn after(framing: Framing) -> Self {
-        match framing {
-            Framing::None | Framing::Length(0) => Self::Head(Head::default()),
-            Framing::Length(length) => Self::Length(length),
-            Framing::Chunked => Self::Chunked(Chunks::default()),
-            Framing::Switch => Self::Switching,
+    /// One request and its answer: nothing where another may follow.
+    async fn exchange(&mut self, head: Head) -> Option<End> {
+        let Head { parts, framing, persistent, expects, trailers } = head;
+        let asked = Asked::of(&parts.method, parts.version, trailers);
+        let turn = self.wire.begin(framing, expects);
+        let body = ClientBody::H1(Body::new(Rc::clone(&self.wire), turn));
+        let request = Request::from_parts(parts, body);
+        let response = {
+            // boxed, so that a connection that is idle holds no room for it
+            let serving = serve(request, self.facts, Rc::clone(&self.worker), Rc::clone(&self.leash));
+            let mut serving = Box::pin(serving);
+            poll_fn(|cx| match serving.as_mut().poll(cx) {
+                Poll::Ready(response) => Poll::Ready(Some(response)),
+                Poll::Pending => self.wire.poll_gone(cx).map(|()| None),
+            })
+            .await
+        };
+        let Some(response) = response else { return Some(End::Gone) };
+        let Ok(after) = self.answer(response, asked, persistent).await else { return Some(End::Gone) };
+        match (after, poll_fn(|cx| Poll::Ready(self.wire.poll_rest(cx))).await) {
+            (After::Switch, _) => {
+                self.wire.hand_over();
+                Some(End::Switched)
+            }
+            (After::Open, Rest::None) => None,
+            (After::Close, Rest::None) if self.wire.is_quiet() => Some(End::Said),
+            (After::Open | After::Close, _) => Some(End::Unread),
+        }
+    }
+
+    /// Writes an answer whole.
+    async fn answer(
+        &mut self,
+        response: Response<AnswerBody>,
+        asked: Asked,
+        persistent: bool,
+    ) -> Result<After, Broken> {
+        let (parts, body) = response.into_parts();
+        let switching = self.wire.is_switching();
+        let size = body.size_hint();
+        let mut coding = Coding::of(asked, parts.status, &size, switching);
+        let rest = poll_fn(|cx| Poll::Ready(self.wire.poll_rest(cx))).await;
+        let closes = !persistent
+            || rest == Rest::Unread
+            || coding == Coding::UntilClose
+            || parts.headers.get(CONNECTION).is_some_and(|connection| connection == "close")
+            || *self.stage.borrow() >= Stage::Draining;
+        let after = match (switching, closes) {
+            (true, _) => After::Switch,
+            (false, true) => After::Close,
+            (false, false) => After::Open,
+        };
+        let mut out = Out(SCRATCH.take());
+        answer::head(&mut out.0, &parts, asked, coding, size.exact(), after);
+        drop(parts);
+        let mut sending = Sending { wire: &self.wire, body, out, trailers: asked.trailers };
+        match sending.run(&mut coding).await {
+            Ok(()) => Ok(after),
+            Err(error) => {
+                sending.body.cut_short();
+                tracing::debug!(peer = %self.facts.peer, %error, "a client connection broke");
+                Err(Broken)
+            }
+        }
+    }
+}
+
+/// The answer did not reach its end.
+#[derive(Debug, Clone, Copy)]
+struct Broken;
+
+thread_local! {
+    /// What answers are written in: connections that are idle have no memory for it.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// What is about to be written.
+struct Out(Vec<u8>);
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        let mut out = std::mem::take(&mut self.0);
+        if out.capacity() <= 4 * TOGETHER {
+            out.clear();
+            SCRATCH.set(out);
         }
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Gate<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        match this.state {
-            State::Poisoned => {
-                // hyper's buffer has room for more than this, and stops reading at the first of it
-                let room = buf.remaining().min(POISON.len());
-                buf.put_slice(POISON.get(..room).unwrap_or_default());
-                this.state = State::Broken;
-                return Poll::Ready(Ok(()));
+/// Pieces of a body up to this size are copied, so that they leave together with what stands before them.
+const SMALL: usize = 4 * 1024;
+/// As much is collected before it is written.
+const TOGETHER: usize = 16 * 1024;
+
+/// An answer on its way.
+struct Sending<'a> {
+    wire: &'a Wire,
+    body: AnswerBody,
+    out: Out,
+    trailers: bool,
+}
+
+/// What comes next of an answer.
+enum Next {
+    Data(Bytes),
+    Trailers(HeaderMap),
+    End,
+    /// Nothing for now: what there is may leave.
+    Wait,
+}
+
+impl Sending<'_> {
+    async fn run(&mut self, coding: &mut Coding) -> Result<(), BodyError> {
+        let mut trailing = None;
+        while !self.is_ended(*coding) {
+            match self.next().await? {
+                Next::Wait => self.write(Bytes::new()).await?,
+                Next::Data(data) => self.data(answer::within(coding, data), *coding).await?,
+                Next::Trailers(trailers) => trailing = Some(trailers).filter(|_| self.trailers),
+                Next::End => break,
             }
-            State::Broken => {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the request is badly framed")));
+        }
+        match coding {
+            // half an answer is never shown as a whole one
+            Coding::Length(1..) => return Err("the answer is shorter than its length".into()),
+            Coding::Chunked => answer::last_chunk(&mut self.out.0, trailing.as_ref()),
+            Coding::None | Coding::Length(0) | Coding::UntilClose => {}
+        }
+        self.write(Bytes::new()).await
+    }
+
+    fn is_ended(&self, coding: Coding) -> bool {
+        coding == Coding::None || self.body.is_end_stream()
+    }
+
+    /// Waits for more, unless there is something to write meanwhile, or for the client to go.
+    async fn next(&mut self) -> Result<Next, BodyError> {
+        let (wire, body, idle) = (self.wire, &mut self.body, self.out.0.is_empty());
+        poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(None) => Poll::Ready(Ok(Next::End)),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Err(error)),
+            Poll::Ready(Some(Ok(frame))) => {
+                Poll::Ready(Ok(match frame.into_data().map_err(|frame| frame.into_trailers()) {
+                    Ok(data) => Next::Data(data),
+                    Err(Ok(trailers)) => Next::Trailers(trailers),
+                    Err(Err(_)) => Next::Data(Bytes::new()),
+                }))
             }
-            State::Head(_) | State::Length(_) | State::Chunked(_) | State::Switching => {}
+            Poll::Pending if !idle => Poll::Ready(Ok(Next::Wait)),
+            Poll::Pending => wire.poll_gone(cx).map(|()| Err("the client has gone".into())),
+        })
+        .await
+    }
+
+    async fn data(&mut self, data: Bytes, coding: Coding) -> Result<(), BodyError> {
+        if data.is_empty() {
+            return Ok(());
         }
-        let before = buf.filled().len();
-        std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        let read = buf.filled().get(before..).unwrap_or_default();
-        if read.is_empty() {
-            return Poll::Ready(Ok(()));
+        let chunked = coding == Coding::Chunked;
+        if chunked {
+            answer::chunk(&mut self.out.0, data.len());
         }
-        let passed = this.state.look(read);
-        buf.set_filled(before + passed);
-        if passed == 0 {
-            // reading nothing would mean the end of the stream: read what stands in its place
-            return self.poll_read(cx, buf);
+        let small = data.len() <= SMALL;
+        if small {
+            self.out.0.extend_from_slice(&data);
+        } else {
+            self.write(data).await?;
         }
-        Poll::Ready(Ok(()))
+        if chunked {
+            self.out.0.extend_from_slice(b"\r\n");
+        }
+        if self.out.0.len() >= TOGETHER { self.write(Bytes::new()).await } else { Ok(()) }
+    }
+
+    /// Writes what was collected, and `data` after it.
+    async fn write(&mut self, data: Bytes) -> Result<(), BodyError> {
+        if self.out.0.is_empty() && data.is_empty() {
+            return Ok(());
+        }
+        let wire = self.wire;
+        let mut bytes = self.out.0.as_slice().chain(data);
+        poll_fn(|cx| wire.poll_write(&mut bytes, cx)).await?;
+        self.out.0.clear();
+        Ok(())
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<T> {
-    passed_on!(poll_write, poll_write_vectored, is_write_vectored, poll_flush);
-
-    /// RFC 9112 §9.6: who closes while the client still sends makes the system throw away an answer that is on its way.
-    /// So what comes is read and forgotten, until the client has closed as well or for a while.
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.lingering.is_none() {
-            std::task::ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-            if !this.state.is_unread() {
-                return Poll::Ready(Ok(()));
-            }
-        }
-        let lingering = this.lingering.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
-        let mut forgotten = [0; 8192];
-        while lingering.as_mut().poll(cx).is_pending() {
-            let mut buffer = ReadBuf::new(&mut forgotten);
-            match std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => {}
-                Ok(()) | Err(_) => break,
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

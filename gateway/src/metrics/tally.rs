@@ -46,6 +46,8 @@ pub enum Misread {
     Malformed,
     /// It cannot be decompressed, or goes so far beyond any bound that nobody wants to (HTTP/2).
     Compression,
+    /// It did not come to its end in time (HTTP/1.1).
+    Late,
 }
 
 impl Misread {
@@ -55,6 +57,7 @@ impl Misread {
             Self::TooLarge => "too_large",
             Self::Malformed => "malformed",
             Self::Compression => "compression",
+            Self::Late => "late",
         }
     }
 }

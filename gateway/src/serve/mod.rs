@@ -14,8 +14,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
-use hyper::body::{Body, Incoming};
-use hyper::upgrade::OnUpgrade;
+use hyper::body::Body;
 use portcullis_actors::authenticate::identify::CannotSay;
 use portcullis_actors::authorize::{Permit, RefusalKind};
 use portcullis_actors::clock;
@@ -27,13 +26,13 @@ use portcullis_actors::request::{Canonical, Peer, Presented, Source};
 use portcullis_config::limits::BUDGET_WAIT;
 use portcullis_config::{Action, Route};
 use portcullis_events::Time;
-use uuid::Uuid;
 
 use admission::TOO_MANY;
-use answers::{finish, own_headers};
+use answers::{X_REQUEST_ID, finish, own_headers};
 use judgement::Judgement;
 
 use crate::answer::{Answer, Format, is_navigation, redirect};
+use crate::client_body::{ClientBody, Switch};
 use crate::forward::body::AnswerBody;
 use crate::forward::outgoing::{Maker, NotPassed};
 use crate::forward::{self, UpstreamFault};
@@ -42,19 +41,20 @@ use crate::in_force::Rules;
 use crate::listen::Facts;
 use crate::metrics::tally::{Decided, Misread};
 use crate::pages::desk::{UNAVAILABLE, cannot_say};
+use crate::request_id;
 use crate::telemetry::{AccessRecord, RequestLine};
 use crate::worker::Worker;
 
 /// Answers one request. Never fails: every refusal and every fault is an answer. `leash` holds whatever drives it.
 pub async fn serve(
-    mut request: Request<Incoming>,
+    mut request: Request<ClientBody>,
     facts: Facts,
     worker: Rc<Worker>,
     leash: Rc<Leash>,
 ) -> Response<AnswerBody> {
     let began = Instant::now();
-    let request_id: Rc<str> = Uuid::new_v4().hyphenated().to_string().into();
-    let upgrade = hyper::upgrade::on(&mut request);
+    let request_id = request_id::next();
+    let upgrade = Switch::of(&mut request);
     let version = request.version();
     let format = Format::of(request.headers());
     let mut upgrades = request.headers().get_all(UPGRADE).iter();
@@ -100,6 +100,7 @@ pub async fn serve(
 const fn what_is_wrong(status: StatusCode) -> &'static str {
     match status {
         StatusCode::URI_TOO_LONG => "The address is too long.",
+        StatusCode::REQUEST_TIMEOUT => "The request took too long to come.",
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "The headers of the request are too large, or too many.",
         StatusCode::NOT_IMPLEMENTED => "Requests with this method are not taken here.",
         StatusCode::HTTP_VERSION_NOT_SUPPORTED => "This version of HTTP is not spoken here.",
@@ -109,16 +110,32 @@ const fn what_is_wrong(status: StatusCode) -> &'static str {
 
 /// Writes down a head that was refused before there was a request; the library has answered it, or reset its stream.
 pub fn never_understood(worker: &Rc<Worker>, facts: Facts, began: Instant, why: Misread) {
-    tracing::debug!(peer = %facts.peer, reason = why.name(), "a head was refused");
-    worker.log.tally().misread(why);
-    let request_id = Uuid::new_v4().hyphenated().to_string().into();
-    let client = facts.peer.ip().to_canonical();
-    let line = RequestLine { request_id, method: None, client, request: None };
+    let line = unread_line(worker, facts, why);
     let status = match why {
         Misread::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        Misread::Malformed | Misread::Compression => StatusCode::BAD_REQUEST,
+        Misread::Malformed | Misread::Compression | Misread::Late => StatusCode::BAD_REQUEST,
     };
     AccessRecord::new(Rc::clone(&worker.log), began, line).answered(status.as_u16(), "bad_request", None);
+}
+
+/// The answer to a head that was refused before there was a request.
+pub fn misread(
+    worker: &Rc<Worker>,
+    facts: Facts,
+    began: Instant,
+    why: Misread,
+    status: StatusCode,
+) -> Response<AnswerBody> {
+    let line = unread_line(worker, facts, why);
+    let response = Answer::new(status, what_is_wrong(status)).render(Format::Plain, &line.request_id);
+    finish(worker, own_headers(response), began, line, "bad_request")
+}
+
+fn unread_line(worker: &Rc<Worker>, facts: Facts, why: Misread) -> RequestLine {
+    tracing::debug!(peer = %facts.peer, reason = why.name(), "a head was refused");
+    worker.log.tally().misread(why);
+    let request_id = request_id::next();
+    RequestLine { request_id, method: None, client: facts.peer.ip().to_canonical(), request: None }
 }
 
 struct Exchange {
@@ -137,7 +154,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    async fn run(self, body: Incoming, upgrade: OnUpgrade) -> Response<AnswerBody> {
+    async fn run(self, body: ClientBody, upgrade: Switch) -> Response<AnswerBody> {
         let rules = self.worker.blueprint.in_force.now();
         match rules.routes.locate(&self.request) {
             Ok(Located::Own { at_authenticate }) => self.own(at_authenticate, body).await,
@@ -160,8 +177,8 @@ impl Exchange {
         rules: &Arc<Rules>,
         index: usize,
         route: Arc<Route>,
-        body: Incoming,
-        upgrade: OnUpgrade,
+        body: ClientBody,
+        upgrade: Switch,
     ) -> Response<AnswerBody> {
         let now = clock::now();
         let presented = Presented::of(&self.request, &self.worker.desk.cookie().name);
@@ -245,8 +262,8 @@ impl Exchange {
         self,
         permit: Permit,
         (route, cluster): (Arc<Route>, Option<Arc<Cluster>>),
-        body: Incoming,
-        upgrade: OnUpgrade,
+        body: ClientBody,
+        upgrade: Switch,
         now: Time,
     ) -> Response<AnswerBody> {
         // nothing is waited for between the decision and this
@@ -304,6 +321,7 @@ impl Exchange {
                 let headers = response.headers_mut();
                 headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
                 headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(X_REQUEST_ID, id);
                 let mut record = self.record;
                 record.answered(response.status().as_u16(), "websocket", Some(route));
                 tunnel.join(upgrade, ticket, record);

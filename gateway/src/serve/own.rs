@@ -6,19 +6,19 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_ENCODING;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use portcullis_config::limits::{OWN_BODY_BYTES, OWN_BODY_TIMEOUT};
 
 use super::Exchange;
 use super::answers::own_headers;
 use crate::answer::Answer;
+use crate::client_body::ClientBody;
 use crate::forward::body::AnswerBody;
 use crate::pages::bridge::Own;
 use crate::pages::desk::UNAVAILABLE;
 
 impl Exchange {
     /// One of our own pages.
-    pub(super) async fn own(self, at_authenticate: bool, body: Incoming) -> Response<AnswerBody> {
+    pub(super) async fn own(self, at_authenticate: bool, body: ClientBody) -> Response<AnswerBody> {
         if self.request.headers().contains_key(CONTENT_ENCODING) {
             let answer = Answer::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Encoded bodies are not accepted here.");
             return self.refuse(answer, "own", None);
@@ -58,7 +58,7 @@ impl Exchange {
 }
 
 /// A request's whole body; `None` where it is too long or breaks off.
-async fn collect(mut body: Incoming) -> Option<Bytes> {
+async fn collect(mut body: ClientBody) -> Option<Bytes> {
     let mut collected = BytesMut::new();
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.ok()?.into_data() {
