@@ -84,7 +84,7 @@ pub struct Worker {
     /// The assertions it signed lately.
     pub assertions: AssertionCache,
     /// The header names that only we may set.
-    pub managed: Managed,
+    pub managed: Rc<Managed>,
     /// What it has open.
     pub exchanges: Rc<Exchanges>,
     /// What its clients have under way.
@@ -114,7 +114,7 @@ impl Worker {
             pages: Pages::build(Rc::clone(&desk)).await?,
             desk,
             assertions: AssertionCache::default(),
-            managed: Managed::of(&blueprint.config),
+            managed: Rc::new(Managed::of(&blueprint.config)),
             exchanges: Exchanges::new(blueprint.connections.clone()),
             budgets: Rc::default(),
             in_doubt: Notify::new(),

@@ -152,15 +152,14 @@ async fn an_upstream_that_goes_away_politely_costs_nobody_a_request() -> Result<
             app.goes_away();
         }
         // what is under way on a connection that goes away is answered on it
-        let held = {
-            let visitor = visitor.clone();
-            tokio::spawn(async move { visitor.get(&format!("{RAW}/hold")).await })
-        };
+        let mut held = JoinSet::new();
+        let holding = visitor.clone();
+        held.spawn(async move { holding.get(&format!("{RAW}/hold")).await });
         app.has_open(1).await?;
         app.goes_away();
         assert_eq!(visitor.get(RAW).await?.status, StatusCode::OK);
         app.release();
-        assert_eq!(held.await??.status, StatusCode::OK);
+        assert_eq!(held.join_next().await.context("nobody")???.status, StatusCode::OK);
     }
     Ok(())
 }
@@ -327,7 +326,8 @@ async fn with_no_more_connections_than_allowed_requests_wait_and_too_many_that_w
         let visitor = visitor.clone();
         async move { visitor.get(&format!("{RAW}/hold")).await }
     };
-    let first = tokio::spawn(hold(&visitor));
+    let mut first = JoinSet::new();
+    first.spawn(hold(&visitor));
     app.has_open(1).await?;
     let mut rest = JoinSet::new();
     for _ in 0..2 {
@@ -338,7 +338,7 @@ async fn with_no_more_connections_than_allowed_requests_wait_and_too_many_that_w
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     detail(&gateway, "upstream_max_pending_requests").await?;
     app.release();
-    assert_eq!(first.await??.status, StatusCode::OK);
+    assert_eq!(first.join_next().await.context("nobody")???.status, StatusCode::OK);
     let waited: Answer = rest.join_next().await.context("nobody")???;
     assert_eq!((waited.status, app.requests()), (StatusCode::OK, 2));
     Ok(())
@@ -378,5 +378,20 @@ async fn what_is_sent_to_an_http2_upstream_ends_with_the_session() -> Result<()>
         drop((sender, mirror));
         sign_in(&alice, RAW, "alice").await?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn trailers_of_a_request_arrive_but_for_what_they_must_not_say() -> Result<()> {
+    let world = World::new(BINARY).await?;
+    let (_gateway, visitor) =
+        gateway(&world, &world.upstream.url(), &format!("{PUBLIC}\nremove_request_headers: [x-gone]")).await?;
+    let head = "POST /upload HTTP/1.1\r\nHost: raw.localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
+                Trailer: X-Sum, X-Gone, X-Pomerium-Claim-Email, Cookie, X-Here\r\nX-Here: 1\r\n\r\n";
+    let body =
+        "5\r\nhello\r\n0\r\nX-Sum: 42\r\nX-Gone: 1\r\nX-Pomerium-Claim-Email: a\r\nCookie: a=b\r\nX-Here: 2\r\n\r\n";
+    let answer = visitor.raw(RAW, format!("{head}{body}").as_bytes()).await?;
+    let text = answer.text();
+    assert!(text.contains("\"trailers\":[[\"x-sum\",\"42\"]]"), "{text}");
     Ok(())
 }

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, SET_COOKIE, TRAILER};
+use http::{HeaderMap, HeaderName};
 use portcullis_actors::proxy::leash::{Bounds, Cut, Leash};
+use portcullis_actors::request::hygiene::Managed;
 use portcullis_config::RouteTimeouts;
 
 use super::budget::Share;
@@ -201,23 +202,50 @@ fn length(bytes: &Bytes) -> u64 {
 pub struct RequestBody {
     incoming: Option<ClientBody>,
     activity: Activity,
+    screen: Option<Screen>,
+}
+
+/// What becomes of a request's trailers: headers that nobody looked at before.
+pub struct Screen {
+    /// The names that only we may set.
+    pub managed: Rc<Managed>,
+    /// The names that the request has, or must not have.
+    pub taken: Vec<HeaderName>,
+}
+
+impl Screen {
+    /// What of them the upstream gets; `None` where nothing is left.
+    fn passed(&self, mut trailers: HeaderMap) -> Option<HeaderMap> {
+        remove_foreign(&mut trailers);
+        for name in &self.taken {
+            trailers.remove(name);
+        }
+        Some(self.managed.trailers_for_upstream(trailers)).filter(|trailers| !trailers.is_empty())
+    }
 }
 
 impl RequestBody {
     /// Passes the client's body on as it comes.
     pub fn passing(incoming: ClientBody) -> Self {
-        Self { incoming: Some(incoming).filter(|incoming| !incoming.is_end_stream()), activity: Activity::default() }
+        let incoming = Some(incoming).filter(|incoming| !incoming.is_end_stream());
+        Self { incoming, activity: Activity::default(), screen: None }
     }
 
     /// No body.
     pub fn none() -> Self {
-        Self { incoming: None, activity: Activity::default() }
+        Self { incoming: None, activity: Activity::default(), screen: None }
     }
 
     /// Keeps to these timeouts: the wait for the answer by itself, the time after that by `leash`.
     pub fn bounded(mut self, timeouts: RouteTimeouts, leash: &Rc<Leash>) -> Self {
         let bounds = Some(Bounded { timeouts, began: Instant::now(), leash: Rc::clone(leash) });
         self.activity = Activity(Rc::new(Moved { bounds, ..Moved::default() }));
+        self
+    }
+
+    /// Passes trailers on that this lets through; without it none.
+    pub fn screened(mut self, screen: Screen) -> Self {
+        self.screen = Some(screen);
         self
     }
 
@@ -399,10 +427,11 @@ impl Body for RequestBody {
             }
         }
         match polled {
-            // trailers are headers that nobody looked at: they do not reach the upstream
             Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
                 this.incoming = None;
-                Poll::Ready(None)
+                let trailers = frame.into_trailers().ok().zip(this.screen.as_ref());
+                let passed = trailers.and_then(|(trailers, screen)| screen.passed(trailers));
+                Poll::Ready(passed.map(|trailers| Ok(Frame::trailers(trailers))))
             }
             polled => polled,
         }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use futures_util::future::Either;
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
+use hyper::body::Body;
 use portcullis_actors::proxy::leash::Leash;
 use portcullis_actors::proxy::upstreams::cluster::{Refused, Underway};
 use portcullis_actors::proxy::upstreams::outlier::Outcome;
@@ -138,7 +139,10 @@ pub async fn forward(
     body: ClientBody,
     leash: &Rc<Leash>,
 ) -> Result<Answer, UpstreamFault> {
-    let body = RequestBody::passing(body).bounded(outgoing.timeouts, leash);
+    let mut body = RequestBody::passing(body).bounded(outgoing.timeouts, leash);
+    if body.size_hint().exact().is_none() {
+        body = body.screened(outgoing.screen());
+    }
     let repeatable = body.is_empty() && outgoing.method.is_idempotent();
     let underway = outgoing.underway.take().ok_or(UpstreamFault::NoneHealthy)?;
     let (lease, underway) = reach(pool, &mut outgoing, underway).await?;

@@ -1,5 +1,6 @@
 //! What goes to the upstream: made from a permit, and from nothing else.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::{CONNECTION, HOST, UPGRADE};
@@ -15,7 +16,7 @@ use portcullis_actors::request::hygiene::{Managed, headers_for_upstream};
 use portcullis_config::{Config, HostRewrite, Route, RouteTimeouts, Upstream};
 use portcullis_events::Time;
 
-use super::body::RequestBody;
+use super::body::{RequestBody, Screen};
 use super::rewrite;
 
 /// A request on its way to an upstream. Only a permit becomes one ([`Maker::make`]).
@@ -36,6 +37,10 @@ pub struct Outgoing {
     host: HeaderValue,
     /// All other headers, hop-by-hop ones removed.
     headers: HeaderMap,
+    /// The names that only we may set.
+    managed: Rc<Managed>,
+    /// The names that the route takes away.
+    removed: Vec<HeaderName>,
     /// Ask for a WebSocket.
     pub(super) websocket: bool,
     /// How long it may take.
@@ -67,7 +72,7 @@ pub struct Maker<'a> {
     /// The configuration.
     pub config: &'a Config,
     /// The names that only we may set.
-    pub managed: &'a Managed,
+    pub managed: &'a Rc<Managed>,
     /// The keys of assertions.
     pub keys: &'a AssertionKeys,
     /// The assertions of this worker.
@@ -127,6 +132,8 @@ impl Maker<'_> {
             headers,
             websocket,
             underway: Some(underway),
+            managed: Rc::clone(self.managed),
+            removed: route.remove_request_headers.clone(),
             timeouts: route.timeouts,
         })
     }
@@ -171,6 +178,12 @@ impl Outgoing {
         {
             self.host = host;
         }
+    }
+
+    /// What lets its trailers through.
+    pub(super) fn screen(&self) -> Screen {
+        let taken = self.headers.keys().chain(&self.removed).cloned().collect();
+        Screen { managed: Rc::clone(&self.managed), taken }
     }
 
     /// The request as it is sent, with this body.
