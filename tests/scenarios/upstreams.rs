@@ -341,6 +341,10 @@ async fn with_no_more_connections_than_allowed_requests_wait_and_too_many_that_w
     assert_eq!(first.join_next().await.context("nobody")???.status, StatusCode::OK);
     let waited: Answer = rest.join_next().await.context("nobody")???;
     assert_eq!((waited.status, app.requests()), (StatusCode::OK, 2));
+    // whichever worker a client comes to, and whichever has the one connection
+    for _ in 0..16 {
+        assert_eq!(visitor.get(RAW).await?.status, StatusCode::OK);
+    }
     Ok(())
 }
 

@@ -29,6 +29,7 @@ pub struct Pool {
 /// The connections to one member.
 struct Shelf {
     member: Weak<Member>,
+    cluster: Weak<Cluster>,
     idle: RefCell<VecDeque<Idle>>,
     shared: RefCell<Vec<(Rc<Shared>, Cell<Instant>)>>,
     opening: RefCell<Option<Rc<Opening>>>,
@@ -86,7 +87,7 @@ impl Pool {
     /// # Errors
     /// [`ConnectError`].
     pub async fn lease(&self, cluster: &Arc<Cluster>, member: &Arc<Member>) -> Result<Lease, ConnectError> {
-        let shelf = self.shelf(member);
+        let shelf = self.shelf(cluster, member);
         match shelf.ready(true).await {
             Some(way) => Ok(Lease::of(&shelf, way, false)),
             None => self.open(cluster, member, shelf, true).await,
@@ -98,12 +99,12 @@ impl Pool {
     /// # Errors
     /// [`ConnectError`].
     pub async fn lease_fresh(&self, cluster: &Arc<Cluster>, member: &Arc<Member>) -> Result<Lease, ConnectError> {
-        self.open(cluster, member, self.shelf(member), false).await
+        self.open(cluster, member, self.shelf(cluster, member), false).await
     }
 
-    fn shelf(&self, member: &Arc<Member>) -> Rc<Shelf> {
+    fn shelf(&self, cluster: &Arc<Cluster>, member: &Arc<Member>) -> Rc<Shelf> {
         let mut shelves = self.shelves.borrow_mut();
-        Rc::clone(shelves.entry(member.id).or_insert_with(|| Rc::new(Shelf::of(member))))
+        Rc::clone(shelves.entry(member.id).or_insert_with(|| Rc::new(Shelf::of(cluster, member))))
     }
 
     async fn open(
@@ -175,9 +176,10 @@ impl Pool {
 }
 
 impl Shelf {
-    fn of(member: &Arc<Member>) -> Self {
+    fn of(cluster: &Arc<Cluster>, member: &Arc<Member>) -> Self {
         Self {
             member: Arc::downgrade(member),
+            cluster: Arc::downgrade(cluster),
             idle: RefCell::default(),
             shared: RefCell::default(),
             opening: RefCell::default(),
@@ -241,14 +243,16 @@ impl Shelf {
 
     /// Whether there is a reason to keep it.
     fn sweep(&self, now: Instant) -> bool {
+        // on another worker somebody may wait for what is idle here
+        let is_needed = self.cluster.upgrade().is_none_or(|cluster| cluster.is_starved());
         let is_gone = self.member.strong_count() == 0;
-        let old = |since: Instant| is_gone || now.duration_since(since) > UPSTREAM_IDLE;
+        let old = |since: Instant| is_gone || is_needed || now.duration_since(since) > UPSTREAM_IDLE;
         self.idle.borrow_mut().retain(|idle| !idle.connection.is_closed() && !old(idle.since));
         self.shared.borrow_mut().retain(|(shared, since)| {
             if !shared.is_idle() {
                 since.set(now);
             }
-            !shared.is_closed() && !old(since.get())
+            !shared.is_closed() && !(shared.is_idle() && old(since.get()))
         });
         !self.idle.borrow().is_empty() || !self.shared.borrow().is_empty() || self.opening.borrow().is_some()
     }
@@ -299,6 +303,8 @@ impl Lease {
     /// Returns the connection after an exchange that is complete both ways.
     pub fn give_back(mut self) {
         match self.way.take() {
+            // whoever waits for a connection gets its place, on whichever worker that is
+            Some(Way::Single(_)) if self.underway.as_ref().is_some_and(|held| held.cluster().is_starved()) => {}
             Some(Way::Single(connection)) if !connection.is_closed() => {
                 let mut idle = self.shelf.idle.borrow_mut();
                 if idle.len() < UPSTREAM_IDLE_CONNECTIONS {

@@ -212,6 +212,12 @@ impl Cluster {
         &self.connections
     }
 
+    /// Whether somebody waits for a connection while no more may be opened: one that is idle is better closed.
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        self.connections.available_permits() == 0 && self.pending.load(Ordering::Relaxed) > 0
+    }
+
     /// A place among requests that wait for a connection.
     ///
     /// # Errors
