@@ -4,11 +4,12 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use portcullis_config::upstreams::{Dns, Family};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 /// Whoever knows the addresses of names.
 #[async_trait(?Send)]
