@@ -252,7 +252,7 @@ impl Shelf {
             if !shared.is_idle() {
                 since.set(now);
             }
-            !shared.is_closed() && !(shared.is_idle() && old(since.get()))
+            !(shared.is_closed() || shared.is_idle() && old(since.get()))
         });
         !self.idle.borrow().is_empty() || !self.shared.borrow().is_empty() || self.opening.borrow().is_some()
     }
