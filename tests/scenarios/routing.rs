@@ -359,8 +359,8 @@ async fn an_assertion_names_the_groups_that_it_may_and_policy_sees_all() -> Resu
             assert_eq!(received.header("x-pomerium-claim-groups"), Some(groups.join(",").as_str()));
         }
         let look = async || {
-            let lines = gateway.request_log("authorize check").into_iter();
-            Ok(lines.filter(|line| line["path"] == path && line["allow"] == true).next_back())
+            let mut lines = gateway.request_log("authorize check").into_iter();
+            Ok(lines.rfind(|line| line["path"] == path && line["allow"] == true))
         };
         let line = eventually("a decision", LONG, look).await?;
         assert_eq!(line["removed-groups-count"].as_i64(), removed, "{path}");
