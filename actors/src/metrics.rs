@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use portcullis_events::Time;
 
+use crate::proxy::upstreams::cluster::Refused;
+
 /// How often something happened.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -210,6 +212,55 @@ outcomes! {
     }
 }
 
+outcomes! {
+    /// Requests that an upstream's cluster refused.
+    ClusterRefusals {
+        /// Nobody is healthy.
+        none_healthy = "none_healthy",
+        /// `max_requests`
+        max_requests = "max_requests",
+        /// `max_pending_requests`
+        max_pending_requests = "max_pending_requests",
+    }
+}
+
+outcomes! {
+    /// Active checks of upstreams.
+    Checks {
+        /// It is well.
+        passed = "passed",
+        /// It is not.
+        failed = "failed",
+    }
+}
+
+/// What is counted of all upstreams together.
+#[derive(Debug, Default)]
+pub struct UpstreamMetrics {
+    /// Requests that were refused.
+    pub refusals: ClusterRefusals,
+    /// Active checks.
+    pub checks: Checks,
+    /// Ejections for bad answers.
+    pub ejections: Counter,
+    /// Second attempts.
+    pub retries: Counter,
+}
+
+impl UpstreamMetrics {
+    pub(crate) fn refused(&self, why: Refused) {
+        match why {
+            Refused::NoneHealthy => self.refusals.none_healthy.increment(),
+            Refused::Requests => self.refusals.max_requests.increment(),
+            Refused::Pending => self.refusals.max_pending_requests.increment(),
+        }
+    }
+
+    pub(crate) fn checked(&self, well: bool) {
+        if well { self.checks.passed.increment() } else { self.checks.failed.increment() }
+    }
+}
+
 /// Everything that a node counts and measures outside the path of a request.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -230,6 +281,8 @@ pub struct Metrics {
     pub refreshes: Refreshes,
     /// Connections to upstreams.
     pub upstream_connections: Arc<Gauge>,
+    /// Upstreams.
+    pub upstreams: Arc<UpstreamMetrics>,
     /// Configurations that were read again.
     pub reloads: Reloads,
     /// Whether the last configuration that was read came into force, as 1 or 0.

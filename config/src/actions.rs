@@ -7,7 +7,7 @@ use crate::keys::check_names;
 use crate::limits::DIRECT_RESPONSE_BYTES;
 use crate::node::{Fields, Node};
 use crate::routes::absolute_path;
-use crate::{Tunnel, Upstream, urls};
+use crate::{Tunnel, Upstream, upstreams};
 
 /// What becomes of a permitted request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Action {
     /// last.
     pub(crate) fn parts(&self) -> Vec<String> {
         match self {
-            Self::Forward(upstreams) => upstreams.iter().map(|upstream| upstream.url.as_str().to_owned()).collect(),
+            Self::Forward(upstreams) => upstreams.iter().map(Upstream::identity).collect(),
             Self::Redirect(redirect) => vec![format!("redirect:{redirect:?}")],
             Self::Response(DirectResponse { status, body }) => {
                 vec![format!("response:{}", status.as_u16()), body.clone()]
@@ -85,7 +85,7 @@ pub fn decode(fields: &Fields<'_>) -> Option<Action> {
         beside.wrong("is given beside another of to, redirect and response", "keep one of them");
     }
     match (to, redirect, response) {
-        (Some(to), None, None) => urls::upstreams(&to).map(Action::Forward),
+        (Some(to), None, None) => upstreams::addresses(fields, &to).map(Action::Forward),
         (None, Some(redirect), None) => sent_elsewhere(&redirect).map(Action::Redirect),
         (None, None, Some(response)) => answered(&response).map(Action::Response),
         (None, None, None) => {

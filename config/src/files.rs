@@ -85,7 +85,7 @@ pub fn pem(node: &Node<'_>, kinds: &[&str], right: &str) -> Option<Secret> {
 }
 
 /// The PEM in a text that may be base64 of it.
-fn unpacked(node: &Node<'_>, text: Zeroizing<String>, right: &str) -> Option<Zeroizing<String>> {
+pub fn unpacked(node: &Node<'_>, text: Zeroizing<String>, right: &str) -> Option<Zeroizing<String>> {
     if text.contains("-----BEGIN") {
         return Some(text);
     }
@@ -148,7 +148,8 @@ fn limited(path: &Path) -> Result<Zeroizing<String>, Error> {
     Ok(text)
 }
 
-fn refuse_file<T>(node: &Node<'_>, error: &Error) -> Option<T> {
+/// Reports why a file cannot be read.
+pub fn refuse_file<T>(node: &Node<'_>, error: &Error) -> Option<T> {
     match error.kind() {
         ErrorKind::NotFound => node.refuse("names a file that does not exist", "the path of a readable file"),
         ErrorKind::PermissionDenied => node.refuse("names a file that this user may not read", "make it readable"),

@@ -4,7 +4,8 @@ use crate::keys::{self, GLOBAL};
 use crate::node::{Fields, Node};
 use crate::{
     Config, GroupsFilter, IssuerFormat, ListenAddress, LogLevel, Route, bounds, certificates, downstream, files,
-    groups, headers, identity, metrics, order, programs, routes, services, staleness, storage, timeouts, urls,
+    groups, headers, identity, metrics, order, programs, routes, services, staleness, storage, timeouts, upstreams,
+    urls,
 };
 
 /// Decodes a document. `None` only where something was reported.
@@ -31,6 +32,7 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
     let connections = bounds::connections(&top);
     let max_request_body = bounds::max_request_body(&top).unwrap_or_default();
     let groups_filter = groups::decode(&top, &GroupsFilter::default());
+    let upstreams = upstreams::defaults(&top);
     let response = top.get("set_response_headers");
     let authenticate_service_url = authenticate.as_ref().and_then(urls::service);
     let idp = identity::provider(&top, services.know_the_provider());
@@ -53,6 +55,7 @@ pub fn decode(root: &Node<'_>) -> Option<Config> {
         max_request_body,
         groups_filter,
         claims: jwt_claims_headers.iter().map(|(name, _)| name.clone()).collect(),
+        upstreams,
     };
     let mut routes = order::ordered(routes::decode(&top, &defaults), &cookie);
     match &downstream.mtls {

@@ -43,6 +43,7 @@ mod templates;
 mod timeouts;
 mod tree;
 mod tunnels;
+pub mod upstreams;
 mod urls;
 
 pub use actions::{Action, DirectResponse, Redirect, RedirectPath};
@@ -62,3 +63,4 @@ pub use staleness::Staleness;
 pub use templates::{HeaderText, TemplatePart};
 pub use timeouts::{Answer, RouteTimeouts, Timeouts};
 pub use tunnels::{HostPort, Tunnel};
+pub use upstreams::{Upstream, UpstreamOptions};

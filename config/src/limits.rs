@@ -163,6 +163,25 @@ pub const UPSTREAM_IDLE_CONNECTIONS: usize = 64;
 /// How long an idle upstream connection is kept.
 pub const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
 
+/// Largest file of certificates of upstreams and their authorities: a system's whole bundle fits.
+pub const CA_FILE_BYTES: usize = 2 * 1024 * 1024;
+/// Largest weight of an upstream.
+pub const UPSTREAM_WEIGHT: u32 = 1_000_000;
+/// Least time between two look-ups of a name.
+pub const DNS_REFRESH: Duration = Duration::from_secs(1);
+/// Words about the members of one cluster that wait to be heard.
+pub const UPSTREAM_REPORTS: usize = 1024;
+/// Members that a request which reached none of them is tried at.
+pub const UPSTREAM_ATTEMPTS: usize = 3;
+/// Streams on one HTTP/2 connection to an upstream; fewer where it says so.
+pub const UPSTREAM_STREAMS: usize = 250;
+/// HTTP/2 windows towards upstreams: of a stream, and of a connection.
+pub const UPSTREAM_WINDOWS: (u32, u32) = (1024 * 1024, 4 * 1024 * 1024);
+/// Largest answer to an active check that is read.
+pub const HEALTH_ANSWER_BYTES: usize = 64 * 1024;
+/// Most active checks of one route.
+pub const HEALTH_CHECKS: usize = 8;
+
 /// Life of a signed URL.
 pub const SIGNED_URL_LIFE: Duration = Duration::from_secs(5 * 60);
 /// How far clocks of two nodes may differ.

@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use crate::policy::Policy;
+use crate::upstreams::{Upstream, UpstreamOptions};
 use crate::{
     Action, Connections, Downstream, GroupsFilter, HeaderText, Pattern, Problem, Rewrites, RouteBounds, RouteTimeouts,
     Secret, Services, Staleness, Timeouts, Tunnel,
@@ -285,6 +286,8 @@ pub struct Route {
     pub allow_websockets: bool,
     /// `tls_skip_verify`.
     pub tls_skip_verify: bool,
+    /// How its upstreams are reached, chosen and watched.
+    pub upstream: UpstreamOptions,
     /// `pass_identity_headers`, or the global default.
     pub pass_identity_headers: bool,
     /// `jwt_issuer_format`, or the global default.
@@ -372,13 +375,6 @@ impl std::fmt::Display for From {
         f.write_str(&self.host)?;
         self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
     }
-}
-
-/// An upstream: `http` or `https`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    /// The URL; its path, if any, is put before the request's path.
-    pub url: Url,
 }
 
 /// Which paths of a host a route takes.

@@ -8,9 +8,10 @@ use crate::keys::{self, ROUTE};
 use crate::limits::ROUTE_ID_BYTES;
 use crate::node::{Fields, Node};
 use crate::policy::{Actions, Criterion, ListMatcher, ListTest, Policy, Rule, StringMatcher, StringTest};
+use crate::upstreams::UpstreamDefaults;
 use crate::{
     Action, From, GroupsFilter, IssuerFormat, PathMatcher, Route, Staleness, Timeouts, actions, bounds, groups,
-    headers, pattern, rewrites, rules, staleness, timeouts, tunnels, urls,
+    headers, pattern, rewrites, rules, staleness, timeouts, tunnels, upstreams, urls,
 };
 
 /// What routes take from the top level.
@@ -24,6 +25,7 @@ pub struct Defaults {
     pub groups_filter: GroupsFilter,
     /// The headers that claims fill.
     pub claims: Vec<HeaderName>,
+    pub upstreams: UpstreamDefaults,
 }
 
 /// A route and where it stands.
@@ -92,6 +94,11 @@ fn route<'a>(node: Node<'a>, defaults: &Defaults) -> Option<Placed<'a>> {
     let timeouts = timeouts::route(&fields, defaults.timeouts, allow_websockets || is_tunnel);
     let groups_filter = groups::decode(&fields, &defaults.groups_filter);
     let show_error_details = flag(&fields, "show_error_details", false);
+    let upstreams = action.as_ref().and_then(|action| match action {
+        Action::Forward(upstreams) => Some(upstreams.as_slice()),
+        Action::Tunnel(_) | Action::Redirect(_) | Action::Response(_) => None,
+    });
+    let upstream = upstreams::options(&fields, upstreams, &defaults.upstreams);
     // nothing is decoded below: every problem was said, whichever value is absent
     let (external, action, matcher) = (external?, action?, matcher?);
     let id = match id {
@@ -114,6 +121,7 @@ fn route<'a>(node: Node<'a>, defaults: &Defaults) -> Option<Placed<'a>> {
         set_response_headers,
         allow_websockets,
         tls_skip_verify,
+        upstream,
         pass_identity_headers,
         jwt_issuer_format,
         groups_filter,

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use url::{Host, Url};
 
 use crate::node::{NOT_YET, Node};
-use crate::{From, ListenAddress, Upstream};
+use crate::{From, ListenAddress};
 
 /// `from`: scheme, host and perhaps a port. `plain` allows `http`.
 pub fn from(node: &Node<'_>, plain: bool) -> Option<From> {
@@ -33,30 +33,11 @@ pub fn from(node: &Node<'_>, plain: bool) -> Option<From> {
     Some(From { host, port: url.port() })
 }
 
-/// `to`: one upstream or a list of them.
-pub fn upstreams(node: &Node<'_>) -> Option<Vec<Upstream>> {
-    let nodes = node.items().unwrap_or_else(|| vec![node.clone()]);
-    if nodes.is_empty() {
-        return node.refuse("is empty", "http://host:port");
-    }
-    let read: Vec<_> = nodes.iter().map(upstream).collect();
-    read.into_iter().collect()
-}
-
-fn upstream(node: &Node<'_>) -> Option<Upstream> {
-    let right = "http://host:port or https://host:port";
-    let text = node.text()?;
-    match scheme(&text) {
-        Some("http" | "https") => {}
-        Some("h2c" | "tcp" | "udp" | "unix" | "https+unix" | "ssh") => return node.refuse(NOT_YET, right),
-        Some(_) | None => return node.refuse("does not begin with http:// or https://", right),
-    }
-    if text.contains(',') {
-        return node.refuse("has a weight or a second address after a comma", "a list of URLs, without weights");
-    }
-    let url = parsed(node, &text, right)?;
+/// The text of one address of `to`, without its weight: `http` or `https`.
+pub fn upstream(node: &Node<'_>, text: &str, right: &str) -> Option<Url> {
+    let url = parsed(node, text, right)?;
     host_of(node, &url, right)?;
-    Some(Upstream { url })
+    Some(url)
 }
 
 /// `authenticate_service_url`: https, host and perhaps a port.

@@ -22,13 +22,16 @@ pub enum Format {
     Plain,
     /// A gRPC status in headers (gRPC over HTTP/2, "Trailers-Only").
     Grpc,
+    /// The same for gRPC-Web.
+    GrpcWeb,
 }
 
 impl Format {
     /// What the caller asks for: gRPC by its content type, otherwise by the best match of `Accept` (RFC 9110 §12.5.1).
     pub fn of(headers: &HeaderMap) -> Self {
         if is_grpc(headers) {
-            return Self::Grpc;
+            let web = |media: &HeaderValue| media.as_bytes().starts_with(b"application/grpc-web");
+            return if headers.get(CONTENT_TYPE).is_some_and(web) { Self::GrpcWeb } else { Self::Grpc };
         }
         let quality = |media: &str| quality_of(headers, media);
         let (html, json, plain) = (quality("text/html"), quality("application/json"), quality("text/plain"));
@@ -169,7 +172,8 @@ impl Answer {
                 let details: String = self.details.iter().map(|detail| format!("- {detail}\n")).collect();
                 text(status, "text/plain; charset=utf-8", format!("{status}: {}\n{details}", self.message))
             }
-            Format::Grpc => grpc(status, self.message),
+            Format::Grpc => grpc(status, self.message, "application/grpc"),
+            Format::GrpcWeb => grpc(status, self.message, "application/grpc-web+proto"),
         };
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"portcullis\""));
@@ -213,19 +217,21 @@ pub fn set_cookies<'a>(response: &mut Response<Bytes>, cookies: impl Iterator<It
     }
 }
 
-/// HTTP status to gRPC status, as the gRPC project maps them ("HTTP to gRPC Status Code Mapping").
-fn grpc(status: StatusCode, message: &'static str) -> Response<Bytes> {
+/// HTTP status to gRPC status, as the gRPC project maps them ("HTTP to gRPC Status Code Mapping"), but for 504: an upstream
+/// that did not answer in time has exceeded a deadline.
+fn grpc(status: StatusCode, message: &'static str, media: &'static str) -> Response<Bytes> {
     let code = match status.as_u16() {
         400 => "13",
         401 => "16",
         403 => "7",
         404 => "12",
-        429 | 502..=504 => "14",
+        429 | 502 | 503 => "14",
+        408 | 504 => "4",
         _ => "2",
     };
     let mut response = Response::new(Bytes::new());
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert("grpc-status", HeaderValue::from_static(code));
     headers.insert("grpc-message", HeaderValue::from_static(message));
     response
@@ -260,5 +266,13 @@ mod tests {
         let response = Answer::new(StatusCode::FORBIDDEN, "no").render(Format::Grpc, "r");
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["grpc-status"], "7");
+        let code = |status| Answer::new(status, "no").render(Format::Grpc, "r").headers()["grpc-status"].clone();
+        assert_eq!(code(StatusCode::UNAUTHORIZED), "16");
+        assert_eq!(code(StatusCode::SERVICE_UNAVAILABLE), "14");
+        assert_eq!(code(StatusCode::GATEWAY_TIMEOUT), "4");
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc-web-text"));
+        assert_eq!(Format::of(&headers), Format::GrpcWeb);
+        let response = Answer::new(StatusCode::FORBIDDEN, "no").render(Format::GrpcWeb, "r");
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/grpc-web+proto");
     }
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use portcullis_actors::authorize::authorizer::Compiled;
+use portcullis_actors::metrics::UpstreamMetrics;
 use portcullis_actors::proxy::routes::RouteTable;
+use portcullis_actors::proxy::upstreams::table::Table;
+use tokio::sync::watch;
 
 use crate::rates::Rates;
 
@@ -18,6 +21,8 @@ pub struct Rules {
     pub routes: RouteTable,
     /// What each of them may be asked for, by its place.
     rates: Vec<Option<Arc<Rates>>>,
+    /// The upstreams of the routes.
+    pub upstreams: Arc<Table>,
 }
 
 impl Deref for Rules {
@@ -29,30 +34,50 @@ impl Deref for Rules {
 }
 
 /// The place where rules are published.
-pub struct InForce(ArcSwap<Rules>);
+pub struct InForce {
+    rules: ArcSwap<Rules>,
+    tables: watch::Sender<Arc<Table>>,
+    metrics: Arc<UpstreamMetrics>,
+}
 
 impl InForce {
     /// Publishes the rules that the process starts with.
-    pub fn new(compiled: Compiled) -> Arc<Self> {
-        Arc::new(Self(ArcSwap::from_pointee(Rules::of(compiled, &[]))))
+    pub fn new(compiled: Compiled, metrics: &Arc<UpstreamMetrics>) -> Arc<Self> {
+        let rules = Rules::of(compiled, None, metrics);
+        let tables = watch::Sender::new(Arc::clone(&rules.upstreams));
+        Arc::new(Self { rules: ArcSwap::from_pointee(rules), tables, metrics: Arc::clone(metrics) })
     }
 
     /// The rules of this moment. A request takes them once and is decided on nothing else.
     pub fn now(&self) -> Arc<Rules> {
-        self.0.load_full()
+        self.rules.load_full()
     }
 
-    /// Puts other rules in their place.
+    /// Puts other rules in their place. Upstreams that did not change go on as they are.
     pub fn publish(&self, compiled: Compiled) {
-        let before = self.now();
-        self.0.store(Arc::new(Rules::of(compiled, &before.rates)));
+        let rules = Rules::of(compiled, Some(&self.now()), &self.metrics);
+        let table = Arc::clone(&rules.upstreams);
+        self.rules.store(Arc::new(rules));
+        self.tables.send_replace(table);
+    }
+
+    /// The upstreams in force, and those that come.
+    pub fn tables(&self) -> watch::Receiver<Arc<Table>> {
+        self.tables.subscribe()
     }
 }
 
 impl Rules {
-    fn of(compiled: Compiled, before: &[Option<Arc<Rates>>]) -> Self {
-        let rates = compiled.config.routes.iter().map(|route| Rates::of(route, before)).collect();
-        Self { routes: RouteTable::new(&compiled.config), rates, compiled: Arc::new(compiled) }
+    fn of(compiled: Compiled, before: Option<&Self>, metrics: &Arc<UpstreamMetrics>) -> Self {
+        let rated = before.map_or(&[][..], |before| &before.rates);
+        let rates = compiled.config.routes.iter().map(|route| Rates::of(route, rated)).collect();
+        let upstreams = Table::new(&compiled.config, before.map(|before| &*before.upstreams), metrics);
+        Self {
+            routes: RouteTable::new(&compiled.config),
+            rates,
+            upstreams: Arc::new(upstreams),
+            compiled: Arc::new(compiled),
+        }
     }
 
     /// The counters of a route, where it limits anything.

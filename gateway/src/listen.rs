@@ -270,9 +270,10 @@ where
         .max_header_list_size(u32::try_from(REQUEST_HEAD_BYTES).unwrap_or(u32::MAX));
     let gate = h2::Gate::new(stream, move |why| never_understood(&worker, &unread, Instant::now(), why));
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(gate), service));
+    let mut draining = stage.clone();
     let ended = async {
         tokio::select! {
-            () = reached(&mut stage.clone(), Stage::Draining) => {}
+            () = reached(&mut draining, Stage::Draining) => {}
             () = OnThisWorker::idle(running, begun, bound) => {}
         }
     };

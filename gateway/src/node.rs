@@ -39,6 +39,8 @@ use portcullis_actors::idp::RenewalClient;
 use portcullis_actors::keyring::assertion::AssertionKeys;
 use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_actors::proxy::connections::{Connections, Cutter, Scope};
+use portcullis_actors::proxy::upstreams::Upstreams;
+use portcullis_actors::proxy::upstreams::names::System;
 use portcullis_actors::remote::Link;
 use portcullis_actors::remote::served::{Leave, Served};
 use portcullis_config::limits::{
@@ -50,7 +52,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::accept::{self, Accepting};
 use crate::crowd::{Crowd, Room};
-use crate::forward::Trust;
+use crate::forward::probe::Asking;
 use crate::health::{self, Vitals};
 use crate::in_force::InForce;
 use crate::listen::{self, Speech, Stage};
@@ -100,7 +102,7 @@ impl Node {
         let link = roles::link(&config, &keys.shared).await?;
 
         let views = Arc::new(Views::with_idle_timeout(config.session_idle_timeout));
-        let in_force = InForce::new(Compiled::of(Arc::clone(&config)));
+        let in_force = InForce::new(Compiled::of(Arc::clone(&config)), &views.metrics.upstreams);
         views.metrics.in_force(clock::now());
         let vitals = Arc::new(Vitals {
             views: Arc::clone(&views),
@@ -144,7 +146,7 @@ impl Node {
             (Some(link), true) => Some(roles::start_listening(&mut arbiters, &fall, &connections, link)),
             _ => None,
         };
-        start_proxy(&mut arbiters, &fall, &connections, &views);
+        start_proxy(&mut arbiters, &fall, &connections, &views, here.proxy.then_some(&in_force));
 
         let mut served = None;
         if let Some(link) = &link {
@@ -202,7 +204,6 @@ impl Node {
             keyring: keys.shared,
             cookie_keyring: keys.cookie,
             assertion_keys: keys.assertion,
-            trust: Trust::of_system()?,
             lines,
             totals,
             open: broker.open,
@@ -573,8 +574,13 @@ fn start_proxy(
     fall: &mpsc::Sender<&'static str>,
     connections: &Connections,
     views: &Arc<Views>,
+    in_force: Option<&Arc<InForce>>,
 ) {
     let (connections, views) = (connections.clone(), Arc::clone(views));
     let handle = arbiter(arbiters, fall, "proxy");
+    if let Some(in_force) = in_force {
+        let tables = in_force.tables();
+        Upstreams::start_in_arbiter(&handle, move |_| Upstreams::new(tables, Box::new(Asking), Box::new(System)));
+    }
     Cutter::start_in_arbiter(&handle, move |_| Cutter::new(connections, views));
 }

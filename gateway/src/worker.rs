@@ -23,8 +23,8 @@ use portcullis_config::limits::{ASK_AGAIN_LOOK, RECONSIDER};
 use tokio::sync::Notify;
 
 use crate::apart::Apart;
+use crate::forward::Pool;
 use crate::forward::budget::Budgets;
-use crate::forward::{Pool, Trust};
 use crate::in_force::InForce;
 use crate::metrics::tally::{Tally, Totals};
 use crate::open::Exchanges;
@@ -52,8 +52,6 @@ pub struct Blueprint {
     pub idp: Arc<str>,
     /// authorize, where it runs in another process.
     pub apart: Option<Apart>,
-    /// How upstreams are trusted.
-    pub trust: Trust,
     /// Where request lines go.
     pub lines: LineSink,
     /// Where what is counted goes.
@@ -87,8 +85,8 @@ pub struct Worker {
     /// The assertions it signed lately.
     pub assertions: AssertionCache,
     /// The header names that only we may set.
-    pub managed: Managed,
-    /// Whose turn it is among several upstreams.
+    pub managed: Rc<Managed>,
+    /// Whose turn it is among several places of a tunnel.
     pub turn: Cell<usize>,
     /// What it has open.
     pub exchanges: Rc<Exchanges>,
@@ -114,12 +112,12 @@ impl Worker {
             blueprint: blueprint.clone(),
         });
         let worker = Rc::new(Self {
-            pool: Pool::new(blueprint.trust.clone(), Arc::clone(&blueprint.views.metrics.upstream_connections)),
+            pool: Pool::new(Arc::clone(&blueprint.views.metrics.upstream_connections)),
             log: RequestLog::new(blueprint.lines.clone(), Tally::new(blueprint.totals.clone())),
             pages: Pages::build(Rc::clone(&desk)).await?,
             desk,
             assertions: AssertionCache::default(),
-            managed: Managed::of(&blueprint.config),
+            managed: Rc::new(Managed::of(&blueprint.config)),
             turn: Cell::new(0),
             exchanges: Exchanges::new(blueprint.connections.clone()),
             budgets: Rc::default(),

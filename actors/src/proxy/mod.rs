@@ -5,3 +5,4 @@ pub mod exchanges;
 pub mod leash;
 pub mod listener;
 pub mod routes;
+pub mod upstreams;

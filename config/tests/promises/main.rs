@@ -21,6 +21,7 @@ mod routing;
 mod samples;
 mod services;
 mod tunnels;
+mod upstreams;
 
 use portcullis_config::{Config, Problems, parse};
 

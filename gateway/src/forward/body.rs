@@ -1,17 +1,18 @@
 //! Bodies on their way through: never collected, never decoded, counted as they pass.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, SET_COOKIE, TRAILER};
+use http::{HeaderMap, HeaderName};
 use portcullis_actors::proxy::leash::{Bounds, Cut, Leash};
+use portcullis_actors::request::hygiene::Managed;
 use portcullis_config::RouteTimeouts;
 
 use super::budget::Share;
@@ -202,24 +203,50 @@ pub struct RequestBody {
     incoming: Option<ClientBody>,
     most: u64,
     activity: Activity,
+    screen: Option<Screen>,
+}
+
+/// What becomes of a request's trailers: headers that nobody looked at before.
+pub struct Screen {
+    /// The names that only we may set.
+    pub managed: Rc<Managed>,
+    /// The names that the request has, or must not have.
+    pub taken: Vec<HeaderName>,
+}
+
+impl Screen {
+    /// What of them the upstream gets; `None` where nothing is left.
+    fn passed(&self, mut trailers: HeaderMap) -> Option<HeaderMap> {
+        remove_foreign(&mut trailers);
+        for name in &self.taken {
+            trailers.remove(name);
+        }
+        Some(self.managed.trailers_for_upstream(trailers)).filter(|trailers| !trailers.is_empty())
+    }
 }
 
 impl RequestBody {
     /// Passes the client's body on as it comes, up to `most` bytes.
     pub fn passing(incoming: ClientBody, most: Option<u64>) -> Self {
         let incoming = Some(incoming).filter(|incoming| !incoming.is_end_stream());
-        Self { incoming, most: most.unwrap_or(u64::MAX), activity: Activity::default() }
+        Self { incoming, most: most.unwrap_or(u64::MAX), activity: Activity::default(), screen: None }
     }
 
     /// No body.
     pub fn none() -> Self {
-        Self { incoming: None, most: 0, activity: Activity::default() }
+        Self { incoming: None, most: 0, activity: Activity::default(), screen: None }
     }
 
     /// Keeps to these timeouts: the wait for the answer by itself, the time after that by `leash`.
     pub fn bounded(mut self, timeouts: RouteTimeouts, leash: &Rc<Leash>) -> Self {
         let bounds = Some(Bounded { timeouts, began: Instant::now(), leash: Rc::clone(leash) });
         self.activity = Activity(Rc::new(Moved { bounds, ..Moved::default() }));
+        self
+    }
+
+    /// Passes trailers on that this lets through; without it none.
+    pub fn screened(mut self, screen: Screen) -> Self {
+        self.screen = Some(screen);
         self
     }
 
@@ -246,6 +273,10 @@ struct Moved {
     broke: Cell<bool>,
     too_large: Cell<bool>,
     sent: Cell<bool>,
+    /// Nobody waits for its end any more.
+    abandoned: Cell<bool>,
+    /// Whoever sends it, while it waits for the client.
+    sender: RefCell<Option<Waker>>,
     bounds: Option<Bounded>,
 }
 
@@ -279,6 +310,15 @@ impl Activity {
     /// Whether nothing more of the body will be sent.
     pub fn is_sent(&self) -> bool {
         self.0.sent.get()
+    }
+
+    /// Sends nothing more of it, and breaks it off where it is.
+    pub fn abandon(&self) {
+        self.0.abandoned.set(true);
+        let sender = self.0.sender.borrow_mut().take();
+        if let Some(sender) = sender {
+            sender.wake();
+        }
     }
 
     /// How long nothing may move before the answer begins.
@@ -369,6 +409,9 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        if this.activity.0.abandoned.get() {
+            return Poll::Ready(Some(Err("the exchange is over".into())));
+        }
         let polled = Pin::new(incoming).poll_frame(cx);
         let moved = &this.activity.0;
         moved.awaited.set(polled.is_pending());
@@ -387,13 +430,19 @@ impl Body for RequestBody {
                     return Poll::Ready(Some(Err("the body is larger than it may be".into())));
                 }
             }
-            Poll::Pending => {}
+            Poll::Pending => {
+                let mut sender = moved.sender.borrow_mut();
+                if sender.as_ref().is_none_or(|sender| !sender.will_wake(cx.waker())) {
+                    *sender = Some(cx.waker().clone());
+                }
+            }
         }
         match polled {
-            // trailers are headers that nobody looked at: they do not reach the upstream
             Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
                 this.incoming = None;
-                Poll::Ready(None)
+                let trailers = frame.into_trailers().ok().zip(this.screen.as_ref());
+                let passed = trailers.and_then(|(trailers, screen)| screen.passed(trailers));
+                Poll::Ready(passed.map(|trailers| Ok(Frame::trailers(trailers))))
             }
             polled => polled,
         }

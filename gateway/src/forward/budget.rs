@@ -121,6 +121,7 @@ mod tests {
             set_response_headers: vec![],
             allow_websockets: false,
             tls_skip_verify: false,
+            upstream: portcullis_config::UpstreamOptions::default(),
             pass_identity_headers: true,
             jwt_issuer_format: IssuerFormat::HostOnly,
             groups_filter: GroupsFilter::default(),

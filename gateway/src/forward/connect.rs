@@ -1,90 +1,51 @@
-//! One connection to an upstream: TCP, TLS where the route says so, HTTP/1.1.
+//! One connection to an upstream: HTTP/1.1 for one exchange at a time, or HTTP/2 for many.
 
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use portcullis_actors::metrics::{Counted, Gauge};
-use portcullis_actors::trust::{self, Unchecked};
-use portcullis_config::limits::{UPSTREAM_CONNECT, UPSTREAM_HEADERS};
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use portcullis_actors::metrics::Counted;
+use portcullis_actors::proxy::upstreams::cluster::Cluster;
+use portcullis_actors::proxy::upstreams::member::{Member, Speaks};
+use portcullis_config::limits::{H2_PING, UPSTREAM_HEADERS, UPSTREAM_STREAMS, UPSTREAM_WINDOWS};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
-use tokio_rustls::TlsConnector;
 
 use super::body::RequestBody;
 use super::bounded::{Allowance, Bounded};
-use crate::socket;
+pub use super::line::ConnectError;
+use super::line::Line;
 
-/// Where an upstream is, and how it is spoken to: what two requests must share to share a connection.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Endpoint {
-    /// An IP address or a name.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-    /// Speak TLS.
-    pub tls: bool,
-    /// Believe any certificate (`tls_skip_verify`).
-    pub skip_verify: bool,
+/// What a connection takes up as long as it is there.
+pub struct Taken {
+    /// Its part of the count of all.
+    _counted: Counted,
+    /// Its part of what the cluster may have open.
+    _permit: OwnedSemaphorePermit,
 }
 
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// Nothing came in time.
-    #[error("connecting took too long")]
-    Late,
-    /// The address cannot be reached or refused.
-    #[error("cannot connect: {0}")]
-    Io(#[from] std::io::Error),
-    /// The upstream's certificate is not valid for its name, or TLS failed otherwise.
-    #[error("TLS: {0}")]
-    Tls(std::io::Error),
-    /// The upstream does not speak HTTP/1.1.
-    #[error("HTTP: {0}")]
-    Http(#[from] hyper::Error),
-    /// The name is none that a certificate could have.
-    #[error("not a TLS server name")]
-    Name,
-}
-
-/// How upstream certificates are judged.
-#[derive(Clone)]
-pub struct Trust {
-    verified: Arc<ClientConfig>,
-    any: Arc<ClientConfig>,
-}
-
-impl Trust {
-    /// The system's certificate authorities (`SSL_CERT_FILE` and `SSL_CERT_DIR` over them).
-    ///
-    /// # Errors
-    /// Where rustls refuses the configuration.
-    pub fn of_system() -> Result<Self, rustls::Error> {
-        let verified = ClientConfig::builder().with_root_certificates(trust::system()).with_no_client_auth();
-        let unchecked = Unchecked::with(verified.crypto_provider());
-        let any = ClientConfig::builder().dangerous().with_custom_certificate_verifier(unchecked).with_no_client_auth();
-        Ok(Self { verified: Arc::new(with_http1(verified)), any: Arc::new(with_http1(any)) })
+impl Taken {
+    /// One more of each.
+    pub const fn new(counted: Counted, permit: OwnedSemaphorePermit) -> Self {
+        Self { _counted: counted, _permit: permit }
     }
 }
 
-fn with_http1(mut config: ClientConfig) -> ClientConfig {
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config
-}
-
-/// A connection that is driven on this worker. Dropped, it closes at once, whatever was under way on it.
+/// A connection for one exchange at a time, driven on this worker. Dropped, it closes at once, whatever was under way on
+/// it.
 pub struct Connection {
-    sender: SendRequest<RequestBody>,
+    sender: http1::SendRequest<RequestBody>,
     allowance: Allowance,
     driver: Option<AbortHandle>,
+    taken: Option<Taken>,
 }
 
 impl Connection {
     /// Where requests go in.
-    pub fn sender(&mut self) -> &mut SendRequest<RequestBody> {
+    pub fn sender(&mut self) -> &mut http1::SendRequest<RequestBody> {
         &mut self.sender
     }
 
@@ -98,9 +59,10 @@ impl Connection {
         self.sender.is_closed()
     }
 
-    /// Leaves it to whoever took it over after a switch of protocols.
-    pub fn leave(mut self) {
+    /// Leaves it to whoever took it over after a switch of protocols; it still takes up what it did.
+    pub fn leave(mut self) -> Option<Taken> {
         self.driver = None;
+        self.taken.take()
     }
 }
 
@@ -112,44 +74,129 @@ impl Drop for Connection {
     }
 }
 
-/// Connects, and drives the connection on this worker until it closes; until then it is counted in `open`.
+/// A connection for many exchanges. It closes when the pool and every exchange have let go of it.
+pub struct Shared {
+    sender: http2::SendRequest<RequestBody>,
+    allowance: Allowance,
+    under_way: Cell<usize>,
+    most: Rc<Cell<usize>>,
+    _taken: Taken,
+}
+
+impl Shared {
+    /// Where requests go in.
+    pub fn sender(&self) -> http2::SendRequest<RequestBody> {
+        self.sender.clone()
+    }
+
+    /// What may come while nothing but answers is waited for.
+    pub fn allowance(&self) -> &Allowance {
+        &self.allowance
+    }
+
+    /// Whether nothing more can be sent: it broke, or the upstream has said that it goes away (GOAWAY).
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Whether one more exchange may begin: the upstream has a bound, and so have we.
+    pub fn has_room(&self) -> bool {
+        self.under_way.get() < self.most.get().min(UPSTREAM_STREAMS)
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.under_way.get() == 0
+    }
+
+    /// Whether some exchange on it has more than its answer's head to wait for: what comes may be a body.
+    pub fn has_answered(&self) -> bool {
+        self.under_way.get() > self.allowance.waiting().saturating_add(1)
+    }
+
+    pub(super) fn enter(&self) {
+        self.under_way.set(self.under_way.get().saturating_add(1));
+    }
+
+    pub(super) fn leave(&self) {
+        self.under_way.set(self.under_way.get().saturating_sub(1));
+    }
+}
+
+/// What was opened.
+pub enum Opened {
+    /// HTTP/1.1.
+    Single(Connection),
+    /// HTTP/2.
+    Shared(Rc<Shared>),
+}
+
+/// Runs what a connection needs on this worker.
+#[derive(Clone)]
+pub(super) struct Here;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Here {
+    fn execute(&self, future: F) {
+        actix_rt::spawn(future);
+    }
+}
+
+/// Connects, and drives the connection on this worker until it closes.
 ///
 /// # Errors
 /// [`ConnectError`].
-pub async fn connect(endpoint: &Endpoint, trust: &Trust, open: &Arc<Gauge>) -> Result<Connection, ConnectError> {
-    let connecting = async {
-        let tcp = TcpStream::connect((connect_host(&endpoint.host), endpoint.port)).await?;
-        let tcp = socket::ready(tcp);
-        if !endpoint.tls {
-            return handshake(tcp, open.enter()).await;
-        }
-        let config = if endpoint.skip_verify { &trust.any } else { &trust.verified };
-        let name = ServerName::try_from(endpoint.host.trim_matches(['[', ']']).to_owned());
-        let name = name.map_err(|_| ConnectError::Name)?;
-        let tls = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await.map_err(ConnectError::Tls)?;
-        handshake(tls, open.enter()).await
-    };
-    tokio::time::timeout(UPSTREAM_CONNECT, connecting).await.map_err(|_| ConnectError::Late)?
+pub async fn connect(cluster: &Cluster, member: &Member, taken: Taken) -> Result<Opened, ConnectError> {
+    let line = Line::to(cluster, member).await?;
+    let is_h2c = cluster.upstream(member).is_some_and(|upstream| upstream.h2c);
+    let is_h2 = !cluster.settings.http1 && (is_h2c || line.is_h2());
+    member.found(if is_h2 { Speaks::Http2 } else { Speaks::Http1 });
+    if is_h2 { shared(line, taken).await } else { single(line, taken).await }
 }
 
-/// RFC 6761 §6.3: names under `localhost` are loopback, whatever the resolver says.
-pub(super) fn connect_host(host: &str) -> &str {
-    if host == "localhost" || host.ends_with(".localhost") { "127.0.0.1" } else { host.trim_matches(['[', ']']) }
-}
-
-async fn handshake<T>(stream: T, counted: Counted) -> Result<Connection, ConnectError>
-where
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
+async fn single(line: Line, taken: Taken) -> Result<Opened, ConnectError> {
     let allowance = Allowance::default();
-    let io = TokioIo::new(Bounded::new(stream, allowance.clone()));
+    let io = TokioIo::new(Bounded::new(line, allowance.clone()));
     let (head, headers) = UPSTREAM_HEADERS;
-    let (sender, connection) = http1::Builder::new().max_buf_size(head).max_headers(headers).handshake(io).await?;
+    let building = http1::Builder::new().max_buf_size(head).max_headers(headers).handshake(io);
+    let (sender, connection) = building.await.map_err(|error| ConnectError::Http(Arc::new(error)))?;
     let driver = actix_rt::spawn(async move {
-        let _counted = counted;
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "an upstream connection ended");
         }
     });
-    Ok(Connection { sender, allowance, driver: Some(driver.abort_handle()) })
+    Ok(Opened::Single(Connection { sender, allowance, driver: Some(driver.abort_handle()), taken: Some(taken) }))
+}
+
+async fn shared(line: Line, taken: Taken) -> Result<Opened, ConnectError> {
+    let allowance = Allowance::unsettled();
+    let io = TokioIo::new(Bounded::new(line, allowance.clone()));
+    let (stream, connection) = UPSTREAM_WINDOWS;
+    let mut builder = http2::Builder::new(Here);
+    builder
+        .initial_max_send_streams(0)
+        .timer(TokioTimer::new())
+        .keep_alive_interval(H2_PING)
+        .keep_alive_timeout(H2_PING)
+        .initial_stream_window_size(stream)
+        .initial_connection_window_size(connection)
+        .max_header_list_size(u32::try_from(UPSTREAM_HEADERS.0).unwrap_or(u32::MAX));
+    let (sender, mut connection) = builder.handshake(io).await.map_err(|error| ConnectError::Http(Arc::new(error)))?;
+    // how many streams it takes is the first thing that an upstream says (RFC 9113 §3.4)
+    while connection.current_max_send_streams() == 0 {
+        allowance.came().await.map_err(|error| ConnectError::Io(Arc::new(error)))?;
+    }
+    allowance.settle();
+    let most = Rc::new(Cell::new(connection.current_max_send_streams()));
+    let known = Rc::clone(&most);
+    actix_rt::spawn(async move {
+        let driven = std::future::poll_fn(|cx| {
+            let polled = Pin::new(&mut connection).poll(cx);
+            known.set(connection.current_max_send_streams());
+            polled
+        });
+        if let Err(error) = driven.await {
+            tracing::debug!(%error, "an upstream connection ended");
+        }
+    });
+    Ok(Opened::Shared(Rc::new(Shared { sender, allowance, under_way: Cell::new(0), most, _taken: taken })))
 }

@@ -5,37 +5,51 @@ mod bounded;
 pub mod budget;
 mod connect;
 mod frames;
+mod grpc;
 pub mod handshake;
+mod line;
 pub mod outgoing;
 mod pool;
+pub mod probe;
 pub mod rewrite;
 pub mod tcp;
 mod upgrade;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
+use futures_util::future::Either;
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
+use hyper::body::Body;
 use portcullis_actors::proxy::leash::Leash;
-use portcullis_config::limits::UPLOAD_FLOOR;
+use portcullis_actors::proxy::upstreams::cluster::{Refused, Underway};
+use portcullis_actors::proxy::upstreams::outlier::Outcome;
+use portcullis_config::limits::{UPLOAD_FLOOR, UPSTREAM_ATTEMPTS};
 
 use body::{AnswerBody, Late, RequestBody};
-pub use connect::Trust;
-use connect::{ConnectError, Endpoint};
+use connect::ConnectError;
 pub use outgoing::Outgoing;
-use pool::Lease;
-
-use crate::metrics::tally::Bound;
 pub use pool::Pool;
+use pool::{Lease, Way};
 pub use upgrade::Tunnel;
 
 use crate::client_body::ClientBody;
+use crate::metrics::tally::Bound;
 
 /// Why there is no answer from the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamFault {
     /// It cannot be reached.
     Unreachable,
+    /// Connecting took too long.
+    ConnectLate,
+    /// None of a route's upstreams is healthy.
+    NoneHealthy,
+    /// The route has too many requests under way.
+    TooManyRequests,
+    /// Too many requests of the route wait for a connection.
+    TooManyPending,
     /// It did not begin its answer in time.
     Late,
     /// It broke off, or answered what is not HTTP.
@@ -48,11 +62,25 @@ pub enum UpstreamFault {
     TooLarge,
 }
 
+impl From<Refused> for UpstreamFault {
+    fn from(why: Refused) -> Self {
+        match why {
+            Refused::NoneHealthy => Self::NoneHealthy,
+            Refused::Requests => Self::TooManyRequests,
+            Refused::Pending => Self::TooManyPending,
+        }
+    }
+}
+
 impl UpstreamFault {
     /// What the access line says.
     pub const fn detail(self) -> &'static str {
         match self {
             Self::Unreachable => "upstream_unreachable",
+            Self::ConnectLate => "upstream_connect_timeout",
+            Self::NoneHealthy => "no_healthy_upstream",
+            Self::TooManyRequests => "upstream_max_requests",
+            Self::TooManyPending => "upstream_max_pending_requests",
             Self::Late => "upstream_timeout",
             Self::Broken => "upstream_broken",
             Self::ClientGone => "request_body_broken",
@@ -66,14 +94,40 @@ impl UpstreamFault {
         match self {
             Self::ClientLate => Some(Bound::RequestBodyPace),
             Self::TooLarge => Some(Bound::RequestBody),
-            Self::Unreachable | Self::Late | Self::Broken | Self::ClientGone => None,
+            Self::Unreachable
+            | Self::ConnectLate
+            | Self::NoneHealthy
+            | Self::TooManyRequests
+            | Self::TooManyPending
+            | Self::Late
+            | Self::Broken
+            | Self::ClientGone => None,
+        }
+    }
+
+    /// What the caller is told.
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::Unreachable | Self::ConnectLate | Self::NoneHealthy => "The application cannot be reached right now.",
+            Self::TooManyRequests | Self::TooManyPending => {
+                "The application has too much to do. Try again in a moment."
+            }
+            Self::Late => "The application did not answer in time.",
+            Self::Broken => "The application broke off, or did not answer in HTTP.",
+            Self::ClientGone => "The request's body broke off.",
+            Self::ClientLate => "The request's body took too long to come.",
+            Self::TooLarge => "The request's body is larger than this application takes.",
         }
     }
 
     /// The status that says so.
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unreachable
+            | Self::ConnectLate
+            | Self::NoneHealthy
+            | Self::TooManyRequests
+            | Self::TooManyPending => StatusCode::SERVICE_UNAVAILABLE,
             Self::Late => StatusCode::GATEWAY_TIMEOUT,
             Self::Broken => StatusCode::BAD_GATEWAY,
             Self::ClientGone => StatusCode::BAD_REQUEST,
@@ -97,37 +151,87 @@ pub enum Answer {
 
 /// Sends a request and waits for the head of its answer; from then on `leash` keeps to the route's timeouts.
 ///
-/// A request that cannot have reached the upstream, or may be repeated (RFC 9110 §9.2.2) and has no body, is sent once
-/// more on a new connection if the first was a kept one.
+/// A request that reached no upstream goes to another one, if there is one. A request that cannot have reached its
+/// upstream, or may be repeated (RFC 9110 §9.2.2) and has no body, is sent once more on a new connection if the first
+/// was a kept one. Second attempts are bounded (`max_retries`).
 ///
 /// # Errors
 /// [`UpstreamFault`].
 pub async fn forward(
     pool: &Rc<Pool>,
-    outgoing: Outgoing,
+    mut outgoing: Outgoing,
     body: ClientBody,
     leash: &Rc<Leash>,
 ) -> Result<Answer, UpstreamFault> {
-    let body = RequestBody::passing(body, outgoing.max_body).bounded(outgoing.timeouts, leash);
+    let mut body = RequestBody::passing(body, outgoing.max_body).bounded(outgoing.timeouts, leash);
+    if body.size_hint().exact().is_none() {
+        body = body.screened(outgoing.screen());
+    }
     let repeatable = body.is_empty() && outgoing.method.is_idempotent();
-    let lease = pool.lease(&outgoing.endpoint).await.map_err(|error| unreachable(&outgoing.endpoint, &error))?;
+    let underway = outgoing.underway.take().ok_or(UpstreamFault::NoneHealthy)?;
+    let (lease, underway) = reach(pool, &mut outgoing, underway).await?;
     let kept = !lease.is_fresh();
-    let request = outgoing.request(body).map_err(|_| UpstreamFault::Broken)?;
-    let again = match exchange(lease, request, outgoing.websocket).await {
+    let request = outgoing.request(body, lease.is_h2()).map_err(|_| UpstreamFault::Broken)?;
+    let (failed, underway) = match exchange(lease, request, &outgoing, underway).await {
         Ok(answer) => return Ok(answer),
-        Err(Failed::Unsent(request)) if kept => *request,
-        Err(Failed::Broken) if kept && repeatable => outgoing
-            .request(RequestBody::none().bounded(outgoing.timeouts, leash))
-            .map_err(|_| UpstreamFault::Broken)?,
-        Err(failed) => return Err(failed.fault()),
+        Err(failed) => failed,
     };
-    let lease = pool.lease_fresh(&outgoing.endpoint).await.map_err(|error| unreachable(&outgoing.endpoint, &error))?;
-    exchange(lease, again, outgoing.websocket).await.map_err(Failed::fault)
+    let cluster = Arc::clone(underway.cluster());
+    let may_repeat = kept && (matches!(failed, Failed::Unsent(_)) || (repeatable && matches!(failed, Failed::Broken)));
+    let Some(_slot) = may_repeat.then(|| cluster.retry()).flatten() else { return Err(failed.seen(&underway)) };
+    let body = match failed {
+        Failed::Unsent(request) => request.into_body(),
+        Failed::Broken | Failed::Late(_) | Failed::ClientGone | Failed::TooLarge => {
+            RequestBody::none().bounded(outgoing.timeouts, leash)
+        }
+    };
+    let lease = match pool.lease_fresh(&cluster, underway.member()).await {
+        Ok(lease) => lease,
+        Err(error) => return Err(unreachable(&underway, &error)),
+    };
+    let again = outgoing.request(body, lease.is_h2()).map_err(|_| UpstreamFault::Broken)?;
+    exchange(lease, again, &outgoing, underway).await.map_err(|(failed, underway)| failed.seen(&underway))
 }
 
-fn unreachable(endpoint: &Endpoint, error: &ConnectError) -> UpstreamFault {
-    tracing::warn!(host = %endpoint.host, port = endpoint.port, %error, "an upstream cannot be reached");
-    UpstreamFault::Unreachable
+/// A connection to the chosen member, or to another one where that cannot be had.
+async fn reach(
+    pool: &Rc<Pool>,
+    outgoing: &mut Outgoing,
+    mut underway: Underway,
+) -> Result<(Lease, Underway), UpstreamFault> {
+    let mut tried = Vec::new();
+    let mut slots = Vec::new();
+    loop {
+        let error = match pool.lease(underway.cluster(), underway.member()).await {
+            Ok(lease) => return Ok((lease, underway)),
+            Err(error) => error,
+        };
+        let fault = unreachable(&underway, &error);
+        tried.push(underway.member().id);
+        if matches!(error, ConnectError::Refused(_)) || tried.len() >= UPSTREAM_ATTEMPTS {
+            return Err(fault);
+        }
+        let cluster = Arc::clone(underway.cluster());
+        let Some(another) = cluster.another(outgoing.key, &tried, underway.member()) else { return Err(fault) };
+        slots.push(cluster.retry().ok_or(fault)?);
+        outgoing.goes_to(cluster.upstream(&another));
+        underway.moves(another);
+    }
+}
+
+fn unreachable(underway: &Underway, error: &ConnectError) -> UpstreamFault {
+    let fault = match error {
+        ConnectError::Refused(why) => return UpstreamFault::from(*why),
+        ConnectError::Late => UpstreamFault::ConnectLate,
+        ConnectError::Io(_)
+        | ConnectError::Tls(_)
+        | ConnectError::Http(_)
+        | ConnectError::Terms
+        | ConnectError::Shared => UpstreamFault::Unreachable,
+    };
+    tracing::warn!(upstream = %underway.member().address, %error, "an upstream cannot be reached");
+    underway.saw(Outcome::Failed);
+    fault
 }
 
 enum Failed {
@@ -144,26 +248,51 @@ enum Failed {
 }
 
 impl Failed {
-    fn fault(self) -> UpstreamFault {
-        match self {
+    /// What is to be said, once the upstream's part in it was counted.
+    fn seen(self, underway: &Underway) -> UpstreamFault {
+        let fault = match self {
             Self::Unsent(_) | Self::Broken => UpstreamFault::Broken,
             Self::Late(Late::Upstream) => UpstreamFault::Late,
             Self::Late(Late::Client) => UpstreamFault::ClientLate,
             Self::ClientGone => UpstreamFault::ClientGone,
             Self::TooLarge => UpstreamFault::TooLarge,
+        };
+        if matches!(fault, UpstreamFault::Broken | UpstreamFault::Late) {
+            underway.saw(Outcome::Failed);
         }
+        fault
     }
 }
 
-async fn exchange(mut lease: Lease, request: Request<RequestBody>, websocket: bool) -> Result<Answer, Failed> {
+async fn exchange(
+    mut lease: Lease,
+    request: Request<RequestBody>,
+    outgoing: &Outgoing,
+    underway: Underway,
+) -> Result<Answer, (Failed, Underway)> {
     let activity = request.body().activity();
-    lease.connection().allowance().begin();
-    let sending = lease.connection().sender().try_send_request(request);
-    let mut response = match activity.within(activity.silence(), UPLOAD_FLOOR, sending).await {
-        Err(late) => return Err(Failed::Late(late)),
+    let bound = [grpc::deadline(request.headers()), activity.silence()].into_iter().flatten().min();
+    let (sending, waiting) = match lease.way() {
+        Some(Way::Single(connection)) => {
+            connection.allowance().begin();
+            (Either::Left(connection.sender().try_send_request(request)), None)
+        }
+        Some(Way::Stream(shared)) => {
+            let waiting = shared.allowance().begin_among(shared.has_answered());
+            (Either::Right(shared.sender().try_send_request(request)), Some(waiting))
+        }
+        None => return Err((Failed::Broken, underway)),
+    };
+    let sent = activity.within(bound, UPLOAD_FLOOR, sending).await;
+    drop(waiting);
+    let mut response = match sent {
+        Err(late) => {
+            activity.abandon();
+            return Err((Failed::Late(late), underway));
+        }
         Ok(Ok(response)) => response,
         Ok(Err(mut error)) => {
-            return Err(match error.take_message() {
+            let failed = match error.take_message() {
                 Some(request) => Failed::Unsent(Box::new(request)),
                 None if activity.is_too_large() => Failed::TooLarge,
                 None if activity.broke() => Failed::ClientGone,
@@ -171,25 +300,35 @@ async fn exchange(mut lease: Lease, request: Request<RequestBody>, websocket: bo
                     tracing::debug!(error = %error.error(), "an upstream broke off");
                     Failed::Broken
                 }
-            });
+            };
+            if !matches!(failed, Failed::Unsent(_)) {
+                activity.abandon();
+            }
+            return Err((failed, underway));
         }
     };
-    lease.connection().allowance().lift();
+    if let Some(Way::Single(connection)) = lease.way() {
+        connection.allowance().lift();
+    }
     if !is_framed_once(response.headers()) {
-        return Err(Failed::Broken);
+        return Err((Failed::Broken, underway));
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         // a switch that nobody asked for would turn the connection into something nobody looks at
-        if !websocket || !is_websocket(response.headers()) {
-            return Err(Failed::Broken);
+        if !outgoing.websocket || lease.is_h2() || !is_websocket(response.headers()) {
+            return Err((Failed::Broken, underway));
         }
         activity.answered(true);
-        let tunnel = Tunnel::to(hyper::upgrade::on(&mut response));
-        lease.leave();
+        underway.saw(Outcome::Status(101));
+        lease.carry(underway, activity);
+        let upgrade = hyper::upgrade::on(&mut response);
+        let tunnel = Tunnel::to(upgrade, lease.leave());
         return Ok(Answer::Switched(response.map(drop), tunnel));
     }
     activity.answered(false);
     let (mut parts, incoming) = response.into_parts();
+    underway.saw(Outcome::Status(parts.status.as_u16()));
+    lease.carry(underway, activity.clone());
     // how the upstream speaks is between it and us
     parts.version = Version::HTTP_11;
     remove_hop_by_hop(&mut parts.headers);

@@ -1,27 +1,35 @@
 //! What goes to the upstream: made from a permit, and from nothing else.
 
-use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use portcullis_actors::authorize::Permit;
 use portcullis_actors::authorize::assertion::AssertionCache;
 use portcullis_actors::authorize::identity;
 use portcullis_actors::keyring::assertion::AssertionKeys;
+use portcullis_actors::proxy::upstreams::choice;
+use portcullis_actors::proxy::upstreams::cluster::{Cluster, Refused, Underway};
 use portcullis_actors::request::Canonical;
 use portcullis_actors::request::hygiene::{Managed, headers_for_upstream};
 use portcullis_config::{Config, HostRewrite, Route, RouteTimeouts, Upstream};
 use portcullis_events::Time;
 
-use super::body::RequestBody;
-use super::connect::Endpoint;
+use super::body::{RequestBody, Screen};
 use super::handshake;
 use super::rewrite;
 
 /// A request on its way to an upstream. Only a permit becomes one ([`Maker::make`]).
 pub struct Outgoing {
-    /// Where to.
-    pub(super) endpoint: Endpoint,
+    /// Whom it goes to, and that it counts as under way.
+    pub(super) underway: Option<Underway>,
+    /// For whom, where the choice of an upstream depends on that.
+    pub(super) key: u64,
+    /// Whether `Host` is the upstream's own.
+    own_host: bool,
+    /// The client's own connection was encrypted, or the upstream's is.
+    scheme: &'static str,
     /// The method.
     pub(super) method: Method,
     /// Path and query, as policy saw them after the route's rewrite.
@@ -30,6 +38,10 @@ pub struct Outgoing {
     host: HeaderValue,
     /// All other headers, hop-by-hop ones removed.
     headers: HeaderMap,
+    /// The names that only we may set.
+    managed: Rc<Managed>,
+    /// The names that the route takes away.
+    removed: Vec<HeaderName>,
     /// Ask for a WebSocket.
     pub(super) websocket: bool,
     /// The key of a handshake that is ours, not the client's.
@@ -52,6 +64,9 @@ pub enum NotPassed {
     /// The request asks for a WebSocket, which the route does not allow.
     #[error("the route allows no websockets")]
     WebSocket,
+    /// The route's upstreams take no more.
+    #[error("no upstream takes the request")]
+    Refused(Refused),
     /// No proof of identity could be made.
     #[error("no assertion can be made")]
     Assertion,
@@ -62,13 +77,13 @@ pub struct Maker<'a> {
     /// The configuration.
     pub config: &'a Config,
     /// The names that only we may set.
-    pub managed: &'a Managed,
+    pub managed: &'a Rc<Managed>,
     /// The keys of assertions.
     pub keys: &'a AssertionKeys,
     /// The assertions of this worker.
     pub assertions: &'a AssertionCache,
-    /// Whose turn it is among several upstreams.
-    pub turn: &'a Cell<usize>,
+    /// The route's upstreams.
+    pub cluster: Option<&'a Arc<Cluster>>,
 }
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -87,7 +102,8 @@ impl Maker<'_> {
         if websocket && !route.allow_websockets {
             return Err(NotPassed::WebSocket);
         }
-        let upstream = self.next(route).ok_or(NotPassed::Path)?;
+        let (underway, key) = self.next(&permit)?;
+        let upstream = underway.cluster().upstream(underway.member()).ok_or(NotPassed::Path)?;
         let target = rewrite::target(route, upstream.url.path(), request)?;
         let identity = identity::headers(&permit, &self.config.jwt_claims_headers, self.keys, self.assertions, now)
             .map_err(|error| {
@@ -117,27 +133,36 @@ impl Maker<'_> {
             headers.insert(SEC_WEBSOCKET_KEY, key.clone());
         }
         Ok(Outgoing {
-            endpoint: endpoint(route, upstream).ok_or(NotPassed::Path)?,
+            scheme: if upstream.is_tls() { "https" } else { "http" },
+            own_host: matches!(route.rewrites.host, HostRewrite::Upstream),
+            key,
             method: request.method().clone(),
             target,
             host,
             headers,
             websocket,
             fresh_key,
+            underway: Some(underway),
+            managed: Rc::clone(self.managed),
+            removed: route.remove_request_headers.clone(),
             timeouts: route.timeouts,
             max_body: route.bounds.max_request_body,
         })
     }
 
-    fn next<'r>(&self, route: &'r Route) -> Option<&'r Upstream> {
-        match route.upstreams() {
-            [only] => Some(only),
-            several => {
-                let turn = self.turn.get();
-                self.turn.set(turn.wrapping_add(1));
-                several.get(turn.checked_rem(several.len())?)
-            }
-        }
+    /// Chooses an upstream: by the session where the route says so, and by the client's address for nobody's requests.
+    fn next(&self, permit: &Permit) -> Result<(Underway, u64), NotPassed> {
+        let cluster = self.cluster.ok_or(NotPassed::Refused(Refused::NoneHealthy))?;
+        let key = if cluster.settings.options.balancing.is_by_session() {
+            let client = permit.request().client();
+            permit.session().map_or_else(
+                || choice::key(client.to_string().as_bytes()),
+                |session| choice::key(session.to_string().as_bytes()),
+            )
+        } else {
+            0
+        };
+        Ok((cluster.enter(key).map_err(NotPassed::Refused)?, key))
     }
 }
 
@@ -155,27 +180,37 @@ fn forwarded(headers: &mut HeaderMap, request: &Canonical, route: &Route, reques
     headers.insert(X_REQUEST_ID, request_id.clone());
 }
 
-fn endpoint(route: &Route, upstream: &Upstream) -> Option<Endpoint> {
-    let url = &upstream.url;
-    Some(Endpoint {
-        host: url.host_str()?.to_owned(),
-        port: url.port_or_known_default()?,
-        tls: url.scheme() == "https",
-        skip_verify: route.tls_skip_verify,
-    })
-}
-
 impl Outgoing {
     /// The key of a handshake that is ours, not the client's: nobody but us looks at how it is answered.
     pub fn fresh_key(&self) -> Option<HeaderValue> {
         self.fresh_key.clone()
     }
 
+    /// It goes to another upstream, with the same path.
+    pub(super) fn goes_to(&mut self, upstream: Option<&Upstream>) {
+        let Some(upstream) = upstream else { return };
+        self.scheme = if upstream.is_tls() { "https" } else { "http" };
+        if self.own_host
+            && let Ok(host) = HeaderValue::try_from(upstream.url.authority())
+        {
+            self.host = host;
+        }
+    }
+
+    /// What lets its trailers through.
+    pub(super) fn screen(&self) -> Screen {
+        let taken = self.headers.keys().chain(&self.removed).cloned().collect();
+        Screen { managed: Rc::clone(&self.managed), taken }
+    }
+
     /// The request as it is sent, with this body.
     ///
     /// # Errors
     /// [`http::Error`] where the target is no URI, which a canonical one always is.
-    pub(super) fn request(&self, body: RequestBody) -> Result<Request<RequestBody>, http::Error> {
+    pub(super) fn request(&self, body: RequestBody, h2: bool) -> Result<Request<RequestBody>, http::Error> {
+        if h2 {
+            return self.stream(body);
+        }
         let mut request =
             Request::builder().method(self.method.clone()).version(Version::HTTP_11).uri(&self.target).body(body)?;
         let headers = request.headers_mut();
@@ -185,6 +220,15 @@ impl Outgoing {
             headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         }
+        Ok(request)
+    }
+
+    /// The same in HTTP/2: what `Host` says is `:authority` (RFC 9113 §8.3.1).
+    fn stream(&self, body: RequestBody) -> Result<Request<RequestBody>, http::Error> {
+        let uri = Uri::builder().scheme(self.scheme).authority(self.host.as_bytes()).path_and_query(&self.target);
+        let mut request =
+            Request::builder().method(self.method.clone()).version(Version::HTTP_2).uri(uri.build()?).body(body)?;
+        *request.headers_mut() = self.headers.clone();
         Ok(request)
     }
 }

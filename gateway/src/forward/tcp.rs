@@ -5,7 +5,6 @@ use portcullis_config::limits::UPSTREAM_CONNECT;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::connect::connect_host;
 use crate::socket::{self, Impatient};
 
 /// Why there is no connection.
@@ -34,4 +33,9 @@ pub async fn connect(places: impl Iterator<Item = &HostPort>) -> Result<Impatien
         }
     }
     Err(Unreached::Refused)
+}
+
+/// RFC 6761 §6.3: names under `localhost` are loopback, whatever the resolver says.
+fn connect_host(host: &str) -> &str {
+    if host == "localhost" || host.ends_with(".localhost") { "127.0.0.1" } else { host.trim_matches(['[', ']']) }
 }

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use portcullis_actors::proxy::leash::{Cut, Leash};
+use portcullis_actors::proxy::upstreams::cluster::Underway;
 use portcullis_config::limits::{LAST_FRAME, TUNNEL_HALF_CLOSED, TUNNEL_SILENT};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::Notify;
 
 use super::budget::Share;
+use super::connect::Taken;
 use super::frames::{Frames, close};
 use crate::client_body::Switch;
 use crate::h1::Duplex;
@@ -25,6 +27,8 @@ use crate::telemetry::AccessRecord;
 pub struct Tunnel {
     upstream: Upstream,
     share: Option<Share>,
+    /// It goes on to count as a connection and as a request.
+    held: (Option<Taken>, Option<Underway>),
 }
 
 enum Upstream {
@@ -35,13 +39,13 @@ enum Upstream {
 }
 
 impl Tunnel {
-    pub(super) fn to(upstream: OnUpgrade) -> Self {
-        Self { upstream: Upstream::WebSocket(upstream), share: None }
+    pub(super) fn to(upstream: OnUpgrade, held: (Option<Taken>, Option<Underway>)) -> Self {
+        Self { upstream: Upstream::WebSocket(upstream), share: None, held }
     }
 
     /// To an upstream that is connected already.
     pub fn over(upstream: impl Duplex + 'static) -> Self {
-        Self { upstream: Upstream::Bytes(Box::new(upstream)), share: None }
+        Self { upstream: Upstream::Bytes(Box::new(upstream)), share: None, held: (None, None) }
     }
 
     /// With a part of its client's budget, for as long as it is open.
@@ -57,7 +61,7 @@ impl Tunnel {
         let client = client.take_over();
         actix_rt::spawn(async move {
             let leash = Rc::clone(ticket.leash());
-            let Self { upstream, share } = self;
+            let Self { upstream, share, held: _held } = self;
             let is_websocket = matches!(upstream, Upstream::WebSocket(_));
             let upstream = async {
                 match upstream {

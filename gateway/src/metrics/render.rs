@@ -8,6 +8,7 @@ use portcullis_actors::clock;
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::metrics::{BUCKETS, Measured};
 use portcullis_actors::proxy::connections::Connections;
+use portcullis_actors::proxy::upstreams::member::Health;
 use portcullis_actors::remote::lookout::Ties;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -69,6 +70,7 @@ impl Collector for Measures {
         self.certificates(&mut page)?;
         self.requests(&mut page)?;
         self.connections(&mut page)?;
+        self.upstreams(&mut page)?;
         self.log(&mut page)?;
         self.sessions(&mut page)
     }
@@ -169,6 +171,31 @@ impl Measures {
             "kind",
             &[("client", client), ("long_lived", long), ("upstream", upstream)],
         )
+    }
+
+    fn upstreams(&self, page: &mut Page<'_>) -> fmt::Result {
+        let (mut available, mut unhealthy, mut ejected) = (0_u64, 0_u64, 0_u64);
+        for cluster in self.in_force.now().upstreams.clusters() {
+            for member in &cluster.view().members {
+                match member.health() {
+                    Health::Unhealthy => unhealthy += 1,
+                    Health::Healthy | Health::Unknown if member.is_ejected() => ejected += 1,
+                    Health::Healthy | Health::Unknown => available += 1,
+                }
+            }
+        }
+        page.labelled_gauge(
+            "portcullis_upstreams",
+            "Addresses that requests of all routes may go to.",
+            "state",
+            &[("available", available), ("unhealthy", unhealthy), ("ejected", ejected)],
+        )?;
+        let counted = &self.views.metrics.upstreams;
+        page.outcomes("portcullis_upstream_checks", "Active checks of upstreams.", counted.checks.all())?;
+        let help = "Requests that a route's upstreams did not take.";
+        page.outcomes("portcullis_upstream_refusals", help, counted.refusals.all())?;
+        let events = [("ejection", counted.ejections.get()), ("retry", counted.retries.get())];
+        page.outcomes("portcullis_upstream_events", "Ejections and second attempts.", events.into_iter())
     }
 
     fn log(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -12,15 +12,14 @@ use portcullis_config::Route;
 use super::Exchange;
 use crate::answer::Answer;
 use crate::crowd::TooMany;
+use crate::forward::UpstreamFault;
 use crate::forward::body::AnswerBody;
 use crate::forward::budget::Client;
 use crate::metrics::tally::Bound;
 use crate::open::{Kept, Ticket};
 
-/// What is said of a body that is larger than its route takes.
-pub(super) const TOO_LARGE_TEXT: &str = "The request's body is larger than this application takes.";
-/// The same as an answer.
-pub(super) const TOO_LARGE: Answer = Answer::new(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE_TEXT);
+/// The body is larger than its route takes.
+pub(super) const TOO_LARGE: Answer = Answer::new(UpstreamFault::TooLarge.status(), UpstreamFault::TooLarge.message());
 
 /// The caller has sent more than `rate_limit` allows, and is to wait for so long.
 pub(super) fn too_often(wait: Duration) -> Answer {

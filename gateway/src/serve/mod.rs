@@ -24,13 +24,14 @@ use portcullis_actors::clock;
 use portcullis_actors::proxy::exchanges::Heard;
 use portcullis_actors::proxy::leash::Leash;
 use portcullis_actors::proxy::routes::{Located, NotLocated};
+use portcullis_actors::proxy::upstreams::cluster::Cluster;
 use portcullis_actors::request::{Canonical, Peer, Presented, Source, WebSocketStream};
 use portcullis_config::limits::BUDGET_WAIT;
 use portcullis_config::{Action, Route};
 use portcullis_events::Time;
 
 pub use admission::bound_of;
-use admission::{TOO_LARGE, TOO_LARGE_TEXT, TOO_MANY, too_often};
+use admission::{TOO_LARGE, TOO_MANY, too_often};
 use answers::{X_REQUEST_ID, finish, own_headers};
 use judgement::Judgement;
 
@@ -257,7 +258,8 @@ impl Exchange {
                 {
                     return self.refuse_at(Bound::RateOfUser, too_often(wait), route);
                 }
-                return self.pass(permit, route, body, upgrade, now).await;
+                let cluster = rules.upstreams.of(index).map(Arc::clone);
+                return self.pass(permit, (route, cluster), body, upgrade, now).await;
             }
             Err(refusal) => refusal,
         };
@@ -324,7 +326,7 @@ impl Exchange {
     async fn pass(
         self,
         permit: Permit,
-        route: Arc<Route>,
+        (route, cluster): (Arc<Route>, Option<Arc<Cluster>>),
         body: ClientBody,
         upgrade: Switch,
         now: Time,
@@ -347,7 +349,7 @@ impl Exchange {
             managed: &self.worker.managed,
             keys: &blueprint.assertion_keys,
             assertions: &self.worker.assertions,
-            turn: &self.worker.turn,
+            cluster: cluster.as_ref(),
         };
         let Ok(id) = HeaderValue::try_from(&*self.request_id) else {
             return self.refuse(UNAVAILABLE, "fault", Some(route));
@@ -365,6 +367,10 @@ impl Exchange {
             Err(NotPassed::WebSocket) => {
                 let answer = Answer::new(StatusCode::FORBIDDEN, "This address takes no WebSockets.");
                 return self.refuse(answer, "websocket_not_allowed", Some(route));
+            }
+            Err(NotPassed::Refused(why)) => {
+                let fault = UpstreamFault::from(why);
+                return self.refuse(Answer::new(fault.status(), fault.message()), fault.detail(), Some(route));
             }
             Err(NotPassed::Assertion) => return self.refuse(UNAVAILABLE, "fault", Some(route)),
         };
@@ -411,15 +417,7 @@ impl Exchange {
                 if let Some(bound) = fault.bound() {
                     self.worker.log.tally().bound(bound);
                 }
-                let message = match fault {
-                    UpstreamFault::Unreachable => "The application cannot be reached right now.",
-                    UpstreamFault::Late => "The application did not answer in time.",
-                    UpstreamFault::Broken => "The application broke off, or did not answer in HTTP.",
-                    UpstreamFault::ClientGone => "The request's body broke off.",
-                    UpstreamFault::TooLarge => TOO_LARGE_TEXT,
-                    UpstreamFault::ClientLate => "The request's body took too long to come.",
-                };
-                self.refuse(Answer::new(fault.status(), message), fault.detail(), Some(route))
+                self.refuse(Answer::new(fault.status(), fault.message()), fault.detail(), Some(route))
             }
         }
     }

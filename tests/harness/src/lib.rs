@@ -1,6 +1,7 @@
 //! What the tests stand on: the binary itself, real servers, a browser, and peers that do as they are told.
 
 pub mod agreement;
+pub mod app;
 pub mod certificate;
 pub mod chromium;
 pub mod client;
@@ -8,6 +9,7 @@ pub mod connect;
 pub mod cookies;
 pub mod form;
 pub mod gateway;
+pub mod grpc;
 pub mod idp;
 pub mod nats;
 pub mod nats_cluster;

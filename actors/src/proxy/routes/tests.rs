@@ -64,7 +64,7 @@ fn route(text: &str) -> Route {
         name: None,
         stat_name: None,
         from: From { host: host.to_owned(), port },
-        action: Action::Forward(vec![Upstream { url: Url::parse("http://upstream.test").unwrap() }]),
+        action: Action::Forward(vec![Upstream::at(Url::parse("http://upstream.test").unwrap())]),
         matcher: match (path.strip_prefix('='), path.strip_prefix('~')) {
             (Some(whole), _) => PathMatcher::Path(whole.to_owned()),
             (_, Some(regex)) => PathMatcher::Regex(Pattern::new(regex).unwrap()),
@@ -79,6 +79,7 @@ fn route(text: &str) -> Route {
         set_response_headers: Vec::new(),
         allow_websockets: false,
         tls_skip_verify: false,
+        upstream: portcullis_config::UpstreamOptions::default(),
         pass_identity_headers: false,
         jwt_issuer_format: IssuerFormat::HostOnly,
         groups_filter: GroupsFilter::default(),
