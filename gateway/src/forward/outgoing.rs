@@ -1,6 +1,7 @@
 //! What goes to the upstream: made from a permit, and from nothing else.
 
 use std::cell::Cell;
+use std::sync::Once;
 
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
@@ -79,6 +80,10 @@ impl Maker<'_> {
         let upstream = self.next(route).ok_or(NotPassed::Path)?;
         let target = target(route, upstream, request)?;
         let mut headers = headers_for_upstream(request, self.managed, &self.config.cookie.name);
+        // decided elsewhere, by a file that bars more than ours
+        if let Some(name) = self.managed.bar_also(permit.claims_headers_told(), &mut headers) {
+            say_once(name);
+        }
         forwarded(&mut headers, request, route, request_id);
         for name in &route.remove_request_headers {
             headers.remove(name);
@@ -115,6 +120,14 @@ impl Maker<'_> {
             }
         }
     }
+}
+
+/// That the files of authorize and of this process differ; it goes on until one of them is changed and started anew.
+fn say_once(name: &HeaderName) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        tracing::warn!(header = %name, "jwt_claims_headers names it where authorize runs, and not here: it is taken from clients all the same");
+    });
 }
 
 fn forwarded(headers: &mut HeaderMap, request: &Canonical, route: &Route, request_id: &HeaderValue) {

@@ -29,7 +29,7 @@ impl Server {
         let server = NatsServer::start().unwrap();
         let nats = Nats::connect(&NatsStorage::at(vec![server.url()])).await.unwrap();
         let config = Config { deny_delete: false, ..config(1) };
-        Self { server, log: Arc::new(JetStreamLog::on(&nats, config, true)) }
+        Self { server, log: Arc::new(JetStreamLog::on(&nats, config, true, Consumers::Own)) }
     }
 
     async fn administrator(&self) -> jetstream::Context {
@@ -87,7 +87,7 @@ async fn a_stream_that_an_administrator_made_with_room_of_its_own_will_do() {
 #[actix::test]
 async fn a_reader_makes_no_stream() {
     let ground = Server::fresh().await;
-    let reader = JetStreamLog::new_for_reading(&ground.connect().await);
+    let reader = JetStreamLog::new_for_reading(&ground.connect().await, Consumers::None);
     assert!(matches!(reader.check().await, Err(StreamError::Gone(_))));
     assert!(ground.administrator().await.get_stream(STREAM).await.is_err());
     append_each(&*ground.log(), 1..=1).await;
