@@ -68,3 +68,77 @@ impl Handler<Lend> for Lender {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::StreamExt;
+    use portcullis_config::{NatsStorage, Services, Storage};
+    use portcullis_events::{SUBJECT_PREFIX, SessionId};
+    use portcullis_harness::nats::NatsServer;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::ask::Port;
+    use crate::databroker::log::{Expected, NewRecord, Tailed};
+    use crate::databroker::store;
+    use crate::databroker::vault::{Revision, Shelf};
+
+    const LONG: Duration = Duration::from_secs(30);
+    const AUTHORIZE: Services = Services { proxy: false, authenticate: false, authorize: true, databroker: false };
+
+    #[actix::test]
+    async fn whoever_reads_by_what_is_lent_reads_the_log_and_the_data_keys_and_no_token() {
+        let server = NatsServer::start().unwrap();
+        let (storage, nowhere) =
+            (Storage::Nats(NatsStorage::at(vec![server.url()])), std::path::Path::new("/nonexistent"));
+        let databroker = store::open(&storage, nowhere).await.unwrap();
+        let append = async |n: u128| {
+            let aggregate = portcullis_events::Aggregate::session(SessionId::new(Uuid::from_u128(n)));
+            let id = portcullis_events::EventId::new(Uuid::now_v7());
+            let record = NewRecord { aggregate, expected: Expected::NoStream, id, body: b"event".to_vec() };
+            databroker.log.append(record).await.unwrap()
+        };
+        for n in 1..=3 {
+            append(n).await;
+        }
+        let key = "00000000-0000-4000-8000-000000000001";
+        for shelf in [Shelf::DataKey, Shelf::Secret] {
+            databroker.vault.put(shelf, key, Revision::NONE, b"value".to_vec()).await.unwrap();
+        }
+        let lender = Lender::new(databroker.shelves.clone().unwrap()).start();
+        let lend = Port::new(lender, 8, LONG);
+        let refused =
+            lend.ask(Lend { stream: "KV_PORTCULLIS_SECRET".into(), reading: Reading::After(0) }).await.unwrap();
+        assert!(matches!(refused, Err(BrokerError::Refused(_))), "{refused:?}");
+
+        // lent, and read one by one where nobody lends anything
+        let unlent = Port::new(Lender::new(Shelves::of(Vec::new())).start(), 8, LONG);
+        for port in [lend, unlent] {
+            let is_lent =
+                port.ask(Lend { stream: "PORTCULLIS_EVT".into(), reading: Reading::After(0) }).await.unwrap().is_ok();
+            let reader = store::open_for(AUTHORIZE, &storage, nowhere, Some(port)).await.unwrap().unwrap();
+            let mut tail = reader.log.tail(1);
+            let mut next = async || loop {
+                if let Tailed::Record(record) = tail.next().await.unwrap().unwrap() {
+                    assert!(record.subject.starts_with(SUBJECT_PREFIX));
+                    return record.seq;
+                }
+            };
+            let head = databroker.log.head().await.unwrap().last;
+            for seq in 2..=head {
+                assert_eq!(next().await, seq);
+            }
+            assert_eq!(append(u128::from(head) + 100).await, next().await, "and what comes later, lent: {is_lent}");
+            if is_lent {
+                let keys = reader.vault.scan(Shelf::DataKey).await.unwrap();
+                assert_eq!(keys.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), [key]);
+            }
+            assert_eq!(
+                reader.vault.get(Shelf::DataKey, key).await.unwrap().map(|found| found.value),
+                Some(b"value".to_vec())
+            );
+        }
+    }
+}

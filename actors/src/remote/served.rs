@@ -174,7 +174,8 @@ impl Answers {
                 let question = tokio::select! {
                     question = questions.next() => question,
                     _ = leaving.wait_for(|leaving| *leaving) => {
-                        // a connection that is lost has given us nothing more
+                        // what is on its way at this moment is lost: the library does not wait for the server's word that
+                        // nothing more comes, and whoever asked asks again
                         let drained = questions.drain().await;
                         while let (Ok(()), Some(question)) = (&drained, questions.next().await) {
                             self.begin(question, &under_way);
