@@ -102,6 +102,7 @@ pub const GLOBAL: &[Key] = &[
     here("databroker_storage_credentials_file", Text),
     here("databroker_storage_nkey_file", Text),
     here("databroker_storage_replicas", Text),
+    here("databroker_storage_api_prefix", Text),
     here("jwt_claims_headers", List),
     here("jwt_issuer_format", Text),
     here("pass_identity_headers", Text),

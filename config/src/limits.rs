@@ -266,6 +266,9 @@ pub const REFRESH_PAUSE: (Duration, Duration) = (Duration::from_secs(10), Durati
 pub const RETRY_AFTER_MOST: Duration = Duration::from_secs(15 * 60);
 /// Times that what became of a refresh is offered to a log that does not answer.
 pub const REFRESH_APPENDS: usize = 3;
+/// How long somebody else's intent without an outcome is known before it is settled: whoever wrote it, and knows that
+/// nobody was asked, has two looks to say so.
+pub const REFRESH_PATIENCE: Duration = Duration::from_secs(10);
 /// How much longer than the first of them another node waits before it does what is owed.
 pub const REFRESH_TAKEOVER: Duration = Duration::from_secs(20);
 /// How often user info is asked for while a session lives.
@@ -294,6 +297,8 @@ pub const CHECK_ATTEMPT: Duration = Duration::from_millis(120);
 pub const CHECK_PATIENCE: Duration = Duration::from_millis(80);
 /// How long one attempt of a question to another component may take that may be asked again.
 pub const ROLE_ATTEMPT: Duration = Duration::from_secs(6);
+/// How long a process that may begin no consumer waits for one of databroker's; its tail stands still meanwhile.
+pub const LEND_DEADLINE: Duration = Duration::from_millis(500);
 /// How long after a component was found missing it is looked for again.
 pub const ROLE_PAUSE: Duration = Duration::from_millis(20);
 /// How often a component apart is asked whether it is there, and how long it may take to say so.
@@ -330,6 +335,10 @@ pub const QUORUM_HEARD: Duration = Duration::from_secs(3);
 /// Questions in a row that may go without a good answer before another server is tried: this one may be cut off from
 /// the others. Also how often it is left again where luck leads back to it.
 pub const SERVER_PATIENCE: u32 = 3;
+/// The longest name of JetStream's API in an account that imports it.
+pub const NATS_PREFIX_BYTES: usize = 64;
+/// Records that are asked of a log's leader at a time where there is no consumer to bring them.
+pub const LEADER_READS: u64 = 64;
 /// How long a question to the authority of a log or vault may take.
 pub const STORE_REQUEST: Duration = Duration::from_secs(2);
 /// Least and longest pause between two attempts of the same write.

@@ -195,13 +195,16 @@ pub struct NatsStorage {
     pub tls: Option<NatsTls>,
     /// `databroker_storage_replicas`: on how many servers the streams lie that we make; 1 by default.
     pub replicas: usize,
+    /// `databroker_storage_api_prefix`: where JetStream answers in our account, if that is not `$JS.API`: an account that
+    /// reads what another keeps imports its questions under a name of its own.
+    pub api_prefix: Option<String>,
 }
 
 impl NatsStorage {
     /// Servers that ask for nothing.
     #[must_use]
     pub const fn at(servers: Vec<Url>) -> Self {
-        Self { servers, login: None, tls: None, replicas: 1 }
+        Self { servers, login: None, tls: None, replicas: 1, api_prefix: None }
     }
 }
 

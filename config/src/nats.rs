@@ -6,6 +6,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use crate::files::{self, Given};
+use crate::limits::NATS_PREFIX_BYTES;
 use crate::node::{Fields, NOT_YET, Node};
 use crate::urls::scheme;
 use crate::{CertificatePair, NatsLogin, NatsStorage, NatsTls, Secret, global};
@@ -17,7 +18,7 @@ const NATS_PORT: u16 = 4222;
 pub const RIGHT: &str = "nats://host:4222, more servers after commas";
 
 /// Keys that have a meaning with `databroker_storage_type: nats` alone.
-const OURS: [&str; 7] = [
+const OURS: [&str; 8] = [
     "databroker_storage_ca_file",
     "databroker_storage_cert_file",
     "databroker_storage_key_file",
@@ -25,6 +26,7 @@ const OURS: [&str; 7] = [
     "databroker_storage_credentials_file",
     "databroker_storage_nkey_file",
     "databroker_storage_replicas",
+    "databroker_storage_api_prefix",
 ];
 
 /// Reports what would have no effect on another type of storage.
@@ -40,11 +42,12 @@ pub fn decode(top: &Fields<'_>, connection: Option<Given<'_>>) -> Option<NatsSto
     let tls = tls(top);
     let login = login(top, connection.as_ref().zip(servers.as_ref()));
     let replicas = replicas(top);
+    let api_prefix = api_prefix(top);
     let (servers, user) = servers.map(|servers| (servers.urls, servers.user))?;
     if let Some(node) = connection.map(|given| given.node).filter(|_| user.is_some() && tls.is_none()) {
         warn_of_plain_passwords(&node, &servers);
     }
-    Some(NatsStorage { servers, login: login?, tls, replicas: replicas? })
+    Some(NatsStorage { servers, login: login?, tls, replicas: replicas?, api_prefix: api_prefix? })
 }
 
 /// The servers of a connection string, and the one user that they all know.
@@ -185,4 +188,17 @@ fn tls(top: &Fields<'_>) -> Option<NatsTls> {
 fn replicas(top: &Fields<'_>) -> Option<usize> {
     let here = [("1", 1), ("3", 3), ("5", 5)];
     top.get("databroker_storage_replicas").map_or(Some(1), |node| node.choice(&here, &[]))
+}
+
+/// Tokens of a subject, as a server's `import … to:` names them.
+fn api_prefix(top: &Fields<'_>) -> Option<Option<String>> {
+    let Some(node) = top.get("databroker_storage_api_prefix") else { return Some(None) };
+    let text = node.text()?;
+    let is_token = |token: &str| {
+        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"$_-".contains(&byte))
+    };
+    if text.len() > NATS_PREFIX_BYTES || !text.split('.').all(is_token) {
+        return node.refuse("is no subject that questions can begin with", "portcullis.js, as roles.conf imports them");
+    }
+    Some(Some(text))
 }

@@ -73,7 +73,12 @@ impl Apart {
         let described = Rc::new(Described::of(request));
         loop {
             let asked_at = clock::now();
-            let check = Check { request: (*described).clone(), route: route.id.clone(), presented: presented.clone() };
+            let check = Check {
+                request: (*described).clone(),
+                route: route.id.clone(),
+                presented: presented.clone(),
+                known: self.heard.mark(),
+            };
             let checked = match self.check.ask(check).await? {
                 Ok(checked) => checked,
                 Err(error) => return Err(error.into()),
@@ -128,7 +133,7 @@ impl Apart {
         let mut is_lost = false;
         for (_, batch) in batches {
             let (ids, permits): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-            let said = self.again.ask(Again { position: self.heard.position(), permits }).await;
+            let said = self.again.ask(Again { known: self.heard.mark(), permits }).await;
             let said = said.ok().filter(|said| said.len() == ids.len());
             is_lost |= said.as_ref().is_none_or(|said| !said.iter().all(|one| one.is_ok_and(|one| one.holds)));
             for (at, id) in ids.into_iter().enumerate() {

@@ -25,6 +25,7 @@ use portcullis_actors::databroker::broker::Tools as BrokerTools;
 use portcullis_actors::databroker::caretaker::{Caretaker, Tools as CaretakerTools};
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::journal::{Flush, Journal};
+use portcullis_actors::databroker::lender::Lender;
 use portcullis_actors::databroker::logout::{Logouts, Tools as LogoutTools};
 use portcullis_actors::databroker::neighbours::Neighbours;
 use portcullis_actors::databroker::refresher::spool::Spool;
@@ -98,8 +99,9 @@ impl Node {
         let redirect_listener = redirect_listener.map(accept::bind).transpose().context("http_redirect_addr")?;
         let downstream = config.downstream.clone();
         let health_address = health_listener.local_addr()?;
-        let store = store::open_for(here, &config.storage, data_dir).await?;
         let link = roles::link(&config, &keys.shared).await?;
+        let lent = link.as_ref().map(roles::lent_on);
+        let store = store::open_for(here, &config.storage, data_dir, lent).await?;
 
         let views = Arc::new(Views::with_idle_timeout(config.session_idle_timeout));
         let in_force = InForce::new(Compiled::of(Arc::clone(&config)), &views.metrics.upstreams);
@@ -405,7 +407,7 @@ async fn start_databroker(
     arbiters: &mut Vec<Arbiter>,
     fall: &mpsc::Sender<&'static str>,
     config: &Arc<Config>,
-    Store { log, vault, meeting, snapshots }: Store,
+    Store { log, vault, meeting, snapshots, shelves }: Store,
     views: &Arc<Views>,
     keys: &Keys,
     (data_dir, link): (&Path, Option<&Link>),
@@ -487,6 +489,7 @@ async fn start_databroker(
             standing: Port::new(broker.clone(), ASKS_IN_FLIGHT, COMMAND_DEADLINE),
             log_out: Port::new(logouts.start(), ASKS_IN_FLIGHT, HAND_OVER_DEADLINE),
             seen: Port::new(broker, ASKS_IN_FLIGHT, COMMAND_DEADLINE),
+            lend: shelves.map(|shelves| Port::new(Lender::new(shelves).start(), ASKS_IN_FLIGHT, COMMAND_DEADLINE)),
         };
         Attendance::new(attended, broker.seen.clone()).start();
         let keeper = Keeper { journal, refresher, neighbours, snapshot };

@@ -15,6 +15,7 @@ use portcullis_actors::authorize::crier::Crier;
 use portcullis_actors::databroker::attendance::Attendance;
 use portcullis_actors::databroker::broker::{End, Open, Seen, StandingOf};
 use portcullis_actors::databroker::data_keys::DataKeys;
+use portcullis_actors::databroker::lender::Lend;
 use portcullis_actors::databroker::logout::LogOut;
 use portcullis_actors::databroker::replica::Replica;
 use portcullis_actors::databroker::store::Store;
@@ -26,8 +27,8 @@ use portcullis_actors::remote::lookout::{Lookout, Ties};
 use portcullis_actors::remote::served::Served;
 use portcullis_actors::remote::{Link, subjects};
 use portcullis_config::limits::{
-    ASK_AGAIN_DEADLINE, ASKS_IN_FLIGHT, CHECK_DEADLINE, COMMAND_DEADLINE, HAND_OVER_DEADLINE, LOGOUT_DEADLINE,
-    ROLE_ATTEMPT, SIGN_IN_DEADLINE,
+    ASK_AGAIN_DEADLINE, ASKS_IN_FLIGHT, CHECK_DEADLINE, COMMAND_DEADLINE, HAND_OVER_DEADLINE, LEND_DEADLINE,
+    LOGOUT_DEADLINE, ROLE_ATTEMPT, SIGN_IN_DEADLINE,
 };
 use portcullis_config::{Config, Services, Storage};
 use tokio::sync::{mpsc, oneshot};
@@ -44,6 +45,8 @@ pub struct Broker {
     pub standing: Port<StandingOf>,
     pub log_out: Port<LogOut>,
     pub seen: Port<Seen>,
+    /// There is none where the log is not on NATS.
+    pub lend: Option<Port<Lend>>,
 }
 
 /// The ways into authenticate, here or in another process.
@@ -78,7 +81,13 @@ pub fn broker_on(link: &Link) -> Broker {
         standing: link.port(subjects::STANDING, ASKS_IN_FLIGHT, COMMAND_DEADLINE, attempt),
         log_out: link.port(subjects::LOG_OUT, ASKS_IN_FLIGHT, LOGOUT_DEADLINE, None),
         seen: link.port(subjects::SEEN, ASKS_IN_FLIGHT, COMMAND_DEADLINE, attempt),
+        lend: Some(lent_on(link)),
     }
+}
+
+/// Consumers of databroker in another process. The tail waits for them, and asks the leader itself where there are none.
+pub fn lent_on(link: &Link) -> Port<Lend> {
+    link.port(subjects::LEND, ASKS_IN_FLIGHT, LEND_DEADLINE, None)
 }
 
 /// authenticate in another process. A code of a provider is redeemed once: a return is not sent again.
@@ -105,7 +114,7 @@ pub struct Offered {
 /// Answers others: from now on, or, where the views of this process are asked, from when the log was read to its end.
 pub fn serve(on: &ArbiterHandle, link: &Link, offered: Offered, views: Option<Arc<Views>>) -> Addr<Served> {
     let mut served = Served::new(link.clone());
-    if let Some(Broker { open, end, standing, log_out, seen }) = offered.broker {
+    if let Some(Broker { open, end, standing, log_out, seen, lend }) = offered.broker {
         served = served
             .present("databroker")
             .line(subjects::OPEN, open)
@@ -113,6 +122,9 @@ pub fn serve(on: &ArbiterHandle, link: &Link, offered: Offered, views: Option<Ar
             .line(subjects::STANDING, standing)
             .line(subjects::LOG_OUT, log_out)
             .line(subjects::SEEN, seen);
+        if let Some(lend) = lend {
+            served = served.line(subjects::LEND, lend);
+        }
     }
     if let Some(Authenticate { arrive, returned, leave, deliver }) = offered.authenticate {
         served = served

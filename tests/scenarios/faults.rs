@@ -310,3 +310,43 @@ async fn the_cluster_of_the_deployment_carries_three_gateways_while_each_server_
     assert_eq!(ground.agree().await?, 1 + u64::try_from(SERVERS)?);
     Ok(())
 }
+
+/// Bytes that each server may store, and those of a piece of what fills them.
+const STORE: usize = 16 * 1024 * 1024;
+const PIECE: usize = 512 * 1024;
+
+#[tokio::test]
+async fn with_the_servers_stores_full_somebody_new_is_told_so_at_once_and_whoever_is_signed_in_is_served() -> Result<()>
+{
+    let nats = NatsCluster::start_with(&format!("max_file_store: {STORE}")).await?;
+    let string = nats.connection_string();
+    let ground = Ground::on(nats, &[&string, &string, &string]).await?;
+    let client = ground.nats.client().await?;
+    let stream = json!({ "name": "FILL", "subjects": ["fill"], "num_replicas": SERVERS, "storage": "file" });
+    let made = ask(&client, "STREAM.CREATE.FILL", &stream).await?;
+    ensure!(made.get("error").is_none(), "{made}");
+    let log = async_nats::jetstream::new(client.clone());
+    for sent in 0.. {
+        // the last pieces are small: there is no room for anything
+        let length = if sent * PIECE < STORE { PIECE } else { 64 };
+        if log.publish("fill", vec![0; length].into()).await?.await.is_err() {
+            break;
+        }
+        ensure!(sent * PIECE < 2 * STORE, "the servers store more than they may");
+    }
+    let look = async || {
+        let began = Instant::now();
+        let (_, status) = ground.newcomer(0).await?;
+        ensure!(status != StatusCode::OK, "somebody was let in by a log that takes nothing");
+        Ok((status == StatusCode::SERVICE_UNAVAILABLE && began.elapsed() < AT_ONCE).then_some(()))
+    };
+    eventually("a refusal that nobody waited for", HEALED, look).await?;
+    ground.serve(&[0, 1, 2], &[&ground.alice]).await?;
+    let deleted = ask(&client, "STREAM.DELETE.FILL", &json!({})).await?;
+    ensure!(deleted.get("error").is_none(), "{deleted}");
+    ground.let_in(0).await?;
+    Ok(())
+}
+
+/// Less than any deadline of a write.
+const AT_ONCE: Duration = Duration::from_secs(5);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix::Message;
-use portcullis_events::{PersonId, SessionId, Time};
+use portcullis_events::{Epoch, PersonId, SessionId, Time};
 use serde::{Deserialize, Serialize};
 
 use super::authorizer::Revision;
@@ -13,6 +13,23 @@ use crate::authenticate::identify::CannotSay;
 use crate::databroker::progress::Progress;
 use crate::databroker::view::SessionView;
 use crate::request::described::{Described, RequestHash};
+
+/// A place on a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Which log: one that took its place has another.
+    pub epoch: Epoch,
+    /// The sequence.
+    pub position: u64,
+}
+
+impl Mark {
+    /// Where a process stands; `None` before it has read anything.
+    #[must_use]
+    pub fn of(progress: &Progress) -> Option<Self> {
+        progress.epoch().map(|epoch| Self { epoch, position: progress.applied() })
+    }
+}
 
 /// May this request pass to this route?
 #[derive(Clone, Serialize, Deserialize, Message)]
@@ -24,6 +41,8 @@ pub struct Check {
     pub route: String,
     /// The handle that it presents.
     pub presented: Option<Handed>,
+    /// The furthest place that a word has named: whoever is not there does not say who is calling.
+    pub known: Option<Mark>,
 }
 
 /// A handle, as it was presented. It has no `Debug`: it is a credential.
@@ -48,6 +67,8 @@ pub struct Checked {
     pub(super) session: Option<KnownSession>,
     /// The identity headers, if it may pass.
     pub(super) identity: Vec<(String, String)>,
+    /// The headers that `jwt_claims_headers` names where this was decided: no client may set them.
+    pub(super) claims_headers: Vec<String>,
     /// The log that it was decided on.
     pub(super) log: LogState,
     /// The configuration that it was decided by.
@@ -133,8 +154,8 @@ pub enum CannotCheck {
 #[derive(Clone, Serialize, Deserialize, Message)]
 #[rtype(result = "Vec<Result<StillHeld, CannotSay>>")]
 pub struct Again {
-    /// The position that a word named.
-    pub position: u64,
+    /// The furthest place that a word has named.
+    pub known: Option<Mark>,
     /// What was permitted.
     pub permits: Vec<OneAgain>,
 }
@@ -194,7 +215,7 @@ impl Ask for Keys {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Void {
     /// Where on the log that is known.
-    pub position: u64,
+    pub at: Option<Mark>,
     /// What belongs to these sessions.
     pub sessions: Vec<SessionId>,
     /// Everything.

@@ -15,7 +15,7 @@ use portcullis_events::Time;
 use super::assertion::{AssertionCache, removed_groups};
 use super::authorizer::Compiled;
 use super::check::{
-    Again, CannotCheck, Check, Checked, Handed, Keys, KnownSession, LogState, OneAgain, StillHeld, Who,
+    Again, CannotCheck, Check, Checked, Handed, Keys, KnownSession, LogState, Mark, OneAgain, StillHeld, Who,
 };
 use super::{authorize, identity};
 use crate::authenticate::Caller;
@@ -107,6 +107,8 @@ impl Inner {
             return Err(CannotCheck::Route);
         }
         let identified = match &check.presented {
+            // another process may have read further, and said so
+            Some(_) if !self.has_read(check.known, CHECK_PATIENCE).await => Err(CannotSay::Behind),
             Some(handed) => self.identify(handed, now, route.max_staleness, CHECK_PATIENCE).await,
             None => Ok(None),
         };
@@ -135,6 +137,7 @@ impl Inner {
             decision,
             session,
             identity: identity.collect::<Result<_, _>>()?,
+            claims_headers: rules.config.jwt_claims_headers.iter().map(|(name, _)| name.as_str().to_owned()).collect(),
             log: self.log(now),
             revision: rules.revision.clone(),
             unknown,
@@ -154,10 +157,17 @@ impl Inner {
         identifier.identify(&handed.audience, &handed.handle, now, bound).await
     }
 
+    /// Whether these views hold what a word named, or do so within `patience`. A word about another log, which took the
+    /// place of this one or lies behind it, says nothing of this one: the tail finds that out.
+    async fn has_read(&self, known: Option<Mark>, patience: Duration) -> bool {
+        let progress = &self.tools.views.progress;
+        let Some(mark) = known.filter(|mark| progress.epoch() == Some(mark.epoch)) else { return true };
+        progress.applied() >= mark.position || progress.reaches(mark.position, patience).await
+    }
+
     async fn again(&self, again: &Again) -> Vec<Result<StillHeld, CannotSay>> {
         // another process may have read further, and said so
-        let progress = &self.tools.views.progress;
-        if progress.applied() < again.position && !progress.reaches(again.position, READ_YOUR_WRITES).await {
+        if !self.has_read(again.known, READ_YOUR_WRITES).await {
             return again.permits.iter().map(|_| Err(CannotSay::Behind)).collect();
         }
         let (rules, now) = ((self.tools.in_force)(), clock::now());

@@ -10,7 +10,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, WrapFuture};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
-use super::check::Void;
+use super::check::{Mark, Void};
 use crate::databroker::view::{SessionChanged, Views};
 use crate::remote::{Link, subjects};
 
@@ -42,10 +42,10 @@ impl Actor for Crier {
         let tell = async move {
             while let Some(changed) = next(&mut changes).await {
                 // the replica, on this very thread, names a record applied in the same breath as it tells of its change
-                let position = views.progress.applied();
+                let at = Mark::of(&views.progress);
                 let void = match changed {
-                    Changed::Some(sessions) => Void { position, sessions: sessions.into_iter().collect(), all: false },
-                    Changed::Anything => Void { position, sessions: Vec::new(), all: true },
+                    Changed::Some(sessions) => Void { at, sessions: sessions.into_iter().collect(), all: false },
+                    Changed::Anything => Void { at, sessions: Vec::new(), all: true },
                 };
                 cry(&link, &void).await;
             }
@@ -59,7 +59,7 @@ impl Handler<CryAll> for Crier {
 
     fn handle(&mut self, _: CryAll, ctx: &mut Self::Context) {
         let link = self.link.clone();
-        let void = Void { position: self.views.progress.applied(), sessions: Vec::new(), all: true };
+        let void = Void { at: Mark::of(&self.views.progress), sessions: Vec::new(), all: true };
         ctx.spawn(async move { cry(&link, &void).await }.into_actor(self));
     }
 }

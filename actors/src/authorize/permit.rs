@@ -41,6 +41,7 @@ struct Told {
     session: Option<KnownSession>,
     described: Rc<Described>,
     identity: Rc<[(HeaderName, HeaderValue)]>,
+    claims_headers: Rc<[HeaderName]>,
     vouched_at: Time,
 }
 
@@ -113,6 +114,8 @@ pub fn admit(
     let identity = checked.identity.iter().map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
     let identity: Option<Vec<(HeaderName, HeaderValue)>> = identity.collect();
     let identity = identity.ok_or(Mismatch::Header)?;
+    let claims_headers = checked.claims_headers.iter().map(|name| name.parse().ok()).collect::<Option<Vec<_>>>();
+    let claims_headers = claims_headers.ok_or(Mismatch::Header)?;
     if checked.session.is_none() && !identity.is_empty() {
         return Err(Mismatch::Contradiction);
     }
@@ -120,6 +123,7 @@ pub fn admit(
         session: checked.session,
         described,
         identity: identity.into(),
+        claims_headers: claims_headers.into(),
         vouched_at: asked_at.minus(checked.log.age()),
     };
     let outcome = checked.decision.outcome();
@@ -171,6 +175,15 @@ impl Permit {
         match &self.behind {
             Behind::Caller(_) => None,
             Behind::Told(told) => Some(&told.identity),
+        }
+    }
+
+    /// The headers that only the gateway may set by the file of the process that decided, if that is another.
+    #[must_use]
+    pub fn claims_headers_told(&self) -> &[HeaderName] {
+        match &self.behind {
+            Behind::Caller(_) => &[],
+            Behind::Told(told) => &told.claims_headers,
         }
     }
 }

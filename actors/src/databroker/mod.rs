@@ -9,6 +9,7 @@ pub mod data_keys;
 pub mod digest;
 pub mod hand_over;
 pub mod journal;
+pub mod lender;
 pub mod log;
 pub mod logout;
 pub(crate) mod nats;

@@ -119,8 +119,11 @@ struct Inner {
     ended: Notify,
     slots: Semaphore,
     bucket: RefCell<Bucket>,
-    /// Attempts of ours that did not spend their token, though the log has not been told so.
-    unspent: RefCell<HashMap<SessionId, EventId>>,
+    /// Attempts of ours that did not spend their token, though the log has not been told so; each until when its intent
+    /// may yet turn up there.
+    unspent: RefCell<HashMap<(SessionId, EventId), Time>>,
+    /// Attempts of others without an outcome, each since when it has been known to be owed one.
+    foreign: RefCell<HashMap<(SessionId, EventId), Time>>,
     /// Sessions whose tokens are not in the vault, each until when it is let alone.
     set_aside: RefCell<HashMap<SessionId, Time>>,
 }
@@ -151,6 +154,7 @@ impl Refresher {
                 slots: Semaphore::new(REFRESH_IN_FLIGHT),
                 bucket: RefCell::new(Bucket::new(REFRESH_RATE, now)),
                 unspent: RefCell::default(),
+                foreign: RefCell::default(),
                 set_aside: RefCell::default(),
             }),
         }
@@ -204,6 +208,7 @@ impl Inner {
         }
         self.set_aside.borrow_mut().retain(|_, until| *until > now);
         self.deliver_waiting().await;
+        self.own_up(now).await;
         let looked = self.looked.replace(now);
         let (idp, nodes) = (self.tools.idp.clone(), self.tools.nodes.now());
         let owed = WhatIsOwed { idp, nodes, began: self.began, looked, now };

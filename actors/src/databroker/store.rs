@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use portcullis_config::{Services, Storage};
 
+use super::lender::{Lend, Shelves};
 use super::log::Log;
 use super::log::file::FileLog;
 use super::log::jetstream::JetStreamLog;
 pub use super::nats::BadOption;
-use super::nats::{Nats, StreamError};
+use super::nats::{Consumers, Nats, StreamError};
 use super::neighbours::Meeting;
 use super::snapshots::{Places, SharedSnapshots};
 pub use super::sqlite::FileError;
@@ -17,6 +18,7 @@ use super::sqlite::Scratch;
 use super::vault::Vault;
 use super::vault::file::FileVault;
 use super::vault::jetstream::JetStreamVault;
+use crate::ask::Port;
 
 /// Whoever reads the log and nothing else, by the subject of its answers.
 const AUDITOR: &str = "auditor";
@@ -34,6 +36,8 @@ pub struct Store {
     pub meeting: Option<Meeting>,
     /// Where snapshots of the log go.
     pub snapshots: Places,
+    /// What databroker lets other components read; `None` where there can be none.
+    pub shelves: Option<Shelves>,
 }
 
 /// The directory of a node's own snapshots.
@@ -57,11 +61,17 @@ pub enum StoreError {
 }
 
 /// Opens what the components of one process need: databroker reads, writes and makes what is not there; authorize without
-/// it reads the log and the data keys, and makes nothing; the others need neither.
+/// it reads the log and the data keys, by consumers that databroker elsewhere lends, and makes nothing; the others need
+/// neither.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn open_for(services: Services, storage: &Storage, data_dir: &Path) -> Result<Option<Store>, StoreError> {
+pub async fn open_for(
+    services: Services,
+    storage: &Storage,
+    data_dir: &Path,
+    lent: Option<Port<Lend>>,
+) -> Result<Option<Store>, StoreError> {
     match storage {
         Storage::Nats(servers) if !services.are_all() => {
             if !services.databroker && !services.authorize {
@@ -71,10 +81,18 @@ pub async fn open_for(services: Services, storage: &Storage, data_dir: &Path) ->
             if services.databroker {
                 return on_nats(nats, servers.replicas, data_dir).await.map(Some);
             }
-            let (log, vault) = (JetStreamLog::new_for_reading(&nats), JetStreamVault::new_for_reading(&nats));
+            let consumers = lent.map_or(Consumers::Own, Consumers::Lent);
+            let log = JetStreamLog::new_for_reading(&nats, consumers.clone());
+            let vault = JetStreamVault::new_for_reading(&nats, consumers);
             // databroker makes what is not there yet
             wait_for(log.check().await)?;
-            Ok(Some(Store { log: Arc::new(log), vault: Arc::new(vault), snapshots: Places::default(), meeting: None }))
+            Ok(Some(Store {
+                log: Arc::new(log),
+                vault: Arc::new(vault),
+                snapshots: Places::default(),
+                meeting: None,
+                shelves: None,
+            }))
         }
         Storage::File(_) | Storage::Memory | Storage::Nats(_) => open(storage, data_dir).await.map(Some),
     }
@@ -88,7 +106,8 @@ async fn on_nats(nats: Nats, replicas: usize, data_dir: &Path) -> Result<Store, 
     let own = Some(data_dir.join("nats").join(SNAPSHOTS));
     let snapshots = Places { own, shared: Some(SharedSnapshots::new(&nats, replicas)) };
     let meeting = Some(Meeting::on(nats));
-    Ok(Store { log: Arc::new(log), vault: Arc::new(vault), meeting, snapshots })
+    let shelves = Some(Shelves::of(vec![Arc::clone(log.stream()), Arc::clone(vault.data_keys())]));
+    Ok(Store { log: Arc::new(log), vault: Arc::new(vault), meeting, snapshots, shelves })
 }
 
 /// What is not there yet will come.
@@ -112,12 +131,19 @@ pub async fn open(storage: &Storage, data_dir: &Path) -> Result<Store, StoreErro
         Storage::File(dir) => {
             let dir = dir.as_deref().unwrap_or(data_dir);
             let (log, vault) = (Arc::new(FileLog::open(dir)?), Arc::new(FileVault::open(dir)?));
-            Ok(Store { log, vault, meeting: None, snapshots: Places { own: Some(dir.join(SNAPSHOTS)), shared: None } })
+            let snapshots = Places { own: Some(dir.join(SNAPSHOTS)), shared: None };
+            Ok(Store { log, vault, meeting: None, snapshots, shelves: None })
         }
         Storage::Memory => {
             let scratch = Arc::new(Scratch::new()?);
             let (log, vault) = (FileLog::temporary(&scratch)?, FileVault::temporary(&scratch)?);
-            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), snapshots: Places::default(), meeting: None })
+            Ok(Store {
+                log: Arc::new(log),
+                vault: Arc::new(vault),
+                snapshots: Places::default(),
+                meeting: None,
+                shelves: None,
+            })
         }
         Storage::Nats(servers) => {
             let nats = Nats::connect(servers).await?;
@@ -135,7 +161,7 @@ pub async fn open_log_for_reading(storage: &Storage, data_dir: &Path) -> Result<
         Storage::File(dir) => Ok(Arc::new(FileLog::open_for_reading(dir.as_deref().unwrap_or(data_dir))?)),
         Storage::Memory => Err(StoreError::Memory),
         Storage::Nats(servers) => {
-            let log = JetStreamLog::new_for_reading(&Nats::connect_as(servers, AUDITOR).await?);
+            let log = JetStreamLog::new_for_reading(&Nats::connect_as(servers, AUDITOR).await?, Consumers::None);
             forgive_absence(log.check().await)?;
             Ok(Arc::new(log))
         }
@@ -152,16 +178,28 @@ pub async fn open_beside(storage: &Storage, data_dir: &Path) -> Result<Store, St
         Storage::File(dir) => {
             let dir = dir.as_deref().unwrap_or(data_dir);
             let (log, vault) = (FileLog::open_beside(dir)?, FileVault::open_beside(dir)?);
-            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), snapshots: Places::default(), meeting: None })
+            Ok(Store {
+                log: Arc::new(log),
+                vault: Arc::new(vault),
+                snapshots: Places::default(),
+                meeting: None,
+                shelves: None,
+            })
         }
         Storage::Memory => Err(StoreError::Memory),
         Storage::Nats(servers) => {
             let nats = Nats::connect_as(servers, COMMAND).await?;
-            let (log, vault) = (JetStreamLog::new_for_reading(&nats), JetStreamVault::new_beside(&nats));
+            let (log, vault) = (JetStreamLog::new_beside(&nats), JetStreamVault::new_beside(&nats));
             forgive_absence(log.check().await)?;
             forgive_absence(vault.fits().await)?;
             // what is beside the nodes is none of them
-            Ok(Store { log: Arc::new(log), vault: Arc::new(vault), snapshots: Places::default(), meeting: None })
+            Ok(Store {
+                log: Arc::new(log),
+                vault: Arc::new(vault),
+                snapshots: Places::default(),
+                meeting: None,
+                shelves: None,
+            })
         }
     }
 }

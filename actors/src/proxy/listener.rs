@@ -4,29 +4,34 @@
 //! If it dies · workers ask by themselves, a little later; the node stops in order.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix::{Actor, AsyncContext, Context, WrapFuture};
+use arc_swap::ArcSwapOption;
 use futures_util::StreamExt;
 use portcullis_config::limits::ROLE_PING;
 
 use super::connections::{Connections, Scope};
-use crate::authorize::check::Void;
+use crate::authorize::check::{Mark, Void};
 use crate::remote::{Link, subjects};
 
-/// The furthest position of the log that a word has named: an answer that knows less is too old.
+/// The furthest place on the log that a word has named: an answer that knows less is too old. Written by the listener
+/// alone.
 #[derive(Debug, Clone, Default)]
-pub struct Heard(Arc<AtomicU64>);
+pub struct Heard(Arc<ArcSwapOption<Mark>>);
 
 impl Heard {
-    /// The position.
+    /// The place.
     #[must_use]
-    pub fn position(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+    pub fn mark(&self) -> Option<Mark> {
+        self.0.load().as_deref().copied()
     }
 
-    fn further(&self, position: u64) {
-        self.0.fetch_max(position, Ordering::AcqRel);
+    /// A word names a place. On another log than before it counts from there: that one has been replaced.
+    fn further(&self, mark: Mark) {
+        let before = self.mark().filter(|before| before.epoch == mark.epoch);
+        if before.is_none_or(|before| before.position < mark.position) {
+            self.0.store(Some(Arc::new(mark)));
+        }
     }
 }
 
@@ -69,13 +74,43 @@ impl Actor for Listener {
     }
 }
 
-/// The position first: whoever is told asks for it.
+/// The place first: whoever is told asks for it.
 fn tell(void: &Void, connections: &Connections, heard: &Heard) {
-    heard.further(void.position);
+    if let Some(mark) = void.at {
+        heard.further(mark);
+    }
     if void.all {
         connections.reconsider(Scope::All);
     }
     for session in &void.sessions {
         connections.reconsider(Scope::Session(*session));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_events::Epoch;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn mark(epoch: u128, position: u64) -> Mark {
+        Mark { epoch: Epoch::new(Uuid::from_u128(epoch)), position }
+    }
+
+    #[test]
+    fn the_furthest_place_counts_and_that_of_a_log_that_took_the_place_of_another() {
+        let heard = Heard::default();
+        assert_eq!(heard.mark(), None);
+        for (word, then) in [
+            (mark(1, 7), mark(1, 7)),
+            (mark(1, 5), mark(1, 7)),
+            (mark(1, 9), mark(1, 9)),
+            (mark(2, 1), mark(2, 1)),
+            (mark(2, 3), mark(2, 3)),
+        ] {
+            heard.further(word);
+            assert_eq!(heard.mark(), Some(then), "after {word:?}");
+        }
     }
 }

@@ -20,6 +20,10 @@ use crate::databroker::view::Views;
 /// Processes with the same component take turns.
 const GROUP: &str = "portcullis";
 
+/// What the subject of a reply begins with: an inbox, or what the server makes of one in another account. Whoever may ask
+/// us could else have us write, with our permissions, to any subject: into the log, for one.
+const REPLIES: [&str; 2] = ["_INBOX.", "_R_."];
+
 /// Answers the bytes of one kind of message.
 #[async_trait]
 trait Answering: Send + Sync {
@@ -104,23 +108,22 @@ impl Actor for Served {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         for (subject, answering) in std::mem::take(&mut self.lines) {
-            let (link, under_way, mut leaving) =
-                (self.link.clone(), Arc::clone(&self.under_way), self.leaving.subscribe());
+            let line = Arc::new(Answers { link: self.link.clone(), subject, answering });
+            let (under_way, mut leaving) = (Arc::clone(&self.under_way), self.leaving.subscribe());
             let views = self.views.clone();
             let serve = async move {
-                let answered = async {
-                    let is_ready = match views {
+                let is_ready = async {
+                    match views {
                         Some(views) => views.progress.becomes_current(Duration::MAX).await,
                         None => true,
-                    };
-                    if is_ready {
-                        serve(link, subject, answering, under_way).await;
                     }
                 };
-                tokio::select! {
-                    () = answered => {}
-                    // dropped with its subscription: the next question goes to another process
-                    _ = leaving.wait_for(|leaving| *leaving) => {}
+                let is_ready = tokio::select! {
+                    is_ready = is_ready => is_ready,
+                    _ = leaving.wait_for(|leaving| *leaving) => false,
+                };
+                if is_ready {
+                    line.serve(under_way, leaving).await;
                 }
             };
             ctx.spawn(serve.into_actor(self));
@@ -135,7 +138,7 @@ impl Handler<Leave> for Served {
         self.leaving.send_replace(true);
         let (link, under_way) = (self.link.clone(), Arc::clone(&self.under_way));
         Box::pin(async move {
-            // this one and the actor's own
+            // this one and the actor's own; a line that leaves holds one until it has answered what it was given
             while Arc::strong_count(&under_way) > 2 {
                 tokio::time::sleep(ROLE_PAUSE).await;
             }
@@ -145,25 +148,62 @@ impl Handler<Leave> for Served {
     }
 }
 
-async fn serve(link: Link, subject: String, answering: Arc<dyn Answering>, under_way: Arc<()>) {
-    loop {
-        if let Some(mut questions) = link.listen(&subject, Some(GROUP)).await {
-            while let Some(question) = questions.next().await {
-                let (link, subject, answering) = (link.clone(), subject.clone(), Arc::clone(&answering));
-                let under_way = Arc::clone(&under_way);
-                // how many are under way is bounded by the port that answers
-                actix_rt::spawn(async move {
-                    answer(&link, &subject, answering.as_ref(), question).await;
-                    drop(under_way);
-                });
+/// One kind of question, and who answers it.
+struct Answers {
+    link: Link,
+    subject: String,
+    answering: Arc<dyn Answering>,
+}
+
+impl Answers {
+    /// Answers until the process leaves: then what the server has given us already is answered as well, and the next
+    /// question goes to another process.
+    async fn serve(self: Arc<Self>, under_way: Arc<()>, mut leaving: watch::Receiver<bool>) {
+        loop {
+            let listening = tokio::select! {
+                listening = self.link.listen(&self.subject, Some(GROUP)) => listening,
+                _ = leaving.wait_for(|leaving| *leaving) => return,
+            };
+            let Some(mut questions) = listening else {
+                tokio::select! {
+                    () = tokio::time::sleep(ROLE_DENIED_PAUSE) => continue,
+                    _ = leaving.wait_for(|leaving| *leaving) => return,
+                }
+            };
+            loop {
+                let question = tokio::select! {
+                    question = questions.next() => question,
+                    _ = leaving.wait_for(|leaving| *leaving) => {
+                        // what is on its way at this moment is lost: the library does not wait for the server's word that
+                        // nothing more comes, and whoever asked asks again
+                        let drained = questions.drain().await;
+                        while let (Ok(()), Some(question)) = (&drained, questions.next().await) {
+                            self.begin(question, &under_way);
+                        }
+                        return;
+                    }
+                };
+                let Some(question) = question else { break };
+                self.begin(question, &under_way);
             }
         }
-        tokio::time::sleep(ROLE_DENIED_PAUSE).await;
+    }
+
+    /// How many are under way is bounded by the port that answers.
+    fn begin(self: &Arc<Self>, question: async_nats::Message, under_way: &Arc<()>) {
+        let (line, under_way) = (Arc::clone(self), Arc::clone(under_way));
+        actix_rt::spawn(async move {
+            answer(&line.link, &line.subject, line.answering.as_ref(), question).await;
+            drop(under_way);
+        });
     }
 }
 
 async fn answer(link: &Link, subject: &str, answering: &dyn Answering, question: async_nats::Message) {
     let Some(reply) = question.reply else { return };
+    if !REPLIES.iter().any(|begin| reply.starts_with(begin)) {
+        return tracing::error!(subject, %reply, "a question wants its answer where none is read: it stays unanswered");
+    }
     let payload = match envelope::open_question(link.sealer(), subject, &question.payload, clock::now()) {
         Ok((message, asked)) => {
             let answer = answering.answer(&message).await;

@@ -10,6 +10,8 @@ pub const STANDING: &str = "portcullis.role.databroker.standing";
 pub const LOG_OUT: &str = "portcullis.role.databroker.log_out";
 /// databroker: a session was in use.
 pub const SEEN: &str = "portcullis.role.databroker.seen";
+/// databroker: a consumer, to whoever may read and begin none.
+pub const LEND: &str = "portcullis.role.databroker.lend";
 /// authenticate: a browser arrives.
 pub const ARRIVE: &str = "portcullis.role.authenticate.arrive";
 /// authenticate: a browser returns from the provider.
@@ -51,7 +53,7 @@ pub fn asked_by(component: &str) -> &'static [(&'static str, &'static [&'static 
             ("databroker", &[OPEN, END]),
         ],
         "authenticate" => &[("databroker", &[STANDING, LOG_OUT])],
-        "authorize" => &[("databroker", &[SEEN])],
+        "authorize" => &[("databroker", &[SEEN, LEND])],
         _ => &[],
     }
 }

@@ -162,6 +162,33 @@ async fn who_leaves_answers_what_was_taken_and_takes_no_more() {
 }
 
 #[actix::test]
+async fn every_question_is_answered_while_a_process_leaves() {
+    let server = NatsServer::start().unwrap();
+    for _ in 0..5 {
+        let serving = async || {
+            let answering = Port::new(Greeter("hello").start(), 256, LONG);
+            Served::new(link(&server, 1).await).line(SUBJECT, answering).start()
+        };
+        let leaving = serving().await;
+        let port: Port<Greet> = link(&server, 1).await.port(SUBJECT, 256, LONG, Some(Duration::from_millis(500)));
+        answers(&port).await;
+        serving().await;
+        let ask = |_| {
+            let port = port.clone();
+            actix_rt::spawn(async move { port.ask(Greet("you".into())).await })
+        };
+        let before: Vec<_> = (0..100).map(ask).collect();
+        tokio::task::yield_now().await;
+        let left = actix_rt::spawn(leaving.send(Leave));
+        let after: Vec<_> = (0..100).map(ask).collect();
+        for asked in before.into_iter().chain(after) {
+            assert_eq!(asked.await.unwrap().as_deref(), Ok("hello you"));
+        }
+        left.await.unwrap().unwrap();
+    }
+}
+
+#[actix::test]
 async fn a_server_that_is_away_is_waited_for_no_longer_than_the_deadline() {
     let mut server = NatsServer::start().unwrap();
     served(&server, 1, "hello").await;
@@ -189,6 +216,32 @@ async fn a_stranger_who_knows_the_subject_gets_nothing_and_is_believed_nothing()
     // the same from one of another installation
     let theirs = port(&link(&server, 2).await, Duration::from_secs(1));
     assert_eq!(theirs.ask(Greet("you".into())).await, Err(AskError::Forged));
+}
+
+#[actix::test]
+async fn nobody_who_may_ask_has_us_write_where_they_may_not() {
+    let server = NatsServer::start().unwrap();
+    served(&server, 1, "hello").await;
+    let ours = port(&link(&server, 1).await, LONG);
+    answers(&ours).await;
+    let stranger = client(&server).await;
+    let targets = ["portcullis.evt.session.x", "$KV.PORTCULLIS_DEK.x", "$JS.API.STREAM.DELETE.X", "_INBOXES.x", "x"];
+    let mut heard = stranger.subscribe(">").await.unwrap();
+    let question = || envelope::question(&sealer(1), SUBJECT, b"\"you\"", clock::now()).unwrap().0;
+    for target in targets {
+        for payload in [Vec::new(), b"nonsense".to_vec(), question()] {
+            stranger.publish_with_reply(SUBJECT, target, payload.into()).await.unwrap();
+        }
+    }
+    // the control: the same to an inbox is answered, by the same process and after all of them
+    stranger.publish_with_reply(SUBJECT, "_INBOX.stranger", question().into()).await.unwrap();
+    loop {
+        let message = heard.next().await.unwrap();
+        assert!(!targets.contains(&message.subject.as_str()), "we wrote to {}", message.subject);
+        if message.subject.as_str() == "_INBOX.stranger" {
+            break;
+        }
+    }
 }
 
 #[actix::test]

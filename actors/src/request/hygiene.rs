@@ -40,6 +40,22 @@ impl Managed {
         is_set_by_gateway(&plain) || self.claims.contains(plain.as_ref())
     }
 
+    /// Takes out of a request's headers those that `names` bars, in any spelling, as far as they are not among ours:
+    /// another process bars them. The first such name, if there is one.
+    pub fn bar_also<'n>(&self, names: &'n [HeaderName], headers: &mut HeaderMap) -> Option<&'n HeaderName> {
+        let mut first = None;
+        for name in names.iter().filter(|name| !self.holds(name)) {
+            first.get_or_insert(name);
+            let plain = spelled_plainly(name.as_str());
+            let barred: Vec<_> =
+                headers.keys().filter(|name| spelled_plainly(name.as_str()) == plain).cloned().collect();
+            for name in barred {
+                headers.remove(name);
+            }
+        }
+        first
+    }
+
     /// The trailers of a request without what only the gateway may say, and without credentials, which have no place
     /// there (RFC 9110 §6.5.1).
     #[must_use]

@@ -2,15 +2,19 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use futures_util::stream::LocalBoxStream;
+use portcullis_actors::databroker::log::{AppendError, Head, Log, NewRecord, Record, TailFault, Tailed, Unavailable};
+use portcullis_actors::databroker::neighbours::Neighbours;
 use portcullis_actors::databroker::refresher::spool::Spool;
 use portcullis_actors::databroker::store::{self, Store};
 use portcullis_actors::databroker::vault::Shelf;
 use portcullis_config::Storage;
-use portcullis_config::limits::{REFRESH_DEADLINE, REFRESH_SPREAD};
-use portcullis_events::{SessionId, token};
+use portcullis_config::limits::{REFRESH_DEADLINE, REFRESH_PATIENCE, REFRESH_SPREAD, REFRESH_TAKEOVER};
+use portcullis_events::{Aggregate, SessionId, token};
 use portcullis_harness::process::eventually;
 
 use super::node::{Clock, Node, counted, identity};
@@ -51,11 +55,13 @@ impl World {
         assert!(matches!(self.node.tokens(self.session).await.renewal, token::Renewal::Started(_)));
     }
 
-    /// The intent's deadline passes, and whoever takes its time after a start as well.
+    /// The intent's deadline passes, whoever takes its time after a start does, and whoever wrote it has had time to speak.
     async fn settles(&self) {
         self.node.look().await;
         assert!(matches!(self.node.tokens(self.session).await.renewal, token::Renewal::Started(_)), "too early");
         self.node.after((REFRESH_DEADLINE + REFRESH_SPREAD).as_secs()).await;
+        assert!(matches!(self.node.tokens(self.session).await.renewal, token::Renewal::Started(_)), "at first sight");
+        self.node.after(REFRESH_PATIENCE.as_secs()).await;
     }
 }
 
@@ -183,6 +189,7 @@ async fn an_answer_outlives_a_vault_that_is_away_and_whoever_waits_for_it() {
     world.node.replace_refresher();
     // others may give it up meanwhile, and the vault is still away
     world.node.after((REFRESH_DEADLINE + REFRESH_SPREAD).as_secs()).await;
+    world.node.after(REFRESH_PATIENCE.as_secs()).await;
     assert!(matches!(world.node.tokens(world.session).await.renewal, token::Renewal::InDoubt(_)));
     assert_eq!(files(&dir).len(), 1);
     world.vault.is_away.store(false, Ordering::Relaxed);
@@ -207,4 +214,79 @@ async fn an_answer_of_a_session_that_ended_and_one_that_was_written_in_part_go_n
     world.node.store.vault.delete(Shelf::Secret, &world.session.to_string()).await.unwrap();
     world.node.look().await;
     assert_eq!((world.node.sealed(world.session).await, files(&dir).len()), (None, 1));
+}
+
+/// Stores what is appended, and says nothing of it: no answer comes through while it is silent.
+struct Silent {
+    log: Arc<dyn Log>,
+    is_silent: AtomicBool,
+}
+
+impl Silent {
+    fn is_heard(&self) -> Result<(), Unavailable> {
+        if self.is_silent.load(Ordering::Relaxed) { Err(Unavailable("silence".into())) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Log for Silent {
+    async fn append(&self, record: NewRecord) -> Result<u64, AppendError> {
+        let stored = self.log.append(record).await;
+        self.is_heard().map_err(|Unavailable(why)| AppendError::Unavailable(why))?;
+        stored
+    }
+
+    async fn head(&self) -> Result<Head, Unavailable> {
+        self.is_heard()?;
+        self.log.head().await
+    }
+
+    async fn last(&self, aggregate: Aggregate) -> Result<Option<Record>, Unavailable> {
+        self.is_heard()?;
+        self.log.last(aggregate).await
+    }
+
+    fn tail(&self, after: u64) -> LocalBoxStream<'static, Result<Tailed, TailFault>> {
+        self.log.tail(after)
+    }
+}
+
+#[actix_rt::test]
+async fn an_intent_that_got_no_answer_is_owned_up_to_by_its_writer_before_another_node_leaves_it_in_doubt() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store::open(&Storage::File(None), dir.path()).await.unwrap();
+    let silent = Arc::new(Silent { log: Arc::clone(&store.log), is_silent: AtomicBool::new(false) });
+    let (clock, provider) = (Clock::new(), Rotating::with(&[]));
+    let node = async |log: Arc<dyn Log>| {
+        let vault = Mortal::new(Arc::clone(&store.vault));
+        let seen = Rc::new(Seen { provider: Rc::clone(&provider), vault: Arc::clone(&vault) });
+        let store = Store { log, vault, ..store.clone() };
+        // each believes that it is alone
+        Node::among(store, seen, clock.clone(), Neighbours::of("me".into())).await
+    };
+    let (writer, other) = (node(silent.clone()).await, node(Arc::clone(&store.log)).await);
+    let session = writer.sign_in(identity("alice", &provider.give("alice"), clock.now().plus(LIFE))).await;
+    let renewal = async |node: &Node| {
+        node.catches_up().await;
+        node.tokens(session).await.renewal
+    };
+
+    // it stands on the log, and nobody was told; the provider was not asked
+    silent.is_silent.store(true, Ordering::Relaxed);
+    writer.after(240).await;
+    assert!(matches!(renewal(&other).await, token::Renewal::Started(_)));
+    assert_eq!(provider.calls(), 0);
+    // the log was away for longer than the deadline: the other node sees it in the same moment as its writer
+    clock.wind((REFRESH_DEADLINE + REFRESH_TAKEOVER + REFRESH_SPREAD).as_secs());
+    other.look().await;
+    assert!(matches!(renewal(&other).await, token::Renewal::Started(_)), "at first sight");
+    silent.is_silent.store(false, Ordering::Relaxed);
+    assert!(matches!(renewal(&writer).await, token::Renewal::Started(_)));
+    writer.look().await;
+    assert!(matches!(renewal(&writer).await, token::Renewal::Idle(Some(_))), "tried again later");
+    assert!(matches!(renewal(&other).await, token::Renewal::Idle(Some(_))));
+    other.after(REFRESH_PATIENCE.as_secs()).await;
+    for node in [&writer, &other] {
+        assert_eq!(counted(&node.tally.left_in_doubt), 0);
+    }
 }

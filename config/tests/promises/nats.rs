@@ -135,9 +135,26 @@ fn streams_lie_on_one_three_or_five_servers() {
 }
 
 #[test]
+fn an_account_that_imports_jetstream_says_under_which_name() {
+    assert_eq!(storage(NATS).api_prefix, None);
+    for right in ["portcullis.js", "'$JS.hub.API'", "a-b_c"] {
+        let found = storage(&format!("{NATS}databroker_storage_api_prefix: {right}\n"));
+        assert_eq!(found.api_prefix.as_deref(), Some(right.trim_matches('\'')));
+    }
+    let long = "x".repeat(65);
+    for wrong in ["'*'", "'a.>'", "a..b", "'.a'", "a.", "'a b'", "'a\u{e9}'", &long] {
+        refused(&format!("{NATS}databroker_storage_api_prefix: {wrong}\n"));
+    }
+}
+
+#[test]
 fn what_concerns_nats_has_no_meaning_elsewhere() {
-    for key in ["databroker_storage_replicas: 3", "databroker_storage_ca_file: /x", "databroker_storage_nkey_file: /x"]
-    {
+    for key in [
+        "databroker_storage_replicas: 3",
+        "databroker_storage_api_prefix: a",
+        "databroker_storage_ca_file: /x",
+        "databroker_storage_nkey_file: /x",
+    ] {
         let said = portcullis_config::parse("f", &format!("{LEAST}{key}\n"), &|_| None).unwrap_err().to_string();
         assert!(said.contains("has no meaning without databroker_storage_type: nats"), "{said}");
     }

@@ -1,7 +1,7 @@
 //! What goes to the upstream: made from a permit, and from nothing else.
 
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
@@ -112,6 +112,11 @@ impl Maker<'_> {
             })?;
         let assertion = identity.iter().find(|(name, _)| *name == identity::ASSERTION).map(|(_, value)| value);
         let mut headers = headers_for_upstream(request, self.managed, &self.config.cookie.name);
+        // decided elsewhere, by a file that bars more than ours
+        let told = permit.claims_headers_told();
+        if let Some(name) = self.managed.bar_also(told, &mut headers) {
+            say_once(name);
+        }
         // made of what the client said, before anything of that is taken away
         let set = rewrite::set_headers(route, request, &headers, assertion);
         forwarded(&mut headers, request, route, request_id);
@@ -144,7 +149,7 @@ impl Maker<'_> {
             fresh_key,
             underway: Some(underway),
             managed: Rc::clone(self.managed),
-            removed: route.remove_request_headers.clone(),
+            removed: route.remove_request_headers.iter().chain(told).cloned().collect(),
             timeouts: route.timeouts,
             max_body: route.bounds.max_request_body,
         })
@@ -164,6 +169,14 @@ impl Maker<'_> {
         };
         Ok((cluster.enter(key).map_err(NotPassed::Refused)?, key))
     }
+}
+
+/// That the files of authorize and of this process differ; it goes on until one of them is changed and started anew.
+fn say_once(name: &HeaderName) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        tracing::warn!(header = %name, "jwt_claims_headers names it where authorize runs, and not here: it is taken from clients all the same");
+    });
 }
 
 fn forwarded(headers: &mut HeaderMap, request: &Canonical, route: &Route, request_id: &HeaderValue) {

@@ -94,14 +94,7 @@ impl Campaign {
         self.said()?;
         self.chronicle.read_on(&self.ground.nats).await.context("the log")?;
         self.lost()?;
-        let nodes = self.ground.nodes.iter().map(|node| &node.gateway);
-        let held = agreement::of(nodes, self.chronicle.fold.applied(), HEALED).await?;
-        // what was appended while they were asked
-        self.chronicle.read_on(&self.ground.nats).await.context("the log")?;
-        let open = u64::try_from(self.chronicle.open_sessions())?;
-        if held.applied == self.chronicle.fold.applied() {
-            ensure!(held.sessions == open, "nodes hold {} sessions, the log has {open}", held.sessions);
-        }
+        self.alike().await?;
         let (open, ended) = {
             let ledger = self.crowd.ledger.borrow();
             (ledger.open(), ledger.which(|kept| matches!(kept.standing, Standing::Revoked(_))))
@@ -114,11 +107,31 @@ impl Campaign {
             let refused = join_all((0..NODES).map(|number| crowd.is_refused(number, id))).await;
             ensure!(refused.iter().all(|refused| *refused), "the revoked session {id} is not refused: {refused:?}");
         }
+        // who was denied while that was asked belongs to this fault, not to the next
+        self.chronicle.read_on(&self.ground.nats).await.context("the log")?;
+        self.lost()?;
         self.said()?;
         // of what was settled nothing is asked again
         let mut ledger = self.crowd.ledger.borrow_mut();
         ledger.sessions.retain(|_, kept| kept.standing == Standing::Open);
         Ok(())
+    }
+
+    /// All nodes hold the same, and as many sessions as the log has at the very position that they stand at. Renewals go
+    /// on meanwhile: it is asked until both stand at the same.
+    async fn alike(&mut self) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let nodes = self.ground.nodes.iter().map(|node| &node.gateway);
+            let held = agreement::of(nodes, self.chronicle.fold.applied(), HEALED).await?;
+            self.chronicle.read_on(&self.ground.nats).await.context("the log")?;
+            if held.applied == self.chronicle.fold.applied() {
+                let open = u64::try_from(self.chronicle.open_sessions())?;
+                ensure!(held.sessions == open, "nodes hold {} sessions, the log has {open}", held.sessions);
+                return Ok(());
+            }
+            ensure!(began.elapsed() < HEALED, "nodes and log never stand at the same position");
+        }
     }
 
     fn said(&self) -> Result<()> {
@@ -136,11 +149,11 @@ impl Campaign {
                 (Standing::Open, session::State::Ended) if self.chronicle.doubted.contains(id) => with_tokens.push(*id),
                 (Standing::Open, session::State::Ended) => bail!("session {id} has ended, and nobody ended it"),
                 (Standing::Revoked(_), session::State::Open(_)) => bail!("session {id} was ended, and is open"),
-                (Standing::Open, session::State::Open(_)) if kept.denied.is_some() => {
-                    bail!("node {:?} knew nothing of the open session {id}", kept.denied)
-                }
                 _ => {}
             }
+        }
+        for (id, number) in std::mem::take(&mut ledger.denied) {
+            ensure!(self.chronicle.doubted.contains(&id), "node {number} knew nothing of the open session {id}");
         }
         with_tokens.iter().for_each(|id| drop(ledger.sessions.remove(id)));
         Ok(())

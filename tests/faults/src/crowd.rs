@@ -24,8 +24,13 @@ use crate::ledger::{Kept, Ledger, Standing};
 
 /// How long a node may go on admitting a session when it cannot hear of its end (`max_staleness`).
 pub const BOUND: Duration = Duration::from_secs(5);
-/// How far a proof of freshness may be off: a leader that was cut off answers for so long as if it led still.
-pub const PROOF: Duration = Duration::from_secs(3);
+/// How far a proof of freshness may be off. A bound is counted from when the leader last heard more than half of the
+/// replicas, not from its answer: a leader that was cut off gains nothing by answering on, whatever it answers. What is
+/// left is the way of that sign of life: a follower that gave it may vote for another leader before it arrives. That is
+/// milliseconds, but for a leader that stood still (SIGSTOP) and reads, when it goes on, what was sent to it before;
+/// it hears of its successor in the same moment. The machine's load adds nothing: a request counts from when it was
+/// sent, before it was decided on, and an end from when its acknowledgement was read, after it was given.
+pub const PROOF: Duration = Duration::from_secs(1);
 /// Sessions that there are at a time, as a rule.
 pub const USUAL: usize = 24;
 
@@ -47,7 +52,7 @@ const STILL: Duration = Duration::from_secs(60);
 pub struct Gate {
     /// Its address; `None` while nobody knows one.
     pub address: Cell<Option<SocketAddr>>,
-    /// Its clock is wrong: it may refuse whoever signed in elsewhere, and others whoever signed in there.
+    /// Its clock is wrong: it, and no other, may refuse whoever signed in elsewhere.
     pub is_untimely: Cell<bool>,
 }
 
@@ -177,7 +182,7 @@ impl Crowd {
                 *acknowledged += 1;
                 ledger.tally.sign_in_gap.ends();
                 let cookies = person.cookies().clone();
-                let kept = Kept { cookies, standing: Standing::Open, denied: None };
+                let kept = Kept { cookies, standing: Standing::Open };
                 ledger.sessions.insert(session, kept);
             }
             Ok(Ok(page)) if page.status == StatusCode::SERVICE_UNAVAILABLE => *refused += 1,
@@ -260,14 +265,8 @@ impl Crowd {
                     ledger.breaks(format!("node {number} admitted the revoked session {id} after {late:?}"));
                 }
             }
-            (Standing::Open, Told::Denied) if self.gates.iter().any(|gate| gate.is_untimely.get()) => {
-                ledger.tally.untimely += 1;
-            }
-            (Standing::Open, Told::Denied) => {
-                if let Some(kept) = ledger.sessions.get_mut(&id) {
-                    kept.denied = Some(number);
-                }
-            }
+            (Standing::Open, Told::Denied) if gate.is_untimely.get() => ledger.tally.untimely += 1,
+            (Standing::Open, Told::Denied) => ledger.denied.push((id, number)),
             (_, Told::Strange(status)) => ledger.breaks(format!("node {number} answered {status}")),
             _ => {}
         }

@@ -26,8 +26,6 @@ pub struct Kept {
     pub cookies: Jar,
     /// What its person knows.
     pub standing: Standing,
-    /// A node that knew nothing of it though nobody had ended it.
-    pub denied: Option<usize>,
 }
 
 /// The longest time in which something did not go well.
@@ -99,6 +97,8 @@ pub struct Ledger {
     pub tally: Tally,
     /// The first promise that was broken.
     pub broken: Option<String>,
+    /// Sessions that a node knew nothing of though nobody had ended them, or was about to.
+    pub denied: Vec<(SessionId, usize)>,
     nodes: usize,
 }
 
@@ -106,7 +106,7 @@ impl Ledger {
     /// An empty one, of so many nodes.
     #[must_use]
     pub fn new(nodes: usize) -> Self {
-        Self { sessions: BTreeMap::new(), tally: Tally::new(nodes), broken: None, nodes }
+        Self { sessions: BTreeMap::new(), tally: Tally::new(nodes), broken: None, denied: Vec::new(), nodes }
     }
 
     /// Counts from nothing again.

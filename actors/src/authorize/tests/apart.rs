@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use actix::{Actor, Addr};
 use portcullis_config::policy::Criterion;
-use portcullis_config::{Route, Secret, Staleness};
+use portcullis_config::{Config, Route, Secret, Staleness};
 use portcullis_events::{Epoch, SessionId, Time};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::super::authorizer::Compiled;
-use super::super::check::{Again, CannotCheck, Check, Checked, Handed, Keys, OneAgain, Who};
+use super::super::check::{Again, CannotCheck, Check, Checked, Handed, Keys, Mark, OneAgain, Who};
 use super::super::checker::{Checker, Tools};
 use super::super::policies::Policies;
 use super::super::{Mismatch, Permit, RefusalKind, admit};
@@ -50,11 +50,16 @@ impl Office {
 
     /// The same, with views that were read then.
     fn as_of(route: Route, at: Time) -> Self {
+        Self::configured(route, at, |_| ())
+    }
+
+    fn configured(route: Route, at: Time, change: impl Fn(&mut Config)) -> Self {
         let views = Arc::new(Views::default());
         views.read_to(EPOCH, 10, at);
         let keyring = Keyring::new(vec![Secret::new(vec![1; 32])]).unwrap();
         let mut config = config(&[]);
         config.routes = vec![route];
+        change(&mut config);
         let compiled = Arc::new(Compiled::of(Arc::new(config)));
         let tools = Tools {
             views: Arc::clone(&views),
@@ -77,12 +82,26 @@ impl Office {
     }
 
     async fn check(&self, request: &Canonical, presented: Option<Handed>) -> Result<Checked, CannotCheck> {
-        let check = Check { request: Described::of(request), route: admins().id, presented };
+        self.check_knowing(None, request, presented).await
+    }
+
+    async fn check_knowing(
+        &self,
+        known: Option<Mark>,
+        request: &Canonical,
+        presented: Option<Handed>,
+    ) -> Result<Checked, CannotCheck> {
+        let check = Check { request: Described::of(request), route: admins().id, presented, known };
         Port::new(self.checker.clone(), 8, LONG).ask(check).await.unwrap()
     }
 
     async fn again(&self, position: u64, permits: Vec<OneAgain>) -> Vec<Result<bool, CannotSay>> {
-        let said = Port::new(self.checker.clone(), 8, LONG).ask(Again { position, permits }).await.unwrap();
+        self.again_knowing(Mark { epoch: EPOCH, position }, permits).await
+    }
+
+    async fn again_knowing(&self, known: Mark, permits: Vec<OneAgain>) -> Vec<Result<bool, CannotSay>> {
+        let again = Again { known: Some(known), permits };
+        let said = Port::new(self.checker.clone(), 8, LONG).ask(again).await.unwrap();
         said.into_iter().map(|one| one.map(|one| one.holds)).collect()
     }
 }
@@ -183,6 +202,59 @@ async fn what_is_open_is_asked_about_by_what_is_known_now() {
     assert_eq!(office.again(10, vec![hers.clone()]).await, [Ok(false)]);
     office.views.finish(alice().id);
     assert_eq!(office.again(10, vec![hers]).await, [Ok(false)]);
+}
+
+#[actix::test]
+async fn whoever_lags_behind_a_word_does_not_say_who_is_calling_and_a_word_of_another_log_is_none() {
+    let office = Office::with(admins());
+    let (handed, request) = (office.sign_in(alice()), here("/"));
+    let at = |epoch, position| Some(Mark { epoch, position });
+    let unknown = async |known, presented| office.check_knowing(known, &request, presented).await.unwrap().unknown;
+    assert_eq!(unknown(at(EPOCH, 10), Some(handed.clone())).await, None);
+    let checked = office.check_knowing(at(EPOCH, 11), &request, Some(handed.clone())).await.unwrap();
+    assert_eq!(checked.unknown, Some(CannotSay::Behind));
+    assert_eq!(taken(&request, &checked).unwrap().err(), Some(RefusalKind::SignIn));
+    assert_eq!(unknown(at(EPOCH, 11), None).await, None, "of nobody there is nothing to be known");
+    // a log was put in the place of another: positions of the one say nothing of the other
+    let other = Epoch::new(Uuid::from_u128(6));
+    assert_eq!(unknown(at(other, 1000), Some(handed.clone())).await, None);
+    let hers = permit(Some(alice().id));
+    assert_eq!(office.again_knowing(Mark { epoch: other, position: 1000 }, vec![hers]).await, [Ok(true)]);
+    // it catches up while it is asked
+    let catching_up = async { office.views.read_to(EPOCH, 11, clock::now()) };
+    let (unknown, ()) = futures_util::future::join(unknown(at(EPOCH, 11), Some(handed)), catching_up).await;
+    assert_eq!(unknown, None);
+}
+
+#[actix::test]
+async fn an_answer_names_the_headers_that_no_client_may_set_by_the_file_that_it_was_made_with() {
+    let office = Office::configured(admins(), clock::now(), |config| {
+        config.jwt_claims_headers = vec![(http::HeaderName::from_static("x-email"), "email".into())];
+    });
+    let (handed, request) = (office.sign_in(alice()), here("/"));
+    let checked = office.check(&request, Some(handed)).await.unwrap();
+    let permit = taken(&request, &checked).unwrap().unwrap();
+    assert_eq!(permit.claims_headers_told(), ["x-email"]);
+
+    // a proxy whose own file names another one
+    let mut own = config(&[]);
+    own.jwt_claims_headers = vec![(http::HeaderName::from_static("x-name"), "name".into())];
+    let managed = crate::request::hygiene::Managed::of(&own);
+    let mut headers = http::HeaderMap::new();
+    for (name, value) in [("x-email", "root"), ("x_email", "root"), ("x-mail", "a"), ("accept", "b")] {
+        headers.insert(http::HeaderName::from_static(name), value.parse().unwrap());
+    }
+    assert_eq!(managed.bar_also(permit.claims_headers_told(), &mut headers).map(|name| name.as_str()), Some("x-email"));
+    let left: std::collections::BTreeSet<_> = headers.keys().map(|name| name.as_str()).collect();
+    assert_eq!(left.into_iter().collect::<Vec<_>>(), ["accept", "x-mail"]);
+    let same = crate::request::hygiene::Managed::of(&{
+        own.jwt_claims_headers = vec![(http::HeaderName::from_static("x-email"), "email".into())];
+        own
+    });
+    assert_eq!(same.bar_also(permit.claims_headers_told(), &mut headers), None, "the files agree");
+    let mut odd = checked;
+    odd.claims_headers.push("x y".into());
+    assert_eq!(taken(&request, &odd).err(), Some(Mismatch::Header));
 }
 
 #[actix::test]

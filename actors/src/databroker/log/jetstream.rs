@@ -12,7 +12,7 @@ use portcullis_config::limits::EVENT_BYTES;
 use portcullis_events::{Aggregate, SUBJECT_PREFIX};
 
 use super::{AppendError, Expected, Head, Log, NewRecord, Record, TailFault, Tailed, Unavailable};
-use crate::databroker::nats::{Find, Nats, Stored, Stream, StreamError, Write, WriteError};
+use crate::databroker::nats::{Consumers, Find, Nats, Stored, Stream, StreamError, Write, WriteError};
 
 /// The stream.
 pub const STREAM: &str = "PORTCULLIS_EVT";
@@ -28,16 +28,26 @@ pub struct JetStreamLog {
 impl JetStreamLog {
     /// The log on a connection; its stream is made when it is first needed.
     pub(crate) fn new(nats: &Nats, replicas: usize) -> Self {
-        Self::on(nats, config(replicas), true)
+        Self::on(nats, config(replicas), true, Consumers::Own)
     }
 
     /// The log on a connection, never made.
-    pub(crate) fn new_for_reading(nats: &Nats) -> Self {
-        Self::on(nats, config(1), false)
+    pub(crate) fn new_beside(nats: &Nats) -> Self {
+        Self::on(nats, config(1), false, Consumers::Own)
     }
 
-    fn on(nats: &Nats, config: Config, may_create: bool) -> Self {
-        let stream = Arc::new(Stream::new(nats.clone(), config, may_create));
+    /// The log on a connection that may read it alone; never made.
+    pub(crate) fn new_for_reading(nats: &Nats, consumers: Consumers) -> Self {
+        Self::on(nats, config(1), false, consumers)
+    }
+
+    /// The stream that it is.
+    pub(crate) const fn stream(&self) -> &Arc<Stream> {
+        &self.stream
+    }
+
+    fn on(nats: &Nats, config: Config, may_create: bool, consumers: Consumers) -> Self {
+        let stream = Arc::new(Stream::new(nats.clone(), config, may_create).with(consumers));
         Self { stream, is_untried: AtomicBool::new(may_create) }
     }
 

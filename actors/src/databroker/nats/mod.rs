@@ -1,6 +1,7 @@
 //! The connection to NATS, and questions to JetStream with an answer, a refusal by code, or silence.
 
 mod append;
+mod consumers;
 mod objections;
 mod options;
 #[cfg(test)]
@@ -9,9 +10,12 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
+use async_nats::jetstream::Context;
+use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::response::Response;
 use async_nats::{Client, Event, HeaderMap, Request, RequestErrorKind, Subscriber};
 use bytes::Bytes;
@@ -21,6 +25,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 pub use append::{Write, WriteError};
+pub use consumers::{Consumers, Reading};
 pub use objections::Objections;
 pub use options::BadOption;
 pub use stream::{Find, Stored, Stream, StreamError, quorum};
@@ -73,6 +78,9 @@ impl From<NoAnswer> for CallError {
     }
 }
 
+/// Where JetStream answers in an account that keeps streams.
+const API: &str = "$JS.API";
+
 /// What a process with every component is called in the subject of its answers.
 const EVERYTHING: &str = "all";
 
@@ -85,6 +93,8 @@ pub struct Nats {
     client: Client,
     objections: Objections,
     has_choice: bool,
+    /// Where JetStream answers.
+    api: Arc<str>,
 }
 
 impl Nats {
@@ -123,7 +133,8 @@ impl Nats {
             .map_err(|error| BadOption::Address(error.kind().to_string()))?;
         // a server that is there is reached before we go on; one that is not, later
         let _ = tokio::time::timeout(STORE_REQUEST, client.flush()).await;
-        Ok(Self { client, objections, has_choice: storage.servers.len() > 1 })
+        let api = storage.api_prefix.as_deref().unwrap_or(API).into();
+        Ok(Self { client, objections, has_choice: storage.servers.len() > 1, api })
     }
 
     /// Leaves a server that is connected and of no use, if there are others. Which one is next is a matter of luck, so
@@ -165,6 +176,16 @@ impl Nats {
     /// The client, for what has no answer.
     pub const fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Where JetStream answers, in an account that keeps streams or in one that imports this.
+    pub fn api(&self) -> &str {
+        &self.api
+    }
+
+    /// A context of the client's library whose questions may take so long.
+    pub fn jetstream(&self, within: Duration) -> Context {
+        ContextBuilder::new().api_prefix(self.api()).timeout(within).build(self.client.clone())
     }
 
     /// What its servers object to.

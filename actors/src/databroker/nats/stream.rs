@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, Info, PersistenceMode, RawMessage};
-use async_nats::jetstream::{self, message::StreamMessage};
+use async_nats::jetstream::{Context, message::StreamMessage};
 use async_nats::{HeaderMap, header};
 use bytes::Bytes;
 use portcullis_config::limits::{QUORUM_HEARD, STORE_REQUEST};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{CallError, Nats};
+use super::{CallError, Consumers, Nats};
 
 /// JetStream: stream not found.
 const NO_STREAM: u64 = 10059;
@@ -84,6 +84,7 @@ pub struct Stream {
     nats: Nats,
     wanted: Config,
     may_create: bool,
+    consumers: Consumers,
     /// When the stream was created that this process works on: of another one it wants nothing.
     created: OnceLock<OffsetDateTime>,
 }
@@ -91,7 +92,22 @@ pub struct Stream {
 impl Stream {
     /// A stream that is looked for when it is first needed, and made then if it is not there and `may_create`.
     pub const fn new(nats: Nats, wanted: Config, may_create: bool) -> Self {
-        Self { nats, wanted, may_create, created: OnceLock::new() }
+        Self { nats, wanted, may_create, consumers: Consumers::Own, created: OnceLock::new() }
+    }
+
+    /// The same, with consumers from elsewhere.
+    pub fn with(self, consumers: Consumers) -> Self {
+        Self { consumers, ..self }
+    }
+
+    /// Where its consumers come from.
+    pub const fn consumers(&self) -> &Consumers {
+        &self.consumers
+    }
+
+    /// The subjects that it takes.
+    pub fn subjects(&self) -> &str {
+        self.wanted.subjects.first().map_or("", String::as_str)
     }
 
     /// Its name.
@@ -192,15 +208,13 @@ impl Stream {
     }
 
     /// A context for consumers on it.
-    pub fn context(&self) -> jetstream::Context {
-        let mut context = jetstream::new(self.nats.client().clone());
-        context.set_timeout(STORE_REQUEST);
-        context
+    pub fn context(&self) -> Context {
+        self.nats.jetstream(STORE_REQUEST)
     }
 
     async fn ask<T: DeserializeOwned>(&self, what: &str, query: &impl Serialize) -> Result<T, CallError> {
         let query = serde_json::to_vec(query).map_err(|error| CallError::Away(error.to_string()))?;
-        let subject = format!("$JS.API.{what}.{}", self.name());
+        let subject = format!("{}.{what}.{}", self.nats.api(), self.name());
         self.nats.call(&subject, None, query.into(), STORE_REQUEST).await
     }
 }

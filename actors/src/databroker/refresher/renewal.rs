@@ -1,7 +1,9 @@
 //! One refresh: the intent on the log, the provider asked once, the answer sealed into the vault, the outcome on the log.
 
-use portcullis_config::limits::{AWAY_PAUSE, REFRESH_DEADLINE, REFRESH_KEPT, REFRESH_TIMEOUT, RETRY_AFTER_MOST};
-use portcullis_events::{EventId, SessionId, Time, token};
+use portcullis_config::limits::{
+    AWAY_PAUSE, REFRESH_DEADLINE, REFRESH_KEPT, REFRESH_PATIENCE, REFRESH_TIMEOUT, RETRY_AFTER_MOST,
+};
+use portcullis_events::{Aggregate, EventId, SessionId, Time, token};
 use token::{FailureClass, LeftInDoubt, RefreshFailed, RefreshStarted};
 use uuid::Uuid;
 
@@ -10,6 +12,7 @@ use super::spool::Waiting;
 use super::{InVault, Inner, NotNow, count};
 use crate::databroker::data_keys::DataKey;
 use crate::databroker::journal::JournalError;
+use crate::databroker::replica::{Read, State};
 use crate::databroker::tokens::Kept;
 use crate::databroker::vault::{Revision, Shelf, VaultError};
 use crate::idp::{RefreshError, Renewal};
@@ -62,7 +65,7 @@ impl Inner {
             Err(error) => {
                 tracing::warn!(session = %id, %error, "a refresh was not begun");
                 // the claim may stand on the log: if it does, it was not used
-                self.unspent.borrow_mut().insert(id, intent.attempt);
+                self.remember_unspent(id, intent.attempt);
                 false
             }
         }
@@ -184,12 +187,12 @@ impl Inner {
         let failed = RefreshFailed { generation, attempt, class, retry_at };
         match self.append_token(id, token::Command::Fail(failed)).await {
             Ok(()) | Err(JournalError::Token(_)) => {
-                self.unspent.borrow_mut().remove(&id);
+                self.unspent.borrow_mut().remove(&(id, attempt));
             }
             Err(error) => {
                 tracing::warn!(session = %id, %error, "the failure of a refresh is not on the log");
                 if class != FailureClass::InvalidGrant {
-                    self.unspent.borrow_mut().insert(id, attempt);
+                    self.remember_unspent(id, attempt);
                 }
             }
         }
@@ -210,14 +213,48 @@ impl Inner {
 
     /// An attempt without an outcome past its deadline: what it brought lies in the vault, or is lost.
     pub(super) async fn settle(&self, due: &Due, intent: RefreshStarted, failures: u32) {
-        let is_unspent = self.unspent.borrow().get(&due.session) == Some(&intent.attempt);
-        if is_unspent {
+        let key = (due.session, intent.attempt);
+        if self.unspent.borrow().contains_key(&key) {
             return self
                 .failed(due.session, intent, failures, FailureClass::NotSent, Time::from_millis(i64::MIN))
                 .await;
         }
-        if let Ok(false) = self.recover(due, intent.generation).await {
-            self.doubt(due.session, intent).await;
+        // whoever wrote it may know that nobody was asked, and read the log again only just now, as we do
+        let now = self.now();
+        let since = *self.foreign.borrow_mut().entry(key).or_insert(now);
+        if now.since(since) < REFRESH_PATIENCE {
+            return;
+        }
+        match self.recover(due, intent.generation).await {
+            Ok(false) => self.doubt(due.session, intent).await,
+            Ok(true) => {}
+            Err(NotNow) => return,
+        }
+        self.foreign.borrow_mut().remove(&key);
+    }
+
+    /// An attempt of ours that asked nobody. Its intent may stand on the log, or may yet come to stand there.
+    fn remember_unspent(&self, id: SessionId, attempt: EventId) {
+        self.unspent.borrow_mut().insert((id, attempt), self.now().plus(REFRESH_KEPT * 6));
+    }
+
+    /// Tells the log of our attempts that asked nobody, as soon as it says that their intents stand there: nobody else can
+    /// know, and would leave them in doubt.
+    pub(super) async fn own_up(&self, now: Time) {
+        self.unspent.borrow_mut().retain(|_, until| *until > now);
+        self.foreign.borrow_mut().retain(|_, since| now.since(*since) < REFRESH_KEPT);
+        let unspent: Vec<_> = self.unspent.borrow().keys().copied().collect();
+        for (id, attempt) in unspent {
+            let Ok(known) = self.tools.replica.send(Read(Aggregate::token(id))).await else { return };
+            let State::Token(token::State::Held(token::Held { failures, renewal, .. })) = known.state else { continue };
+            if let token::Renewal::Started(intent) = renewal
+                && intent.attempt == attempt
+                && self.at_work.borrow_mut().insert(id)
+            {
+                count(&self.tools.tally.under_way);
+                self.failed(id, intent, failures, FailureClass::NotSent, Time::from_millis(i64::MIN)).await;
+                self.leave_off(id);
+            }
         }
     }
 

@@ -105,9 +105,7 @@ impl SharedSnapshots {
     }
 
     fn context(&self) -> jetstream::Context {
-        let mut context = jetstream::new(self.nats.client().clone());
-        context.set_timeout(SNAPSHOT_SHARE.0);
-        context
+        self.nats.jetstream(SNAPSHOT_SHARE.0)
     }
 }
 

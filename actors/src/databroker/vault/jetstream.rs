@@ -2,18 +2,16 @@
 //! overwritten on the disks, because a purge only unlinks it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use portcullis_config::limits::{
-    AWAY_PAUSE, SCAN_DEADLINE, TAIL_BATCH, TAIL_FETCH, TAIL_HEARTBEAT, TAIL_INACTIVE, VALUE_BYTES,
-};
+use portcullis_config::limits::{AWAY_PAUSE, SCAN_DEADLINE, TAIL_BATCH, TAIL_FETCH, TAIL_HEARTBEAT, VALUE_BYTES};
 use uuid::Uuid;
 
 use super::{Revision, Sealed, Shelf, Vault, VaultError};
-use crate::databroker::nats::{Find, Nats, Stream, StreamError, Write, WriteError};
+use crate::databroker::nats::{Consumers, Find, Nats, Reading, Stream, StreamError, Write, WriteError};
 
 /// What a bucket may keep of a key: more than one only between a put and the erasure of the value it replaced. With one
 /// the server itself would drop that value, and leave it on the disk.
@@ -23,7 +21,7 @@ const HISTORY: i64 = 8;
 #[derive(Debug)]
 pub struct JetStreamVault {
     secrets: Stream,
-    data_keys: Stream,
+    data_keys: Arc<Stream>,
     /// The shelves that this process has to be able to write.
     written: &'static [Shelf],
 }
@@ -33,22 +31,27 @@ const BOTH: &[Shelf] = &[Shelf::Secret, Shelf::DataKey];
 impl JetStreamVault {
     /// The vault on a connection; its buckets are made when they are first needed.
     pub(crate) fn new(nats: &Nats, replicas: usize) -> Self {
-        Self::on(nats, replicas, true, BOTH)
+        Self::on(nats, replicas, true, BOTH, Consumers::Own)
     }
 
     /// The vault on a connection, never made.
     pub(crate) fn new_beside(nats: &Nats) -> Self {
-        Self::on(nats, 1, false, BOTH)
+        Self::on(nats, 1, false, BOTH, Consumers::Own)
     }
 
     /// The vault on a connection that may read the data keys alone; never made.
-    pub(crate) fn new_for_reading(nats: &Nats) -> Self {
-        Self::on(nats, 1, false, &[])
+    pub(crate) fn new_for_reading(nats: &Nats, consumers: Consumers) -> Self {
+        Self::on(nats, 1, false, &[], consumers)
     }
 
-    fn on(nats: &Nats, replicas: usize, may_create: bool, written: &'static [Shelf]) -> Self {
-        let stream = |shelf| Stream::new(nats.clone(), bucket(shelf, replicas), may_create);
-        Self { secrets: stream(Shelf::Secret), data_keys: stream(Shelf::DataKey), written }
+    /// The stream of the data keys.
+    pub(crate) const fn data_keys(&self) -> &Arc<Stream> {
+        &self.data_keys
+    }
+
+    fn on(nats: &Nats, replicas: usize, may_create: bool, written: &'static [Shelf], consumers: Consumers) -> Self {
+        let stream = |shelf| Stream::new(nats.clone(), bucket(shelf, replicas), may_create).with(consumers.clone());
+        Self { secrets: stream(Shelf::Secret), data_keys: Arc::new(stream(Shelf::DataKey)), written }
     }
 
     /// Whether both buckets are there and set up as they must be.
@@ -60,7 +63,7 @@ impl JetStreamVault {
         self.data_keys.ensure().await
     }
 
-    const fn shelf(&self, shelf: Shelf) -> &Stream {
+    fn shelf(&self, shelf: Shelf) -> &Stream {
         match shelf {
             Shelf::Secret => &self.secrets,
             Shelf::DataKey => &self.data_keys,
@@ -200,19 +203,7 @@ impl JetStreamVault {
         let stream = self.shelf(shelf);
         let before = stream.info().await.map_err(|error| error.to_string())?.state.subjects_count;
         let prefix = prefix(shelf);
-        let config = pull::Config {
-            name: Some(format!("scan-{}", Uuid::new_v4().simple())),
-            deliver_policy: DeliverPolicy::LastPerSubject,
-            ack_policy: AckPolicy::None,
-            headers_only: keys_only,
-            filter_subject: format!("{prefix}>"),
-            memory_storage: true,
-            num_replicas: 1,
-            inactive_threshold: TAIL_INACTIVE,
-            ..pull::Config::default()
-        };
-        let consumer = stream.context().create_consumer_on_stream(config, stream.name()).await;
-        let consumer = consumer.map_err(|error| error.to_string())?;
+        let consumer = stream.read(Reading::Newest { keys_only }).await?;
         let mut all = HashMap::new();
         let mut pending = consumer.cached_info().num_pending;
         let fetch = consumer.stream().max_messages_per_batch(TAIL_BATCH.1).expires(TAIL_FETCH);

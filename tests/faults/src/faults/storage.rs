@@ -165,14 +165,16 @@ pub(super) async fn delete_message(campaign: &mut Campaign) -> Result<Option<Str
     let fields = config.as_object_mut().context("no configuration")?;
     fields.insert("deny_delete".into(), json!(false));
     fields.insert("deny_purge".into(), json!(false));
-    for (what, query) in [
-        ("MSG.DELETE", json!({ "seq": last })),
-        ("MSG.DELETE", json!({ "seq": 2, "no_erase": true })),
-        ("PURGE", json!({ "keep": 1 })),
-        ("UPDATE", config),
+    // refused because it is not permitted, and for no other reason: delete, purge, and an update that would permit them
+    for (what, query, code) in [
+        ("MSG.DELETE", json!({ "seq": last }), 10057),
+        ("MSG.DELETE", json!({ "seq": 2, "no_erase": true }), 10057),
+        ("PURGE", json!({ "keep": 1 }), 10110),
+        ("UPDATE", config, 10052),
     ] {
         let answer = ask(&client, &format!("STREAM.{what}.{STREAM}"), &query).await?;
-        ensure!(answer.get("error").is_some(), "{what} was not refused: {answer}");
+        let refused = answer.pointer("/error/err_code").and_then(serde_json::Value::as_u64);
+        ensure!(refused == Some(code), "{what} was not refused with {code}: {answer}");
     }
     sleep(BROKEN / 5).await;
     Ok(Some("every way was refused".into()))

@@ -7,27 +7,27 @@
 //! A replica learns of a record when the leader has told it and its own disk has taken it, which may be long after the
 //! leader's ack: so a tail that has read everything moves to the leader itself, and what is acknowledged is on its way.
 
+use std::collections::VecDeque;
 use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::Message;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::consumer::pull;
 use futures_util::FutureExt;
-use futures_util::future::{LocalBoxFuture, pending};
+use futures_util::future::{LocalBoxFuture, join_all, pending};
 use futures_util::stream::{self, LocalBoxStream, StreamExt};
 use portcullis_config::limits::{
-    AWAY_PAUSE, HEAD_POLL, HEAD_POLL_LEAST, QUORUM_BEAT, SERVER_PATIENCE, TAIL_BATCH, TAIL_CONFIRM, TAIL_FETCH,
-    TAIL_HEARTBEAT, TAIL_INACTIVE, TAIL_SEEK_PAUSE, TAIL_SEEKS, TAIL_STALL,
+    AWAY_PAUSE, HEAD_POLL, HEAD_POLL_LEAST, LEADER_READS, QUORUM_BEAT, SERVER_PATIENCE, TAIL_BATCH, TAIL_CONFIRM,
+    TAIL_FETCH, TAIL_HEARTBEAT, TAIL_SEEK_PAUSE, TAIL_SEEKS, TAIL_STALL,
 };
 use portcullis_events::Time;
 use tokio::time::{Instant, sleep, sleep_until};
-use uuid::Uuid;
 
 use super::super::heads::Heads;
 use super::{Head, Info, Record, TailFault, Tailed, head, record};
 use crate::clock;
-use crate::databroker::nats::{Find, Stream, StreamError, jittered, quorum};
+use crate::databroker::nats::{Consumers, Find, Reading, Stream, StreamError, jittered, quorum};
 
 pub(super) fn follow(stream: Arc<Stream>, after: u64) -> LocalBoxStream<'static, Result<Tailed, TailFault>> {
     let now = Instant::now();
@@ -36,6 +36,7 @@ pub(super) fn follow(stream: Arc<Stream>, after: u64) -> LocalBoxStream<'static,
         seen: after,
         known: None,
         consumer: None,
+        ahead: VecDeque::new(),
         place: Place::default(),
         restarts: 0,
         missing: None,
@@ -65,6 +66,8 @@ struct Tail {
     /// Where the leader said that the log ends; absent before it was first heard.
     known: Option<u64>,
     consumer: Option<pull::Stream>,
+    /// What the leader gave beyond the record that it was asked for.
+    ahead: VecDeque<Record>,
     place: Place,
     /// How often the consumer was begun anew since the last record.
     restarts: u32,
@@ -195,8 +198,14 @@ impl Tail {
                 self.asked = None;
                 return self.hear(answer);
             }
-            // a fresh consumer did not help: the leader itself is asked
-            return if behind && self.restarts > 1 { self.fetch().await } else { Ok(self.begin(known).await) };
+            // a fresh consumer did not help, or there can be none: the leader itself is asked
+            let is_alone = matches!(self.stream.consumers(), Consumers::None);
+            if behind && (is_alone || self.restarts > 1) {
+                return self.fetch(known).await;
+            }
+            if !is_alone {
+                return Ok(self.begin(known).await);
+            }
         }
         let stall_at = self.idle_since + TAIL_STALL;
         let wake_at = if behind { stall_at.min(self.poll_at) } else { self.poll_at };
@@ -252,18 +261,9 @@ impl Tail {
             sleep(jittered(AWAY_PAUSE)).await;
         }
         let consumer = loop {
-            let config = pull::Config {
-                name: Some(format!("tail-{}", Uuid::new_v4().simple())),
-                deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.seen + 1 },
-                ack_policy: AckPolicy::None,
-                memory_storage: true,
-                num_replicas: 1,
-                inactive_threshold: TAIL_INACTIVE,
-                ..pull::Config::default()
-            };
-            let consumer = match self.stream.context().create_consumer_on_stream(config, self.stream.name()).await {
+            let consumer = match self.stream.read(Reading::After(self.seen)).await {
                 Ok(consumer) => consumer,
-                Err(error) => return self.restart(&error.to_string()),
+                Err(error) => return self.restart(&error),
             };
             let at = consumer.cached_info().cluster.as_ref().and_then(|cluster| cluster.leader.clone());
             // one that is not used goes away by itself
@@ -285,11 +285,22 @@ impl Tail {
     }
 
     /// The next record from the leader. It is a hole only where the leader says twice that it has none.
-    async fn fetch(&mut self) -> Result<Option<Tailed>, TailFault> {
+    async fn fetch(&mut self, known: u64) -> Result<Option<Tailed>, TailFault> {
         let missing = self.seen + 1;
-        match self.stream.find(Find::At(missing)).await {
+        if let Some(next) = self.ahead.pop_front().filter(|next| next.seq == missing) {
+            return Ok(Some(self.advance(next)));
+        }
+        let is_own = matches!(self.stream.consumers(), Consumers::Own);
+        let last = if is_own { missing } else { known.min(missing.saturating_add(LEADER_READS)) };
+        let all = join_all((missing..=last).map(|seq| self.stream.find(Find::At(seq)))).await;
+        let mut all = all.into_iter();
+        let first = all.next().unwrap_or(Ok(None));
+        self.ahead = all.map_while(|found| found.ok().flatten()).map(record).collect();
+        match first {
             Ok(Some(stored)) => {
-                tracing::warn!(seq = missing, "a replica of the log lacks a record that its leader has");
+                if is_own {
+                    tracing::warn!(seq = missing, "a replica of the log lacks a record that its leader has");
+                }
                 Ok(Some(self.advance(record(stored))))
             }
             Ok(None) if self.missing == Some(missing) => Err(TailFault::Hole { missing }),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use portcullis_config::NatsStorage;
-use portcullis_config::limits::APPEND_DEADLINE;
+use portcullis_config::limits::{APPEND_DEADLINE, LEADER_READS};
 use portcullis_harness::nats::NatsServer;
 use tokio::time::Instant;
 
@@ -29,7 +29,7 @@ impl Server {
         let server = NatsServer::start().unwrap();
         let nats = Nats::connect(&NatsStorage::at(vec![server.url()])).await.unwrap();
         let config = Config { deny_delete: false, ..config(1) };
-        Self { server, log: Arc::new(JetStreamLog::on(&nats, config, true)) }
+        Self { server, log: Arc::new(JetStreamLog::on(&nats, config, true, Consumers::Own)) }
     }
 
     async fn administrator(&self) -> jetstream::Context {
@@ -87,7 +87,7 @@ async fn a_stream_that_an_administrator_made_with_room_of_its_own_will_do() {
 #[actix::test]
 async fn a_reader_makes_no_stream() {
     let ground = Server::fresh().await;
-    let reader = JetStreamLog::new_for_reading(&ground.connect().await);
+    let reader = JetStreamLog::new_for_reading(&ground.connect().await, Consumers::None);
     assert!(matches!(reader.check().await, Err(StreamError::Gone(_))));
     assert!(ground.administrator().await.get_stream(STREAM).await.is_err());
     append_each(&*ground.log(), 1..=1).await;
@@ -100,10 +100,27 @@ async fn a_record_that_the_server_lost_is_a_hole() {
     append_each(&*ground.log(), 1..=5).await;
     let stream = ground.administrator().await.get_stream(STREAM).await.unwrap();
     stream.delete_message(3).await.unwrap();
-    let mut tail = ground.log().tail(0);
-    assert_eq!(next_record(&mut tail).await.seq, 1);
-    assert_eq!(next_record(&mut tail).await.seq, 2);
-    assert_eq!(fault(&mut tail).await, TailFault::Hole { missing: 3 });
+    // the same for whoever has no consumer, and asks the leader for each record
+    let alone =
+        JetStreamLog::on(&ground.connect().await, Config { deny_delete: false, ..config(1) }, false, Consumers::None);
+    for mut tail in [ground.log().tail(0), alone.tail(0)] {
+        assert_eq!(next_record(&mut tail).await.seq, 1);
+        assert_eq!(next_record(&mut tail).await.seq, 2);
+        assert_eq!(fault(&mut tail).await, TailFault::Hole { missing: 3 });
+    }
+}
+
+#[actix::test]
+async fn whoever_has_no_consumer_reads_everything_in_order_and_what_comes_later() {
+    let ground = Server::fresh().await;
+    let many = 3 * LEADER_READS + 5;
+    append_each(&*ground.log(), 1..=u128::from(many)).await;
+    let mut tail = JetStreamLog::new_for_reading(&ground.connect().await, Consumers::None).tail(2);
+    for seq in 3..=many {
+        assert_eq!(next_record(&mut tail).await.seq, seq);
+    }
+    append_each(&*ground.log(), u128::from(many) + 1..=u128::from(many) + 1).await;
+    assert_eq!(next_record(&mut tail).await.seq, many + 1);
 }
 
 #[actix::test]
