@@ -209,7 +209,7 @@ mod tests {
     fn a_tunnel_keeps_its_port_on_the_journey() {
         for named in ["db.test:443", "db.test:22"] {
             let request = Request::connect(named).header("host", named).body(()).unwrap();
-            let peer = Peer { address: "192.0.2.7".parse().unwrap(), https: true };
+            let peer = Peer { address: "192.0.2.7".parse().unwrap(), https: true, certificate: None };
             let before = Canonical::of(request.into_parts().0, peer).unwrap();
             let described = Described::of(&before);
             let after = through_bytes(&described).canonical().unwrap();
