@@ -16,9 +16,10 @@ use portcullis_actors::databroker::log::{Expected, NewRecord};
 use portcullis_actors::databroker::logout::{LogOut, LoggedOut, Logouts, Tools as LogoutTools};
 use portcullis_actors::databroker::progress::Standing;
 use portcullis_actors::databroker::store::{self, Store};
-use portcullis_actors::databroker::vault::{Revision, Sealed, Shelf, Vault, VaultError};
+use portcullis_actors::databroker::vault::{Revision, Sealed, Shelf, Values, Vault, VaultError};
 use portcullis_actors::databroker::view::Views;
 use portcullis_actors::keyring::{Keyring, Purpose};
+use portcullis_config::limits::CLOCK_LEEWAY;
 use portcullis_config::{Secret, Staleness, Storage};
 use portcullis_events::{
     Aggregate, Context, Envelope, Epoch, Event, EventId, Hash, Sealed as Profile, SessionId, session,
@@ -377,7 +378,7 @@ impl Vault for Remote {
         self.reached()?.delete(shelf, key).await
     }
 
-    async fn scan(&self, shelf: Shelf) -> Result<Vec<(String, Sealed)>, VaultError> {
+    async fn scan(&self, shelf: Shelf) -> Result<Values, VaultError> {
         self.reached()?.scan(shelf).await
     }
 }
@@ -552,6 +553,46 @@ async fn a_logout_of_a_person_and_a_session_ends_theirs_of_which_the_provider_ne
     assert!(node.views.session(named).is_some() && node.views.session(other).is_some());
 }
 
+/// Until the clock shows another time than it does now.
+async fn a_moment_passes() {
+    let then = clock::now();
+    let look = async || Ok((clock::now() > then).then_some(()));
+    portcullis_harness::process::eventually("time passes", SOON, look).await.unwrap();
+}
+
+#[actix_rt::test]
+async fn whoever_is_logged_out_while_they_sign_in_is_not_signed_in_and_may_sign_in_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let (by_person, by_session, other) = (session(), session(), session());
+    // the provider has answered, and the browser has not come back yet
+    let alice = hand_over_of("alice", "sid-1", by_person, &[]);
+    let bob = hand_over_of("bob", "sid-2", by_session, &[]);
+    let carol = hand_over_of("carol", "sid-3", other, &[]);
+    a_moment_passes().await;
+    assert_eq!(node.log_out(Some("alice"), None, "token-1").await, Ok(LoggedOut { sessions: 0 }));
+    assert_eq!(node.log_out(None, Some("sid-2"), "token-2").await, Ok(LoggedOut { sessions: 0 }));
+    for (late, id) in [(&alice, by_person), (&bob, by_session)] {
+        // nor when it comes once more
+        for _ in 0..2 {
+            assert!(matches!(node.open(late, HOST).await, Err(BrokerError::Refused(_))));
+            assert!(node.views.session(id).is_none());
+            assert_eq!(node.standing(id).await, SessionStanding::Shut);
+        }
+    }
+    node.open(&carol, HOST).await.unwrap();
+    a_moment_passes().await;
+    for (person, sid) in [("alice", "sid-1"), ("bob", "sid-2")] {
+        let again = session();
+        node.open(&hand_over_of(person, sid, again, &[]), HOST).await.unwrap();
+        assert!(node.views.session(again).is_some(), "{person}");
+    }
+    // a node that starts now says the same
+    let other_node = Node::on(node.store.clone()).await.current().await;
+    assert!(other_node.views.session(by_person).is_none() && other_node.views.session(by_session).is_none());
+    assert_eq!(other_node.views.sessions(), 3);
+}
+
 #[actix_rt::test]
 async fn a_logout_is_taken_once_by_all_nodes_and_over_restarts() {
     let dir = tempfile::tempdir().unwrap();
@@ -592,13 +633,33 @@ fn seal_again(session: SessionId) -> String {
 }
 
 #[actix_rt::test]
+async fn a_session_that_a_fast_clock_saw_is_idle_by_the_clock_of_every_other_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path()).await;
+    let id = session();
+    node.open(&hand_over(id, &[]), HOST).await.unwrap();
+    let timeout = Duration::from_secs(20);
+    let running = Node::idle_after(node.store.clone(), &keyring(), Some(timeout)).await.current().await;
+    let at = clock::now().plus(Duration::from_secs(3600));
+    let seq = node.append(id, Event::Session(session::Event::Seen(session::Seen { at }))).await;
+    assert!(running.views.progress.reaches(seq, SOON).await);
+    let starting = Node::idle_after(node.store.clone(), &keyring(), Some(timeout)).await.current().await;
+    for node in [running, starting] {
+        let view = node.views.session(id).unwrap();
+        assert!(view.is_open(clock::now()));
+        assert!(!view.is_open(clock::now().plus(timeout)));
+    }
+}
+
+#[actix_rt::test]
 async fn a_session_that_lay_idle_is_over_on_a_node_that_starts_and_on_every_other() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path()).await;
     let (id, seen) = (session(), session());
     node.open(&hand_over(id, &[]), HOST).await.unwrap();
     node.open(&hand_over(seen, &[]), HOST).await.unwrap();
-    let at = clock::now().plus(Duration::from_secs(3600));
+    // as late as another node's clock is believed
+    let at = clock::now().plus(CLOCK_LEEWAY);
     node.append(seen, Event::Session(session::Event::Seen(session::Seen { at }))).await;
     // a bound that has passed for whoever was not seen since
     let idle = Node::idle_after(node.store.clone(), &keyring(), Some(Duration::from_millis(1))).await;

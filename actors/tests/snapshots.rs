@@ -94,6 +94,7 @@ impl Node {
             profile: Profile { claims }.seal(&key, id).unwrap(),
             issued_at: now,
             expires_at: now.plus(Duration::from_secs(3600)),
+            provider_session: None,
         };
         self.append(Aggregate::session(id), Event::Session(session::Event::SignedIn(signed_in))).await
     }
@@ -374,6 +375,7 @@ async fn what_has_expired_long_ago_is_not_in_a_snapshot_and_stays_shut() {
         profile: sealed(),
         issued_at: Time::from_secs(1),
         expires_at: Time::from_secs(2),
+        provider_session: None,
     };
     let event = Event::Session(session::Event::SignedIn(over));
     let seq = node.append(Aggregate::session(session), event).await;

@@ -236,6 +236,8 @@ pub const SUBJECT_BYTES: usize = 255;
 
 /// A refresh begins this long before the access token ends, or with a quarter of its life left if that is later.
 pub const REFRESH_LEAD: Duration = Duration::from_secs(60);
+/// Least time between two refreshes of one session: a provider whose access tokens end sooner fills no log.
+pub const REFRESH_LEAST: Duration = Duration::from_secs(10);
 /// How often it is looked what is owed to sessions because of their tokens.
 pub const REFRESH_LOOK: Duration = Duration::from_secs(5);
 /// Sessions that one look takes up at most.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::departures::{Departed, Departures};
 use crate::record::{self, Life, Record, SessionRecord};
 use crate::shards::Shards;
 use crate::{
@@ -64,8 +65,10 @@ pub struct Fold {
     pub(crate) lives: Shards,
     /// The groups of people.
     pub(crate) groups: Shards,
-    /// The logouts that providers asked for.
+    /// The logouts that were asked for.
     pub(crate) logouts: Shards,
+    /// Whom they meant, lately.
+    pub(crate) departures: Departures,
 }
 
 impl Fold {
@@ -151,6 +154,11 @@ impl Fold {
         self.lives.replace(piece, |bytes| record::expired(bytes, at));
     }
 
+    /// Packs one of the [`Self::PIECES`] closely, once very much was applied: it says the same as before, in less room.
+    pub fn settle(&mut self, piece: usize) {
+        [&mut self.lives, &mut self.groups, &mut self.logouts].into_iter().for_each(|records| records.settle(piece));
+    }
+
     /// What a logout is: that one was received is all there is to know, and that it is kept says it.
     #[must_use]
     pub fn logout(&self, id: LogoutId) -> logout::State {
@@ -194,7 +202,12 @@ impl Fold {
             Event::Log(_) => self.log = Some(tip),
             Event::Session(event) => {
                 let Record { tips: [_, token], state } = self.life(id);
-                let state = Life { session: session::evolve(state.session, event), ..state };
+                let session = match event {
+                    // whoever was logged out while they signed in is not signed in
+                    session::Event::SignedIn(signed_in) if self.is_overtaken(signed_in) => session::State::Ended,
+                    event => session::evolve(state.session, event),
+                };
+                let state = Life { session, ..state };
                 self.lives.insert(id, Record { tips: [Some(tip), token], state: state.trimmed() }.pack());
             }
             Event::Token(event) => {
@@ -207,10 +220,18 @@ impl Fold {
                 self.groups.insert(id, Record { tips: [Some(tip), None], state }.pack());
             }
             Event::Logout(event) => {
+                let logout::Event::Received(received) = event;
+                for departed in Departed::of(received.person, received.session) {
+                    self.departures.note(departed, envelope.time);
+                }
                 let state = logout::evolve(self.logout(LogoutId::new(id)), event);
                 self.logouts.insert(id, Record { tips: [Some(tip), None], state }.pack());
             }
         }
+    }
+
+    fn is_overtaken(&self, signed_in: &session::SignedIn) -> bool {
+        self.departures.overtook(signed_in.person, signed_in.provider_session, signed_in.issued_at)
     }
 
     fn life(&self, id: Uuid) -> Record<Life> {
@@ -233,6 +254,7 @@ impl std::fmt::Debug for Fold {
             .field("lives", &self.lives.len())
             .field("groups", &self.groups.len())
             .field("logouts", &self.logouts.len())
+            .field("departures", &self.departures.len())
             .finish_non_exhaustive()
     }
 }

@@ -77,6 +77,11 @@ uuid_id! {
     LogoutId
 }
 
+uuid_id! {
+    /// A session as its provider names it (`sid`): a keyed hash of issuer and name, which tells nothing by itself.
+    ProviderSessionId
+}
+
 /// What kind of thing an aggregate is; the family of its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AggregateKind {

@@ -5,6 +5,7 @@
 //! An event on the log is a CloudEvent in structured JSON ([`Envelope`]); its aggregate is one subject
 //! ([`Aggregate::subject`]); each carries the hash of the aggregate's event before it. [`Fold`] is the sum of them.
 
+mod departures;
 mod envelope;
 mod fold;
 pub mod group;
@@ -23,7 +24,8 @@ pub mod token;
 pub use envelope::{Context, DecodeError, Envelope, Event, Hash};
 pub use fold::{Fold, FoldError, Tip};
 pub use ids::{
-    Aggregate, AggregateKind, BadId, Epoch, EventId, GroupId, LogoutId, PersonId, SUBJECT_PREFIX, SessionId,
+    Aggregate, AggregateKind, BadId, Epoch, EventId, GroupId, LogoutId, PersonId, ProviderSessionId, SUBJECT_PREFIX,
+    SessionId,
 };
 pub use record::{Brief, SessionRecord};
 pub use sealed::Sealed;

@@ -1,8 +1,8 @@
-//! A logout that a provider asked for: taken once, however often its token comes (OpenID Connect Back-Channel Logout 1.0).
+//! A logout that a provider or an administrator asked for: taken once, however often its token comes (OpenID Connect Back-Channel Logout 1.0).
 
 use serde::{Deserialize, Serialize};
 
-use crate::PersonId;
+use crate::{PersonId, ProviderSessionId};
 
 /// What may be asked of a logout.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,11 +21,14 @@ pub enum Event {
 /// `portcullis.logout.received.v1`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Received {
-    /// The id of the identity provider.
+    /// The id of the identity provider that knows whom it names.
     pub idp: String,
     /// Whose sessions it ends; absent where it names one session and nobody.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub person: Option<PersonId>,
+    /// The session that it names, as the provider knows it; absent where it names none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub session: Option<ProviderSessionId>,
 }
 
 /// What a logout is now.
@@ -71,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_logout_is_received_once() {
-        let received = Received { idp: "idp".into(), person: None };
+        let received = Received { idp: "idp".into(), person: None, session: None };
         let event = decide(State::Absent, &Command::Receive(received.clone())).unwrap();
         let state = evolve(State::Absent, &event);
         assert_eq!(state, State::Received);

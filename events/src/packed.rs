@@ -160,7 +160,7 @@ impl Packed for Life {
                 let person = PersonId::new(from.uuid()?);
                 let (last_seen, issued_at) = (from.time()?, from.time()?);
                 let (idp, profile) = (from.text()?.to_owned(), take_sealed(from)?);
-                let signed_in = SignedIn { person, idp, profile, issued_at, expires_at };
+                let signed_in = SignedIn { person, idp, profile, issued_at, expires_at, provider_session: None };
                 session::State::Open(session::Open { signed_in, last_seen })
             }
             _ => return None,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PersonId, Sealed, Time};
+use crate::{PersonId, ProviderSessionId, Sealed, Time};
 
 /// What may be asked of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,9 @@ pub struct SignedIn {
     pub issued_at: Time,
     /// When the session ends by itself, in milliseconds since the Unix epoch.
     pub expires_at: Time,
+    /// What the provider calls its own session (`sid`); absent where it does not say. Of no use once it has begun: not kept.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub provider_session: Option<ProviderSessionId>,
 }
 
 /// `portcullis.session.seen.v1`
@@ -157,7 +160,8 @@ pub fn decide(state: &State, command: &Command, now: Time) -> Result<Option<Even
 pub fn evolve(state: State, event: &Event) -> State {
     match (state, event) {
         (State::Absent, Event::SignedIn(signed_in)) => {
-            State::Open(Open { signed_in: signed_in.clone(), last_seen: signed_in.issued_at })
+            let signed_in = SignedIn { provider_session: None, ..signed_in.clone() };
+            State::Open(Open { last_seen: signed_in.issued_at, signed_in })
         }
         (State::Open(open), Event::Seen(seen)) => State::Open(Open { last_seen: open.last_seen.max(seen.at), ..open }),
         (state @ (State::Open(_) | State::Ended), Event::SignedIn(_)) => state,
@@ -184,6 +188,7 @@ mod tests {
             profile: Sealed::new("sealed".into()),
             issued_at: Time::from_secs(100),
             expires_at: Time::from_secs(200),
+            provider_session: None,
         }
     }
 

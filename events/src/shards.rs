@@ -44,6 +44,14 @@ impl Shards {
         }
     }
 
+    /// Builds one piece anew: what grew record by record has room between them.
+    pub(crate) fn settle(&mut self, piece: usize) {
+        // one that a copy shares is left as it is
+        if let Some(shard) = self.0.get_mut(piece).and_then(Arc::get_mut) {
+            *shard = std::mem::take(shard).into_iter().collect();
+        }
+    }
+
     /// Whether two ids lie in the same piece.
     pub(crate) fn are_together(one: Uuid, other: Uuid) -> bool {
         index(one) == index(other)

@@ -1,7 +1,8 @@
 //! The fold as bytes: what a node starts from instead of reading the log from its beginning.
 //!
 //! Sorted, so that folds that are equal are equal byte for byte. Integers are big-endian. After the head, each family:
-//! its number of records, then each record with its id (16 bytes) and its length (4). What proves who wrote them is the
+//! its number of records, then each record with its id (16 bytes) and its length (4); last, the number of those who were
+//! logged out lately, and of each kind (1), id (16) and time (8). What proves who wrote them is the
 //! business of whoever stores them; nothing is believed of a length that is read.
 
 use std::convert::Infallible;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use uuid::Uuid;
 
+use crate::departures::{Departed, Departures};
 use crate::packed::Packed;
 use crate::record::{self, Life, Record};
 use crate::shards::Shards;
@@ -17,7 +19,7 @@ use crate::{Epoch, Fold, Hash, Time, Tip, group, logout};
 
 /// The version of this form and of the states in it. It goes up with every change of either: a snapshot of another
 /// schema is not read, and the log is read instead.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 const MAGIC: &[u8; 20] = b"portcullis snapshot\n";
 /// No aggregate is larger: a person's groups come from a few sources, each within one event.
@@ -61,7 +63,8 @@ impl Fold {
         out(&log.hash.bytes())?;
         write_family(&self.lives, out, |bytes| record::expired(bytes, at))?;
         write_family(&self.groups, out, |_| None)?;
-        write_family(&self.logouts, out, |_| None)
+        write_family(&self.logouts, out, |_| None)?;
+        write_departures(&self.departures, out)
     }
 
     /// Reads what [`Self::write`] wrote, and nothing after it; `from` fills what it is given. Whoever calls it proves
@@ -84,7 +87,8 @@ impl Fold {
         let lives = read_family::<Life, E>(from)?;
         let groups = read_family::<group::State, E>(from)?;
         let logouts = read_family::<logout::State, E>(from)?;
-        Ok(Self { applied, epoch: Some(epoch), last: Some(last), log: Some(log), lives, groups, logouts })
+        let departures = read_departures(from)?;
+        Ok(Self { applied, epoch: Some(epoch), last: Some(last), log: Some(log), lives, groups, logouts, departures })
     }
 
     /// A hash of what [`Self::write`] writes: equal where the folds are. `None` before anything was folded.
@@ -143,6 +147,34 @@ fn read_family<S: Packed, E>(from: &mut impl FnMut(&mut [u8]) -> Result<(), E>) 
     }
     records.fill(piece);
     Ok(records)
+}
+
+fn write_departures<E>(
+    departures: &Departures,
+    out: &mut impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), SnapshotError<E>> {
+    out(&u64::try_from(departures.len()).unwrap_or(u64::MAX).to_be_bytes())?;
+    for (departed, at) in departures.iter() {
+        let (kind, id) = departed.parts();
+        out(&[kind])?;
+        out(id.as_bytes())?;
+        out(&at.millis().to_be_bytes())?;
+    }
+    Ok(())
+}
+
+fn read_departures<E>(from: &mut impl FnMut(&mut [u8]) -> Result<(), E>) -> Result<Departures, SnapshotError<E>> {
+    let count = u64::from_be_bytes(take(from)?);
+    let mut departures = Departures::default();
+    for _ in 0..count {
+        let [kind] = take(from)?;
+        let departed = Departed::from_parts(kind, Uuid::from_bytes(take(from)?));
+        let at = Time::from_millis(i64::from_be_bytes(take(from)?));
+        if !departed.is_some_and(|departed| departures.restore(departed, at)) {
+            return Err(SnapshotError::Malformed("a logout cannot be read"));
+        }
+    }
+    Ok(departures)
 }
 
 /// The next bytes; room for them is made as they come.

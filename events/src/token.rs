@@ -326,16 +326,18 @@ impl Held {
     }
 
     /// When something is owed, if nothing happens before; a time long past where it is owed already. A refresh is due
-    /// `lead` before the access token ends, and with a quarter of its life left if that is later; `signed_in_at` is when
-    /// the session began.
+    /// `lead` before the access token ends, and with a quarter of its life left if that is later, but never sooner than
+    /// `least` after the one before: a token of a few seconds ends meanwhile, and the session goes on. `signed_in_at` is
+    /// when the session began.
     #[must_use]
-    pub fn due(&self, signed_in_at: Time, lead: Duration) -> Option<Time> {
+    pub fn due(&self, signed_in_at: Time, lead: Duration, least: Duration) -> Option<Time> {
         let Stored { access_expires_at, refreshable, .. } = self.stored;
         match self.renewal {
             Renewal::Idle(retry_at) => {
                 let ends = access_expires_at.filter(|_| refreshable)?;
-                let life = ends.since(self.refreshed_at.unwrap_or(signed_in_at));
-                Some(ends.minus(lead.min(life / 4)).max(retry_at.unwrap_or(Time::from_millis(i64::MIN))))
+                let began = self.refreshed_at.unwrap_or(signed_in_at);
+                let due = ends.minus(lead.min(ends.since(began) / 4)).max(began.plus(least));
+                Some(due.max(retry_at.unwrap_or(Time::from_millis(i64::MIN))))
             }
             Renewal::Started(intent) => Some(intent.deadline),
             Renewal::InDoubt(_) => access_expires_at,
@@ -345,8 +347,8 @@ impl Held {
 
     /// What is owed at `now`, as [`Self::due`] has it.
     #[must_use]
-    pub fn owed(&self, signed_in_at: Time, lead: Duration, now: Time) -> Option<Owed> {
-        let due = self.due(signed_in_at, lead).filter(|due| *due <= now)?;
+    pub fn owed(&self, signed_in_at: Time, lead: Duration, least: Duration, now: Time) -> Option<Owed> {
+        let due = self.due(signed_in_at, lead, least).filter(|due| *due <= now)?;
         let (generation, failures) = (self.stored.generation, self.failures);
         Some(match self.renewal {
             Renewal::Idle(_) => Owed::Refresh { generation, failures, due },

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis_events::{
     Aggregate, Brief, Context, Envelope, Epoch, Event, EventId, Fold, FoldError, GroupId, Hash, LogoutId, PersonId,
-    SCHEMA, Sealed, SessionId, SnapshotError, Time, group, log, logout, session, token,
+    ProviderSessionId, SCHEMA, Sealed, SessionId, SnapshotError, Time, group, log, logout, session, token,
 };
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
@@ -21,7 +21,7 @@ const ATTEMPT: EventId = EventId::new(Uuid::from_u128(5));
 /// Something that is written on the log, sensible or not.
 #[derive(Debug, Clone)]
 enum Step {
-    SignIn { session: u8, expires_at: u8 },
+    SignIn { session: u8, issued_at: u8, expires_at: u8, named: bool },
     SignOut { session: u8 },
     Revoke { session: u8 },
     StoreTokens { session: u8, generation: u8, access_expires_at: Option<u8> },
@@ -31,7 +31,7 @@ enum Step {
     Refresh { session: u8, generation: u8 },
     FailRefresh { session: u8, generation: u8, retry_at: u8 },
     LeaveInDoubt { session: u8, generation: u8 },
-    ReceiveLogout { logout: u8 },
+    ReceiveLogout { logout: u8, person: Option<u8>, named: Option<u8> },
     Join { person: u8, source: bool, groups: BTreeSet<u8> },
     Leave { person: u8, source: bool, groups: BTreeSet<u8> },
 }
@@ -40,7 +40,9 @@ fn step() -> impl Strategy<Value = Step> {
     let id = 0..4_u8;
     let groups = || btree_set(0..6_u8, 1..4);
     prop_oneof![
-        4 => (id.clone(), 1..100_u8).prop_map(|(session, expires_at)| Step::SignIn { session, expires_at }),
+        4 => (id.clone(), 0..4_u8, 1..100_u8, any::<bool>()).prop_map(|(session, issued_at, expires_at, named)| {
+            Step::SignIn { session, issued_at, expires_at, named }
+        }),
         1 => id.clone().prop_map(|session| Step::SignOut { session }),
         1 => id.clone().prop_map(|session| Step::Revoke { session }),
         3 => (id.clone(), 0..4_u8, any::<Option<u8>>()).prop_map(|(session, generation, access_expires_at)| {
@@ -54,7 +56,9 @@ fn step() -> impl Strategy<Value = Step> {
             Step::FailRefresh { session, generation, retry_at }
         }),
         1 => (id.clone(), 0..4_u8).prop_map(|(session, generation)| Step::LeaveInDoubt { session, generation }),
-        2 => id.clone().prop_map(|logout| Step::ReceiveLogout { logout }),
+        2 => (id.clone(), any::<bool>(), any::<bool>()).prop_map(|(logout, person, named)| Step::ReceiveLogout {
+            logout, person: person.then_some(logout), named: named.then_some(logout),
+        }),
         2 => (id.clone(), any::<bool>(), groups()).prop_map(|(person, source, groups)| {
             Step::Join { person, source, groups }
         }),
@@ -90,6 +94,10 @@ fn logout_id(id: u8) -> LogoutId {
     LogoutId::new(uuid(4, id))
 }
 
+fn provider_session(id: u8) -> ProviderSessionId {
+    ProviderSessionId::new(uuid(5, id))
+}
+
 fn of_session(session: u8, event: session::Event) -> (Aggregate, Event) {
     (Aggregate::session(session_id(session)), Event::Session(event))
 }
@@ -102,13 +110,14 @@ fn event(step: &Step) -> (Aggregate, Event) {
     let source = |ldap: bool| if ldap { "ldap" } else { "claims:idp" }.to_owned();
     let person = |id: u8| Aggregate::group(PersonId::new(uuid(2, id)));
     match step {
-        Step::SignIn { session, expires_at } => {
+        Step::SignIn { session, issued_at, expires_at, named } => {
             let signed_in = session::SignedIn {
                 person: PersonId::new(uuid(2, *session)),
                 idp: "idp".into(),
                 profile: Sealed::new("c2VhbGVkIHByb2ZpbGU".into()),
-                issued_at: BEGIN,
+                issued_at: secs(*issued_at),
                 expires_at: secs(*expires_at),
+                provider_session: named.then(|| provider_session(*session)),
             };
             (Aggregate::session(session_id(*session)), Event::Session(session::Event::SignedIn(signed_in)))
         }
@@ -153,8 +162,9 @@ fn event(step: &Step) -> (Aggregate, Event) {
             let doubt = token::LeftInDoubt { generation: (*generation).into(), attempt: ATTEMPT };
             of_token(*session, token::Event::LeftInDoubt(doubt))
         }
-        Step::ReceiveLogout { logout } => {
-            let received = logout::Received { idp: "idp".into(), person: None };
+        Step::ReceiveLogout { logout, person, named } => {
+            let person = person.map(|person| PersonId::new(uuid(2, person)));
+            let received = logout::Received { idp: "idp".into(), person, session: named.map(provider_session) };
             (Aggregate::logout(logout_id(*logout)), Event::Logout(logout::Event::Received(received)))
         }
         Step::Join { person: id, source: ldap, groups } => {
@@ -179,7 +189,8 @@ fn log_of(steps: &[Step]) -> Vec<Record> {
             id: EventId::new(Uuid::from_u128(seq)),
             source: "/test".into(),
             aggregate,
-            time: BEGIN,
+            // each a second after the one before
+            time: Time::from_secs(i64::try_from(seq).unwrap() - 1),
             context: Context { actor: "test".into(), cause: None, traceparent: None },
             epoch,
             prev: last.get(&aggregate).copied(),
@@ -243,6 +254,7 @@ proptest! {
         for (record, pause) in records[..end].iter().zip(pauses) {
             apply(&mut stepwise, std::slice::from_ref(record));
             if pause {
+                (0..Fold::PIECES).for_each(|piece| stepwise.settle(piece));
                 // the node stops here, and another one starts from its snapshot
                 stepwise = read(&bytes(&stepwise, BEGIN)).unwrap();
             }
@@ -308,13 +320,16 @@ proptest! {
 
 #[test]
 fn a_chain_goes_on_behind_a_snapshot_and_a_broken_one_is_found() {
-    let steps = [Step::SignIn { session: 1, expires_at: 10 }, Step::SignOut { session: 1 }];
+    let steps = [Step::SignIn { session: 1, issued_at: 0, expires_at: 10, named: false }, Step::SignOut { session: 1 }];
     let records = log_of(&steps);
     let mut fold = Fold::default();
     apply(&mut fold, &records[..2]);
     let mut later = read(&bytes(&fold, AT)).unwrap();
     assert_eq!(later.last(), Some(Hash::of(&records[1].body)));
-    let forged = log_of(&[Step::SignIn { session: 1, expires_at: 20 }, Step::SignOut { session: 1 }]);
+    let forged = log_of(&[
+        Step::SignIn { session: 1, issued_at: 0, expires_at: 20, named: false },
+        Step::SignOut { session: 1 },
+    ]);
     assert_eq!(later.apply(3, &forged[2].subject, &forged[2].body), Err(FoldError::BrokenChain));
     apply(&mut later, &records[2..]);
     assert_eq!(later.session(session_id(1)), session::State::Ended);
@@ -323,7 +338,7 @@ fn a_chain_goes_on_behind_a_snapshot_and_a_broken_one_is_found() {
 #[test]
 fn a_logout_that_was_received_is_known_behind_a_snapshot() {
     let mut fold = Fold::default();
-    apply(&mut fold, &log_of(&[Step::ReceiveLogout { logout: 1 }]));
+    apply(&mut fold, &log_of(&[Step::ReceiveLogout { logout: 1, person: None, named: None }]));
     let later = read(&bytes(&fold, AT)).unwrap();
     assert_eq!(later.logout(logout_id(1)), logout::State::Received);
     assert_eq!(later.logout(logout_id(2)), logout::State::Absent);
@@ -345,16 +360,17 @@ fn a_snapshot_of_another_schema_is_told_apart_from_a_damaged_one() {
 fn every_state() -> Vec<Record> {
     let groups = BTreeSet::from([1, 5]);
     log_of(&[
-        Step::SignIn { session: 0, expires_at: 90 },
+        Step::SignIn { session: 0, issued_at: 0, expires_at: 90, named: false },
         Step::StoreTokens { session: 0, generation: 2, access_expires_at: Some(80) },
         Step::StartRefresh { session: 0, generation: 2 },
         Step::See { session: 0, at: 7 },
-        Step::SignIn { session: 1, expires_at: 10 },
+        Step::SignIn { session: 1, issued_at: 0, expires_at: 10, named: false },
         Step::StoreTokens { session: 2, generation: 1, access_expires_at: None },
         Step::Revoke { session: 3 },
         Step::Join { person: 1, source: true, groups: groups.clone() },
         Step::Join { person: 1, source: false, groups },
-        Step::ReceiveLogout { logout: 2 },
+        Step::ReceiveLogout { logout: 2, person: Some(2), named: None },
+        Step::ReceiveLogout { logout: 3, person: Some(3), named: Some(3) },
     ])
 }
 
@@ -364,7 +380,7 @@ fn the_bytes_of_this_schema_are_what_they_were() {
     apply(&mut fold, &every_state());
     let form = format!("{SCHEMA} {} {}", bytes(&fold, BEGIN).len(), fold.digest(BEGIN).unwrap());
     // a change of these bytes is another schema: raise it, and put here what it gives
-    assert_eq!(form, "3 796 1FAc1HlhIyYwLjcGybs1qJmaOo1usqaJMYubXuzgQ1w");
+    assert_eq!(form, "4 940 fiPPm74JXpExd__CcK9BMpefCW7VAFpg2VOhYYzjb40");
 }
 
 #[test]
@@ -386,4 +402,33 @@ fn what_is_asked_of_every_session_is_read_without_the_rest() {
         }
     }
     assert_eq!(fold.session_count(), 4);
+}
+
+#[test]
+fn a_sign_in_that_a_logout_overtook_begins_no_session_whatever_is_stored_in_between() {
+    let sign_in = |session, issued_at, named| Step::SignIn { session, issued_at, expires_at: 90, named };
+    let logout = |person, named| Step::ReceiveLogout { logout: 1, person, named };
+    for (overtaken, steps) in [
+        // the log is made in second 0, and what comes first is of second 1
+        (true, [logout(Some(1), None), sign_in(1, 0, false)]),
+        (true, [logout(Some(1), None), sign_in(1, 0, true)]),
+        (false, [logout(Some(1), None), sign_in(1, 1, true)]),
+        (false, [logout(Some(2), None), sign_in(1, 0, true)]),
+        (true, [logout(None, Some(1)), sign_in(1, 0, true)]),
+        (false, [logout(None, Some(1)), sign_in(1, 0, false)]),
+        (false, [logout(None, Some(2)), sign_in(1, 0, true)]),
+        (true, [logout(Some(1), Some(2)), sign_in(1, 0, false)]),
+        (false, [logout(Some(1), Some(2)), sign_in(1, 0, true)]),
+        // what is there already is ended by its own event
+        (false, [sign_in(1, 0, false), logout(Some(1), None)]),
+    ] {
+        let records = log_of(&steps);
+        let mut fold = Fold::default();
+        for record in &records {
+            apply(&mut fold, std::slice::from_ref(record));
+            fold = read(&bytes(&fold, BEGIN)).unwrap();
+        }
+        let state = fold.session(session_id(1));
+        assert_eq!(state == session::State::Ended, overtaken, "{steps:?}: {state:?}");
+    }
 }

@@ -46,6 +46,7 @@ fn signed_in() -> session::SignedIn {
         profile: Sealed::new("c2VhbGVk".into()),
         issued_at: Time::from_secs(1_795_000_000),
         expires_at: Time::from_secs(1_795_050_400),
+        provider_session: None,
     }
 }
 
@@ -121,6 +122,7 @@ fn all() -> BTreeMap<&'static str, Envelope> {
                 Event::Logout(logout::Event::Received(logout::Received {
                     idp: "idp-1".into(),
                     person: Some(person()),
+                    session: None,
                 })),
             ),
         ),

@@ -4,12 +4,14 @@
 
 pub mod print;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, Addr};
 use anyhow::{Context, Result, anyhow, bail};
+use portcullis_actors::authenticate::provider_id;
 use portcullis_actors::clock;
 use portcullis_actors::databroker::data_keys::DataKeys;
 use portcullis_actors::databroker::journal::{Append, Command, Journal, JournalError};
@@ -19,7 +21,7 @@ use portcullis_actors::databroker::view::{SessionView, Views};
 use portcullis_actors::keyring::{Keyring, Purpose};
 use portcullis_config::Config;
 use portcullis_config::limits::SESSIONS_DEADLINE;
-use portcullis_events::{Aggregate, Context as Cause, SessionId, session};
+use portcullis_events::{Aggregate, Context as Cause, LogoutId, PersonId, SessionId, logout, session};
 
 use crate::cli::SessionsCommand;
 use crate::state_dir;
@@ -69,6 +71,9 @@ struct Reading {
     views: Arc<Views>,
     replica: Addr<Replica>,
     journal: Addr<Journal>,
+    data_keys: Rc<DataKeys>,
+    /// The id and the issuer of the identity provider, if one is configured.
+    provider: Option<(String, String)>,
 }
 
 impl Reading {
@@ -85,12 +90,14 @@ impl Reading {
         let views = Arc::new(Views::with_idle_timeout(config.session_idle_timeout));
         let data_keys = Rc::new(DataKeys::new(Arc::clone(&store.vault), wrapping));
         let source = format!("/portcullis/cli-{}", uuid::Uuid::new_v4());
-        let replica = Replica::new(Arc::clone(&store.log), data_keys, Arc::clone(&views), source.clone()).start();
+        let keys = Rc::clone(&data_keys);
+        let replica = Replica::new(Arc::clone(&store.log), keys, Arc::clone(&views), source.clone()).start();
         let journal = Journal::new(Arc::clone(&store.log), replica.clone(), Arc::clone(&views), source).start();
         if !views.progress.becomes_current(SESSIONS_DEADLINE).await {
             return Err(anyhow!("{}", views.progress.standing(clock::now()))).context("the log cannot be read");
         }
-        Ok(Self { views, replica, journal })
+        let provider = config.idp.as_ref().map(|idp| (provider_id(idp), idp.issuer.clone()));
+        Ok(Self { views, replica, journal, data_keys, provider })
     }
 
     /// The open sessions that are as `wanted`, the oldest first.
@@ -132,8 +139,20 @@ impl Reading {
         Ok(before != session::State::Ended)
     }
 
+    /// Ends all sessions of a person, and the sign-ins that are under way: those of whoever has that user id, and of
+    /// whoever is signed in with that address.
     async fn revoke_all(&self, user: &str, reason: &str) -> Result<Vec<SessionId>> {
-        let theirs = self.open_sessions(|view| view.user == user || view.email.as_deref() == Some(user));
+        let is_theirs = |view: &SessionView| view.user == user || view.email.as_deref() == Some(user);
+        let mut people: BTreeMap<PersonId, String> =
+            self.open_sessions(is_theirs).iter().map(|view| (view.person, view.idp.clone())).collect();
+        if let Some((idp, issuer)) = &self.provider {
+            people.insert(self.data_keys.pseudonyms().await?.person(issuer, user), idp.clone());
+        }
+        for (person, idp) in people {
+            self.log_out(person, idp).await.context("nothing was revoked")?;
+        }
+        // a session that began before that is among them, and none begins after
+        let theirs = self.open_sessions(is_theirs);
         let mut revoked = Vec::new();
         for view in theirs {
             if self.revoke(view.id, reason).await.with_context(|| format!("{} were revoked", revoked.len()))? {
@@ -141,5 +160,15 @@ impl Reading {
             }
         }
         Ok(revoked)
+    }
+
+    /// Whoever is signing in now is signed in no more when they have done.
+    async fn log_out(&self, person: PersonId, idp: String) -> Result<()> {
+        let received = logout::Received { idp, person: Some(person), session: None };
+        let command = Command::Logout(logout::Command::Receive(received));
+        let cause = Cause { actor: "cli".into(), cause: None, traceparent: None };
+        let aggregate = Aggregate::logout(LogoutId::new(uuid::Uuid::new_v4()));
+        self.journal.send(Append { aggregate, command, cause }).await??;
+        Ok(())
     }
 }

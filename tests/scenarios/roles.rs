@@ -840,3 +840,33 @@ async fn a_process_that_is_told_to_stop_ends_in_order_and_is_not_missed() -> Res
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_data_key_that_somebody_deletes_from_the_vault_shuts_its_person_out_where_authorize_runs_apart() -> Result<()>
+{
+    let apart = Apart::new().await?;
+    let processes = apart.processes(&ROLES).await?;
+    let proxy = last(&processes)?;
+    let client = async_nats::jetstream::new(async_nats::connect(apart.nats.url().as_str()).await?);
+    let bucket = client.get_stream("KV_PORTCULLIS_DEK").await?;
+
+    apart.person("bob-0001", "sid-b", "bob@example.com");
+    let bob = apart.world.visitor(proxy).await?;
+    sign_in(&bob).await?;
+    apart.person("alice-0001", "sid-a", "alice@example.com");
+    let alice = apart.world.visitor(proxy).await?;
+    sign_in(&alice).await?;
+    assert_eq!(status(&alice, APP).await?, StatusCode::OK);
+
+    // the last key that was made is hers
+    let made = bucket.get_info().await?.state.last_sequence;
+    bucket.delete_message(made).await?;
+    becomes(&alice, APP, StatusCode::UNAUTHORIZED).await?;
+    assert_eq!(status(&bob, APP).await?, StatusCode::OK);
+    // another key is made for her, and authorize takes it for the one that it knew
+    sign_in(&alice).await?;
+    assert_eq!(status(&alice, APP).await?, StatusCode::OK);
+    let other = bucket.get_info().await?.state.last_sequence;
+    assert!(other > made);
+    Ok(())
+}

@@ -358,3 +358,47 @@ async fn nobody_waits_for_a_provider_that_takes_no_token_back() -> Result<()> {
     assert!(!line.contains(&token.context("no token came")?), "{line}");
     Ok(())
 }
+
+/// Somebody whom the provider has signed in, with a callback that the browser has not followed yet.
+async fn before_the_callback(world: &World, gateway: &Gateway) -> Result<(Visitor, Answer)> {
+    let visitor = world.visitor(gateway).await?;
+    let mut answer = visitor.get(APP).await?;
+    while let Some(next) = answer.redirect()? {
+        if next.path() == "/.pomerium/callback/" {
+            return Ok((visitor, answer));
+        }
+        answer = visitor.get(next.as_str()).await?;
+    }
+    anyhow::bail!("no callback: {}", answer.text())
+}
+
+#[tokio::test]
+async fn whoever_is_logged_out_while_they_sign_in_is_let_in_by_the_next_sign_in_only() -> Result<()> {
+    let (world, idp) = (World::new(BINARY).await?, ScriptedIdp::start());
+    let gateway = gateway_at(&world, &idp).await?;
+    let provider = world.visitor(&gateway).await?;
+    idp.set_person(Person { sub: "alice-0001".into(), sid: "sid-1".into(), ..Person::default() });
+    let by_person = idp.logout_token(&json!({}), &json!({"sub": "alice-0001", "sid": null}));
+    let by_session = idp.logout_token(&json!({}), &json!({"sub": null, "sid": "sid-1"}));
+    for token in [Some(by_person), Some(by_session), None] {
+        let (late, callback) = before_the_callback(&world, &gateway).await?;
+        match token {
+            Some(token) => {
+                assert_eq!(deliver(&provider, &[("logout_token", &token)]).await?.status, StatusCode::OK);
+            }
+            // named by the user id alone: there is no session that could be found by anything else
+            None => {
+                sessions(&gateway, &["revoke", "--user", "alice-0001"]).await?;
+            }
+        }
+        let refused = late.follow(callback, 20).await?;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{}", refused.text());
+        assert_eq!(status(&late).await?, StatusCode::UNAUTHORIZED);
+        // the same browser, once more
+        let answer = late.follow(late.get(APP).await?, 20).await?;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        sessions(&gateway, &["revoke", "--user", "alice-0001"]).await?;
+        is_refused(&late, LONG).await?;
+    }
+    Ok(())
+}

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use portcullis_config::limits::{SEEN_LEAST, SEEN_PARTS};
+use portcullis_config::limits::{CLOCK_LEEWAY, SEEN_LEAST, SEEN_PARTS};
 use portcullis_events::Time;
 
 /// How finely use is noted: in this part of the bound on idleness.
@@ -26,6 +26,17 @@ impl Idle {
     pub fn after(timeout: Duration) -> Self {
         Self { timeout, apart: (timeout / SEEN_PARTS).max(SEEN_LEAST) }
     }
+}
+
+/// When a session was in use, as far as this node believes it: a clock that is fast elsewhere keeps no session open here.
+#[must_use]
+pub(super) fn credible(at: Time, now: Time) -> Time {
+    if is_credible(at, now) { at } else { now }
+}
+
+/// Whether a use may have been then: clocks differ a little.
+pub(super) fn is_credible(at: Time, now: Time) -> bool {
+    at <= now.plus(CLOCK_LEEWAY)
 }
 
 /// The use of one session, written by every worker that serves it.
@@ -118,8 +129,9 @@ impl Activity {
         self.owed.store(true, Ordering::SeqCst);
     }
 
-    /// The log knows of a use, here or on another node.
-    pub(super) fn recorded(&self, at: Time) {
+    /// The log knows of a use, here or on another node; it is heard of now.
+    pub(super) fn recorded(&self, at: Time, now: Time) {
+        let at = credible(at, now);
         self.recorded.fetch_max(at.millis(), Ordering::Relaxed);
         self.last.fetch_max(at.millis(), Ordering::Relaxed);
     }
@@ -153,10 +165,25 @@ mod tests {
     #[test]
     fn a_use_on_another_node_counts_and_none_counts_backwards() {
         let activity = activity();
-        activity.recorded(at(1050));
+        activity.recorded(at(1050), at(1050));
         assert!(!activity.is_idle(at(1109)));
-        activity.recorded(at(1010));
+        activity.recorded(at(1010), at(1050));
         assert_eq!(activity.last(), at(1050));
+    }
+
+    #[test]
+    fn a_clock_that_is_fast_elsewhere_keeps_no_session_open_here() {
+        let fast = |ahead: Duration| {
+            let activity = activity();
+            activity.recorded(at(1010).plus(ahead), at(1010));
+            activity.last()
+        };
+        assert_eq!(fast(CLOCK_LEEWAY), at(1010).plus(CLOCK_LEEWAY), "as clocks differ");
+        assert_eq!(fast(CLOCK_LEEWAY + Duration::from_millis(1)), at(1010));
+        let activity = activity();
+        activity.recorded(at(5000), at(1010));
+        assert!(!activity.is_idle(at(1069)));
+        assert!(activity.is_idle(at(1070)));
     }
 
     #[test]
@@ -168,7 +195,7 @@ mod tests {
         assert!(!activity.is_due(at(1014), idle));
         assert!(activity.is_due(at(1015), idle));
         assert_eq!(activity.settle(), at(1014));
-        activity.recorded(at(1014));
+        activity.recorded(at(1014), at(1014));
         assert!(activity.touch(at(1016)), "the next one is owed again");
         assert!(!activity.is_due(at(1028), idle));
     }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use actix::{Actor, Addr, Context, Handler, Message, ResponseFuture};
 use portcullis_config::limits::COMMAND_DEADLINE;
-use portcullis_events::{Aggregate, Context as Cause, Epoch, PersonId, SessionId, Time, session, token};
+use portcullis_events::{Aggregate, Context as Cause, Epoch, SessionId, Time, session, token};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::data_keys::{DataKey, DataKeyError, DataKeys};
 use super::hand_over::{HandOver, SessionTokens, SignedInIdentity};
@@ -289,28 +290,32 @@ impl Inner {
         tokens?;
         groups?;
 
-        self.sign_in(session, person, identity, &key, &cause).await
+        let named = identity.claims.get("sid").and_then(Value::as_str);
+        let signed_in = session::SignedIn {
+            person,
+            idp: identity.idp.clone(),
+            profile: Profile { claims: identity.claims.clone() }.seal(&key, session)?,
+            issued_at: identity.issued_at,
+            expires_at: identity.expires_at,
+            provider_session: named.map(|sid| pseudonyms.provider_session(&identity.issuer, sid)),
+        };
+        self.sign_in(session, signed_in, &cause).await
     }
 
     async fn sign_in(
         &self,
         session: SessionId,
-        person: PersonId,
-        identity: &SignedInIdentity,
-        key: &DataKey,
+        signed_in: session::SignedIn,
         cause: &Cause,
     ) -> Result<Opened, BrokerError> {
-        let profile = Profile { claims: identity.claims.clone() };
-        let signed_in = session::SignedIn {
-            person,
-            idp: identity.idp.clone(),
-            profile: profile.seal(key, session)?,
-            issued_at: identity.issued_at,
-            expires_at: identity.expires_at,
-        };
+        let expires_at = signed_in.expires_at;
         let command = Command::Session(session::Command::Open(signed_in));
         match self.append(Aggregate::session(session), command, cause).await {
-            Ok(position) => self.opened(session, position, identity.expires_at),
+            // the log has the last word: a logout may have overtaken the sign-in
+            Ok(_) if self.tools.views.progress.caught_up() && self.tools.views.session(session).is_none() => {
+                Err(BrokerError::Refused("the person was logged out while they signed in".into()))
+            }
+            Ok(position) => self.opened(session, position, expires_at),
             // the same hand-over again, from the same browser
             Err(JournalError::Session(session::Refusal::AlreadyOpen)) => self.open_again(session).await,
             Err(error) => Err(error.into()),

@@ -6,7 +6,7 @@
 mod orphans;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -185,14 +185,8 @@ impl Inner {
     }
 
     async fn forget_keys(&self) -> Result<(), VaultError> {
-        let known = self.tools.data_keys.known_people();
-        let kept: HashSet<PersonId> =
-            self.tools.vault.keys(Shelf::DataKey).await?.into_iter().filter_map(|(key, _)| key.parse().ok()).collect();
-        // one that was made meanwhile was not known before
-        for person in known.into_iter().filter(|person| !kept.contains(person)) {
-            tracing::info!(%person, "a data key was forgotten");
-            self.tools.data_keys.forget(person);
-        }
+        let forgotten = self.tools.data_keys.forget_missing().await?;
+        self.tools.views.shut(&forgotten);
         Ok(())
     }
 

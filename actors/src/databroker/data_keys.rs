@@ -1,24 +1,29 @@
 //! The data keys of people: what their personal data is sealed with, in the vault, wrapped. Forgetting one makes the
 //! data unreadable in every copy of the log.
 
+mod known;
+
+use std::cell::Cell;
+use std::collections::HashSet;
 use std::num::NonZero;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use self::known::Key;
+pub use self::known::KnownKeys;
+use super::aside::aside;
+use super::vault::{Losses, Revision, Shelf, Vault, VaultError};
+use crate::keyring::{KeyError, Sealer, open_with, random, raw, seal_with};
 use aws_lc_rs::aead::LessSafeKey;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
 use portcullis_config::limits::FEW;
-use portcullis_events::{GroupId, LogoutId, PersonId, Sealed};
+use portcullis_events::{GroupId, LogoutId, PersonId, ProviderSessionId, Sealed};
 use uuid::Uuid;
 use zeroize::Zeroizing;
-
-use super::aside::aside;
-use super::vault::{Revision, Sealed as InVault, Shelf, Vault, VaultError};
-use crate::keyring::{KeyError, Sealer, open_with, random, raw, seal_with};
 
 /// The vault key under which the pseudonym key lies.
 const PSEUDONYMS: PersonId = PersonId::new(Uuid::nil());
@@ -78,6 +83,12 @@ impl Pseudonyms {
         LogoutId::new(self.id("logout", issuer, token_id))
     }
 
+    /// A session as its provider names it.
+    #[must_use]
+    pub fn provider_session(&self, issuer: &str, sid: &str) -> ProviderSessionId {
+        ProviderSessionId::new(self.id("sid", issuer, sid))
+    }
+
     fn id(&self, kind: &str, scope: &str, name: &str) -> Uuid {
         let mut context = hmac::Context::with_key(&self.0);
         for part in [kind, scope, name] {
@@ -92,46 +103,20 @@ impl Pseudonyms {
     }
 }
 
-/// The data keys that this node has read: whoever opens a sealed value with them waits for nothing.
-#[derive(Default)]
-pub struct KnownKeys(papaya::HashMap<PersonId, Zeroizing<[u8; 32]>>);
-
-impl KnownKeys {
-    /// A person's key, if it was read.
-    #[must_use]
-    pub fn get(&self, person: PersonId) -> Option<DataKey> {
-        raw(self.0.pin().get(&person)?).ok().map(DataKey)
-    }
-
-    /// Whether a person's key was read.
-    #[must_use]
-    pub fn has(&self, person: PersonId) -> bool {
-        self.0.pin().contains_key(&person)
-    }
-
-    fn remember(&self, person: PersonId, key: [u8; 32]) {
-        self.0.pin().insert(person, Zeroizing::new(key));
-    }
-}
-
-impl std::fmt::Debug for KnownKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "KnownKeys({})", self.0.len())
-    }
-}
-
 /// The data keys in the vault, and those that were read.
 pub struct DataKeys {
     vault: Arc<dyn Vault>,
     wrapping: Arc<Sealer>,
     known: Arc<KnownKeys>,
+    /// What the vault had lost when the keys that are known were last compared with it.
+    losses: Cell<Option<Losses>>,
 }
 
 impl DataKeys {
     /// The keys of a vault, wrapped for [`crate::keyring::Purpose::DataKey`].
     #[must_use]
     pub fn new(vault: Arc<dyn Vault>, wrapping: Sealer) -> Self {
-        Self { vault, wrapping: Arc::new(wrapping), known: Arc::default() }
+        Self { vault, wrapping: Arc::new(wrapping), known: Arc::default(), losses: Cell::new(None) }
     }
 
     /// Those that were read, for whoever must not wait.
@@ -183,10 +168,8 @@ impl DataKeys {
         if self.get(PSEUDONYMS).await?.is_none() {
             self.get_or_make(PSEUDONYMS).await?;
         }
-        let wrapped = self.vault.get(Shelf::DataKey, &PSEUDONYMS.to_string()).await?;
-        let key = wrapped.and_then(|wrapped| unwrap(&self.wrapping, PSEUDONYMS, &wrapped.value));
-        let key = key.ok_or(DataKeyError::Wrapping)?;
-        Ok(Pseudonyms(hmac::Key::new(hmac::HMAC_SHA256, &key)))
+        let key = self.known.key(PSEUDONYMS).ok_or(DataKeyError::Wrapping)?;
+        Ok(Pseudonyms(hmac::Key::new(hmac::HMAC_SHA256, key.as_slice())))
     }
 
     /// Reads every key at once: for the start of a node, where most of them will be needed.
@@ -195,54 +178,92 @@ impl DataKeys {
     /// [`DataKeyError::Vault`]; [`DataKeyError::Wrapping`] where the pseudonyms' key does not open, which every node
     /// needs. A person's key that does not open is left for [`DataKeys::get`] to report.
     pub async fn load_all(&self) -> Result<(), DataKeyError> {
-        let mut all = self.vault.scan(Shelf::DataKey).await?;
+        self.losses.set(self.vault.losses(Shelf::DataKey).await?);
+        let all = Arc::new(self.vault.scan(Shelf::DataKey).await?);
         let many = all.len();
-        self.known.0.pin().reserve(many);
-        let share = if many <= FEW { many } else { many.div_ceil(available_parallelism().map_or(1, NonZero::get)) };
-        let mut shares = Vec::new();
-        while !all.is_empty() {
-            let share = all.split_off(all.len().saturating_sub(share));
-            let (wrapping, known) = (Arc::clone(&self.wrapping), Arc::clone(&self.known));
-            shares.push(aside(many, move || open_all(&wrapping, &known, share)));
-        }
+        let parts = if many <= FEW { 1 } else { available_parallelism().map_or(1, NonZero::get) };
+        let shares = (0..parts).map(|part| {
+            let (wrapping, all) = (Arc::clone(&self.wrapping), Arc::clone(&all));
+            aside(many, move || open_all(&wrapping, all.iter().skip(part).step_by(parts)))
+        });
+        let shares: Vec<_> = shares.collect();
+        drop(all);
         let stopping = || VaultError::Unavailable("the process is stopping".into());
-        for opened in join_all(shares).await {
-            opened.ok_or_else(stopping)??;
+        let mut opened = Vec::new();
+        for share in join_all(shares).await {
+            opened.append(&mut share.ok_or_else(stopping)??);
         }
-        Ok(())
+        let known = Arc::clone(&self.known);
+        Ok(aside(many, move || known.fill(opened)).await.ok_or_else(stopping)?)
     }
 
-    /// The people whose keys were read.
-    #[must_use]
-    pub fn known_people(&self) -> Vec<PersonId> {
-        self.known.0.pin().keys().copied().collect()
+    /// Forgets the keys that the vault has lost since this was last asked, if it can tell cheaply that there are any; whose
+    /// they were.
+    ///
+    /// # Errors
+    /// [`VaultError`]; the same is done the next time.
+    pub async fn forget_lost(&self) -> Result<HashSet<PersonId>, VaultError> {
+        let losses = self.vault.losses(Shelf::DataKey).await?;
+        if losses.is_none() || losses == self.losses.get() {
+            return Ok(HashSet::new());
+        }
+        let forgotten = self.forget_missing().await?;
+        // what goes away meanwhile changes it again
+        self.losses.set(losses);
+        Ok(forgotten)
     }
 
-    /// Forgets a person's key, which the vault has forgotten.
+    /// Forgets every key that the vault does not have any more; whose they were.
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    pub async fn forget_missing(&self) -> Result<HashSet<PersonId>, VaultError> {
+        // one that is made meanwhile is not known before
+        let mut known: HashSet<PersonId> = self.known.people().into_iter().collect();
+        // without it everybody would be somebody else
+        known.remove(&PSEUDONYMS);
+        for (key, _) in self.vault.keys(Shelf::DataKey).await? {
+            if let Ok(person) = key.parse() {
+                known.remove(&person);
+            }
+        }
+        for person in &known {
+            tracing::info!(%person, "a data key was forgotten");
+            self.forget(*person);
+        }
+        Ok(known)
+    }
+
+    /// Forgets a person's key; [`Self::get`] asks the vault for it again.
     pub fn forget(&self, person: PersonId) {
-        self.known.0.pin().remove(&person);
+        self.known.forget(person);
     }
 
     fn remember(&self, person: PersonId, wrapped: &[u8]) -> Result<Rc<DataKey>, DataKeyError> {
         let key = unwrap(&self.wrapping, person, wrapped).ok_or(DataKeyError::Wrapping)?;
+        let data_key = DataKey(raw(&key)?);
         self.known.remember(person, key);
-        Ok(Rc::new(DataKey(raw(&key)?)))
+        Ok(Rc::new(data_key))
     }
 }
 
-fn open_all(wrapping: &Sealer, known: &KnownKeys, all: Vec<(String, InVault)>) -> Result<(), DataKeyError> {
-    for (key, wrapped) in all {
+fn open_all<'a>(
+    wrapping: &Sealer,
+    some: impl Iterator<Item = (&'a str, Revision, &'a [u8])>,
+) -> Result<Vec<(PersonId, Key)>, DataKeyError> {
+    let mut opened = Vec::new();
+    for (key, _, wrapped) in some {
         let Ok(person) = key.parse() else { continue };
-        match unwrap(wrapping, person, &wrapped.value) {
-            Some(key) => known.remember(person, key),
+        match unwrap(wrapping, person, wrapped) {
+            Some(key) => opened.push((person, key)),
             None if person == PSEUDONYMS => return Err(DataKeyError::Wrapping),
             None => {}
         }
     }
-    Ok(())
+    Ok(opened)
 }
 
-fn unwrap(wrapping: &Sealer, person: PersonId, wrapped: &[u8]) -> Option<[u8; 32]> {
+fn unwrap(wrapping: &Sealer, person: PersonId, wrapped: &[u8]) -> Option<Key> {
     let text = std::str::from_utf8(wrapped).ok()?;
-    wrapping.open(&person.to_string(), text)?.try_into().ok()
+    wrapping.open(&person.to_string(), text)?.try_into().ok().map(Zeroizing::new)
 }

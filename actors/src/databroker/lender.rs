@@ -133,7 +133,7 @@ mod tests {
             assert_eq!(append(u128::from(head) + 100).await, next().await, "and what comes later, lent: {is_lent}");
             if is_lent {
                 let keys = reader.vault.scan(Shelf::DataKey).await.unwrap();
-                assert_eq!(keys.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), [key]);
+                assert_eq!(keys.iter().map(|(key, ..)| key).collect::<Vec<_>>(), [key]);
             }
             assert_eq!(
                 reader.vault.get(Shelf::DataKey, key).await.unwrap().map(|found| found.value),

@@ -88,9 +88,10 @@ impl Handler<LogOut> for Logouts {
 }
 
 impl Tools {
-    /// The sessions first, the memory of the logout last: one that breaks off in between may be sent again.
+    /// The sessions first, then the memory of the logout: one that breaks off in between may be sent again. Whoever is
+    /// signing in meanwhile gets no session after that; what began between the two is ended last.
     async fn log_out(&self, log_out: &LogOut) -> Result<LoggedOut, BrokerError> {
-        self.draw_level().await?;
+        let level = self.draw_level().await?;
         let pseudonyms = self.data_keys.pseudonyms().await?;
         let logout = Aggregate::logout(pseudonyms.logout(&log_out.issuer, &log_out.token_id));
         let before = self.log.last(logout).await.map_err(|error| BrokerError::Unavailable(error.to_string()))?;
@@ -100,16 +101,31 @@ impl Tools {
         let person = log_out.subject.as_deref().map(|subject| pseudonyms.person(&log_out.issuer, subject));
         let cause =
             Cause { actor: format!("idp:{}", log_out.idp), cause: Some(log_out.request_id.clone()), traceparent: None };
-        let meant = self.meant(log_out, person).await?;
-        let ends = futures_util::stream::iter(meant.iter().map(|id| self.end(*id, &cause)));
-        ends.buffer_unordered(LOGOUT_IN_FLIGHT).try_collect::<()>().await?;
-        let received = logout::Received { idp: log_out.idp.clone(), person };
+        let ended = self.end_all(log_out, person, 0, &cause).await?;
+        let session = log_out.sid.as_deref().map(|sid| pseudonyms.provider_session(&log_out.issuer, sid));
+        let received = logout::Received { idp: log_out.idp.clone(), person, session };
         self.append(logout, Command::Logout(logout::Command::Receive(received)), &cause).await?;
-        Ok(LoggedOut { sessions: meant.len() })
+        let late = self.end_all(log_out, person, level, &cause).await?;
+        Ok(LoggedOut { sessions: ended + late })
+    }
+
+    /// Ends what is meant of what has changed since a sequence, and says how many there were.
+    async fn end_all(
+        &self,
+        log_out: &LogOut,
+        person: Option<PersonId>,
+        since: u64,
+        cause: &Cause,
+    ) -> Result<usize, BrokerError> {
+        let meant = self.meant(log_out, person, since).await?;
+        let ends = futures_util::stream::iter(meant.iter().map(|id| self.end(*id, cause)));
+        ends.buffer_unordered(LOGOUT_IN_FLIGHT).try_collect::<()>().await?;
+        Ok(meant.len())
     }
 
     /// Every session that the log's authority knows of is in the views: the one that is meant may be a moment old.
-    async fn draw_level(&self) -> Result<(), BrokerError> {
+    /// How far the log went.
+    async fn draw_level(&self) -> Result<u64, BrokerError> {
         let unavailable = |why: &str| BrokerError::Unavailable(why.to_owned());
         let progress = &self.views.progress;
         let head = self.log.head().await.map_err(|error| unavailable(&error.to_string()))?;
@@ -118,18 +134,23 @@ impl Tools {
         }
         match progress.stopped() {
             Some(why) => Err(unavailable(&why)),
-            None => Ok(()),
+            None => Ok(head.last),
         }
     }
 
-    async fn meant(&self, log_out: &LogOut, person: Option<PersonId>) -> Result<Vec<SessionId>, BrokerError> {
+    async fn meant(
+        &self,
+        log_out: &LogOut,
+        person: Option<PersonId>,
+        since: u64,
+    ) -> Result<Vec<SessionId>, BrokerError> {
         let (views, idp, sid) = (Arc::clone(&self.views), log_out.idp.clone(), log_out.sid.clone());
         if person.is_none() && sid.is_none() {
             return Err(BrokerError::Refused("the logout names neither a person nor a session".into()));
         }
         // all sessions of the node are looked at: away from the thread that everything else here runs on
         let looked = tokio::task::spawn_blocking(move || {
-            let found = views.find(person, |view| is_meant(view, &idp, person.is_some(), sid.as_deref()));
+            let found = views.find_since(since, person, |view| is_meant(view, &idp, person.is_some(), sid.as_deref()));
             found.iter().map(|view| view.id).collect::<Vec<_>>()
         });
         looked.await.map_err(|_| BrokerError::Unavailable("the node is stopping".into()))

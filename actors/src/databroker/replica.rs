@@ -15,7 +15,7 @@ use actix::{
     Actor, AsyncContext, Context, Handler, Message, MessageResponse, MessageResult, ResponseFuture, WrapFuture,
 };
 use futures_util::{FutureExt, StreamExt};
-use portcullis_config::limits::{FORGET_AFTER, SWEEP, SWEEP_STEPS};
+use portcullis_config::limits::{FEW, FORGET_AFTER, SWEEP, SWEEP_STEPS, VAULT_LOOK};
 use portcullis_events::{
     Aggregate, AggregateKind, Epoch, Event, Fold, Hash, LogoutId, PersonId, SessionId, Time, Tip, group, log, logout,
     session, token,
@@ -86,24 +86,15 @@ struct Inner {
     agenda: RefCell<Agenda>,
     /// Where the next sweep of the fold begins.
     piece: Cell<usize>,
+    /// The data keys are being compared with the vault.
+    is_looking: Cell<bool>,
 }
 
 impl Replica {
     /// A replica that begins to follow the log when it is started.
     #[must_use]
     pub fn new(log: Arc<dyn Log>, data_keys: Rc<DataKeys>, views: Arc<Views>, source: String) -> Self {
-        views.open_with(data_keys.known());
-        Self::of(Inner {
-            log,
-            data_keys,
-            views,
-            source,
-            snapshots: None,
-            may_begin: true,
-            fold: RefCell::default(),
-            agenda: RefCell::default(),
-            piece: Cell::new(0),
-        })
+        Self::of(Inner { source, may_begin: true, ..Inner::on(log, data_keys, views) })
     }
 
     /// A replica that begins with the newest snapshot that fits, and reads the log from there.
@@ -115,36 +106,14 @@ impl Replica {
         views: Arc<Views>,
         source: String,
     ) -> Self {
-        views.open_with(data_keys.known());
-        let (snapshots, fold) = (Some(snapshots), RefCell::default());
-        Self::of(Inner {
-            log,
-            data_keys,
-            views,
-            source,
-            snapshots,
-            may_begin: true,
-            fold,
-            agenda: RefCell::default(),
-            piece: Cell::new(0),
-        })
+        let snapshots = Some(snapshots);
+        Self::of(Inner { source, snapshots, may_begin: true, ..Inner::on(log, data_keys, views) })
     }
 
     /// A replica that writes nothing: an empty log is begun by somebody else.
     #[must_use]
     pub fn reading(log: Arc<dyn Log>, data_keys: Rc<DataKeys>, views: Arc<Views>) -> Self {
-        views.open_with(data_keys.known());
-        Self::of(Inner {
-            log,
-            data_keys,
-            views,
-            source: String::new(),
-            snapshots: None,
-            may_begin: false,
-            fold: RefCell::default(),
-            agenda: RefCell::default(),
-            piece: Cell::new(0),
-        })
+        Self::of(Inner::on(log, data_keys, views))
     }
 
     fn of(inner: Inner) -> Self {
@@ -164,6 +133,10 @@ impl Actor for Replica {
             ctx.spawn(swept.map(|_| ()).into_actor(this));
         });
         ctx.run_interval(SWEEP / SWEEP_STEPS, |this, _| this.inner.forget());
+        ctx.run_interval(VAULT_LOOK, |this, ctx| {
+            let inner = Rc::clone(&this.inner);
+            ctx.spawn(async move { inner.forget_lost_keys().await }.into_actor(this));
+        });
     }
 }
 
@@ -211,18 +184,34 @@ impl Handler<WhatIsOwed> for Replica {
 }
 
 impl Inner {
+    fn on(log: Arc<dyn Log>, data_keys: Rc<DataKeys>, views: Arc<Views>) -> Self {
+        views.open_with(data_keys.known());
+        Self {
+            log,
+            data_keys,
+            views,
+            source: String::new(),
+            snapshots: None,
+            may_begin: false,
+            fold: RefCell::default(),
+            agenda: RefCell::default(),
+            piece: Cell::new(0),
+            is_looking: Cell::new(false),
+        }
+    }
+
     async fn follow(self: Rc<Self>) {
         let keys = self.load_keys();
         let after = match self.begin().await {
             Ok(after) => after,
             Err(why) => return self.stop(why),
         };
-        let mut keys = Some(keys);
+        let mut behind = Some(Behind { keys, after });
         let mut tail = self.log.tail(after);
         while let Some(item) = tail.next().await {
             let outcome = match item {
                 Ok(Tailed::Record(record)) => self.apply(record).await,
-                Ok(Tailed::Head { head, at }) => self.heard(head.last, at, &mut keys).await,
+                Ok(Tailed::Head { head, at }) => self.heard(head.last, at, &mut behind).await,
                 Ok(Tailed::Away(why)) => {
                     tracing::warn!(%why, "the log is away");
                     self.views.progress.away(format!("the log did not answer: {why}"));
@@ -238,8 +227,9 @@ impl Inner {
     }
 
     fn stop(&self, why: String) {
+        // before it is said: whoever reads that it is so finds it so
+        self.views.progress.stop(why.clone());
         tracing::error!(%why, applied = self.fold.borrow().applied(), "the log cannot be followed any further");
-        self.views.progress.stop(why);
     }
 
     async fn apply(&self, record: Record) -> Result<(), String> {
@@ -270,10 +260,11 @@ impl Inner {
         self.views.progress.caught_up()
     }
 
-    async fn heard(&self, head: u64, at: Time, keys: &mut Option<Keys>) -> Result<(), String> {
+    async fn heard(&self, head: u64, at: Time, behind: &mut Option<Behind>) -> Result<(), String> {
         let applied = self.fold.borrow().applied();
         if !self.is_caught_up() && applied >= head {
-            if let Some(keys) = keys.take() {
+            if let Some(Behind { keys, after }) = behind.take() {
+                self.settle(applied.saturating_sub(after)).await;
                 keys.await.map_err(|_| "the node is stopping".to_owned())?.map_err(|error| error.to_string())?;
             }
             self.project_all().await;
@@ -281,6 +272,35 @@ impl Inner {
         }
         self.views.progress.heard(head, at, applied >= head);
         Ok(())
+    }
+
+    /// What was read event by event is packed closely, if it was much. Others get their turn between two steps.
+    async fn settle(&self, read: u64) {
+        let is_much = read > u64::try_from(self.fold.borrow().session_count().max(FEW)).unwrap_or(u64::MAX) / 4;
+        for piece in (0..Fold::PIECES).filter(|_| is_much) {
+            self.fold.borrow_mut().settle(piece);
+            if piece.is_multiple_of(pieces_a_step()) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Somebody may have deleted a data key from the vault: whoever opens profiles looks for himself.
+    async fn forget_lost_keys(&self) {
+        // one look that takes longer than the time to the next is enough
+        if !self.is_caught_up() || self.is_looking.replace(true) {
+            return;
+        }
+        match self.data_keys.forget_lost().await {
+            Ok(forgotten) if forgotten.is_empty() => {}
+            Ok(forgotten) => {
+                let views = Arc::clone(&self.views);
+                aside(views.sessions(), move || views.shut(&forgotten)).await;
+            }
+            // said by whoever looks after the vault
+            Err(error) => tracing::debug!(%error, "the data keys were not compared with the vault"),
+        }
+        self.is_looking.set(false);
     }
 
     /// Gives back, a few pieces at a time, what sessions left behind that ended by themselves long ago.
@@ -298,6 +318,13 @@ impl Inner {
 /// Pieces of the fold that are gone through without a pause.
 fn pieces_a_step() -> usize {
     Fold::PIECES.div_ceil(usize::try_from(SWEEP_STEPS).unwrap_or(1))
+}
+
+/// What a replica has while it reads the log for the first time.
+struct Behind {
+    keys: Keys,
+    /// Where it began.
+    after: u64,
 }
 
 /// The data keys being read.

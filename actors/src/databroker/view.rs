@@ -3,58 +3,24 @@
 //! A session is held sealed, sharing its bytes with the fold; its profile is opened when somebody first comes with it,
 //! and closed again when nobody does any more. Opening takes microseconds and waits for nothing.
 
+mod held;
+
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use portcullis_config::limits::ENDED_BACKLOG;
-use portcullis_events::{Brief, PersonId, SessionId, SessionRecord, Time, session};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use portcullis_events::{PersonId, SessionId, SessionRecord, Time, session};
 use tokio::sync::broadcast;
 
-use super::activity::{Activity, Idle};
+use self::held::Held;
+pub use self::held::SessionView;
+use super::activity::{Activity, Idle, credible, is_credible};
 use super::data_keys::KnownKeys;
 use super::profile::Profile;
 use super::progress::Progress;
+use crate::clock;
 use crate::metrics::Metrics;
-
-/// A session that is open, with what its person is known by. Ended sessions are not in the view.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SessionView {
-    /// The session.
-    pub id: SessionId,
-    /// Whose it is.
-    pub person: PersonId,
-    /// The id of the identity provider it came from.
-    pub idp: String,
-    /// The user id: the provider's `sub`.
-    pub user: String,
-    /// The e-mail address, unless the provider says that it is not verified.
-    pub email: Option<String>,
-    /// The display name.
-    pub name: Option<String>,
-    /// All claims of the ID token and of user info.
-    pub claims: Map<String, Value>,
-    /// The `groups` claim; empty if there is none or it is not a list of texts.
-    pub groups: Vec<String>,
-    /// When the person signed in.
-    pub issued_at: Time,
-    /// When the session ends by itself; compared when it is read.
-    pub expires_at: Time,
-    /// The sequence of the last event that changed this view: part of every cache key made from it.
-    pub seq: u64,
-    /// When the session was last in use, as far as this node knows; shared by all views of the session.
-    #[serde(skip)]
-    pub activity: Arc<Activity>,
-}
-
-impl SessionView {
-    /// Whether neither its own end has come nor it lay idle for too long.
-    #[must_use]
-    pub fn is_open(&self, now: Time) -> bool {
-        now < self.expires_at && !self.activity.is_idle(now)
-    }
-}
 
 /// What a change of the log means for what is open: sent to whoever keeps long-lived connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,50 +36,6 @@ pub struct Revoked {
     pub session: SessionId,
     /// Whose it was.
     pub person: PersonId,
-}
-
-/// A session that is open. One whose profile nobody has asked for yet is its record and nothing else.
-#[derive(Debug)]
-struct Held {
-    /// What it is opened from; absent in tests that have no log.
-    record: Option<SessionRecord>,
-    /// Made when somebody first comes with it; shared by all views of the session, and kept while its profile is closed.
-    activity: OnceLock<Arc<Activity>>,
-    opened: ArcSwapOption<SessionView>,
-}
-
-impl Held {
-    /// Whether its own end has come or it lay idle for too long.
-    fn is_over(&self, now: Time, idle: Option<Idle>) -> bool {
-        if let Some(activity) = self.activity.get() {
-            return activity.is_idle(now) || self.expires_at().is_some_and(|expires_at| expires_at <= now);
-        }
-        self.brief().is_some_and(|brief| brief.is_over(now, idle.map(|idle| idle.timeout)))
-    }
-
-    fn brief(&self) -> Option<Brief> {
-        self.record.as_ref().and_then(SessionRecord::brief)
-    }
-
-    fn person(&self) -> Option<PersonId> {
-        let known = self.brief().map(|brief| brief.person);
-        known.or_else(|| self.opened.load().as_ref().map(|view| view.person))
-    }
-
-    fn expires_at(&self) -> Option<Time> {
-        let record = self.record.as_ref().and_then(SessionRecord::open_until);
-        record.or_else(|| self.opened.load().as_ref().map(|view| view.expires_at))
-    }
-
-    /// Its use: of one that nobody came with yet, what the log knows.
-    fn activity(&self, idle: Option<Idle>) -> &Arc<Activity> {
-        self.activity.get_or_init(|| self.begin_activity(idle))
-    }
-
-    fn begin_activity(&self, idle: Option<Idle>) -> Arc<Activity> {
-        let last_seen = self.brief().map_or(Time::from_millis(0), |brief| brief.last_seen);
-        Arc::new(Activity::since(last_seen, idle))
-    }
 }
 
 /// The published views of a node.
@@ -171,7 +93,21 @@ impl Views {
     /// opens the profiles of those it is about for as long as that takes: not for the request path.
     #[must_use]
     pub fn find(&self, of: Option<PersonId>, wanted: impl Fn(&SessionView) -> bool) -> Vec<Arc<SessionView>> {
-        let is_theirs = |held: &Held| of.is_none_or(|person| held.brief().is_none_or(|brief| brief.person == person));
+        self.find_since(0, of, wanted)
+    }
+
+    /// As [`Self::find`], among those that something happened to after a sequence.
+    #[must_use]
+    pub fn find_since(
+        &self,
+        since: u64,
+        of: Option<PersonId>,
+        wanted: impl Fn(&SessionView) -> bool,
+    ) -> Vec<Arc<SessionView>> {
+        let is_theirs = |held: &Held| {
+            held.record.as_ref().is_none_or(|record| record.seq() > since)
+                && of.is_none_or(|person| held.brief().is_none_or(|brief| brief.person == person))
+        };
         let sessions = self.sessions.pin();
         let theirs = sessions.iter().filter(|(_, held)| is_theirs(held));
         let views = theirs.filter_map(|(id, held)| self.look(*id, held));
@@ -191,24 +127,23 @@ impl Views {
     pub fn session(&self, id: SessionId) -> Option<Arc<SessionView>> {
         let sessions = self.sessions.pin();
         let held = sessions.get(&id)?;
-        if let Some(view) = held.opened.load_full() {
+        if let Some(view) = held.view() {
             view.activity.come();
             return Some(view);
         }
-        let view = Arc::new(SessionView { activity: Arc::clone(held.activity(self.idle)), ..self.unseal(id, held)? });
+        let profile = self.unseal(id, held)?;
+        let view = Arc::new(SessionView { activity: held.activity(self.idle), ..profile });
         view.activity.come();
         // where the session has ended meanwhile, this is no longer what the view holds
-        held.opened.store(Some(Arc::clone(&view)));
+        held.open(Arc::clone(&view));
         self.opened.pin().insert(id);
         Some(view)
     }
 
     /// The view of a session, which is left as closed as it is.
     fn look(&self, id: SessionId, held: &Held) -> Option<Arc<SessionView>> {
-        held.opened.load_full().or_else(|| {
-            let activity = held.activity.get().map_or_else(|| held.begin_activity(self.idle), Arc::clone);
-            Some(Arc::new(SessionView { activity, ..self.unseal(id, held)? }))
-        })
+        held.view()
+            .or_else(|| Some(Arc::new(SessionView { activity: held.glance(self.idle), ..self.unseal(id, held)? })))
     }
 
     fn unseal(&self, id: SessionId, held: &Held) -> Option<SessionView> {
@@ -270,13 +205,13 @@ impl Views {
     pub(super) fn open(&self, mut session: SessionView, record: Option<SessionRecord>, last_seen: Time) {
         let id = session.id;
         let activity = match self.sessions.pin().get(&id) {
-            Some(before) => Arc::clone(before.activity(self.idle)),
-            None => Arc::new(Activity::since(last_seen, self.idle)),
+            Some(before) => before.activity(self.idle),
+            None => Arc::new(Activity::since(credible(last_seen, clock::now()), self.idle)),
         };
-        activity.recorded(last_seen);
+        activity.recorded(last_seen, clock::now());
         activity.come();
         session.activity = Arc::clone(&activity);
-        self.hold(id, Held { record, activity: activity.into(), opened: ArcSwapOption::from_pointee(session) });
+        self.hold(id, Held::live(record, activity, Some(Arc::new(session))));
         self.opened.pin().insert(id);
     }
 
@@ -287,7 +222,12 @@ impl Views {
 
     /// Opens a session that was not in the view, whose profile nobody has asked for yet.
     pub(super) fn open_sealed(&self, id: SessionId, record: SessionRecord) {
-        let held = Held { record: Some(record), activity: OnceLock::new(), opened: ArcSwapOption::empty() };
+        let last_seen = record.brief().map(|brief| brief.last_seen);
+        let held = Held::sealed(record);
+        if last_seen.is_some_and(|at| !is_credible(at, clock::now())) {
+            // it was heard of now, and not whenever somebody comes
+            held.activity(self.idle);
+        }
         self.hold(id, held);
     }
 
@@ -302,11 +242,11 @@ impl Views {
     pub(super) fn seen(&self, id: SessionId, at: Time, seq: u64, record: Option<SessionRecord>) -> bool {
         let sessions = self.sessions.pin();
         let Some(before) = sessions.get(&id) else { return false };
-        let activity = Arc::clone(before.activity(self.idle));
-        activity.recorded(at);
-        let opened = before.opened.load_full().map(|view| Arc::new(SessionView { seq, ..(*view).clone() }));
+        let activity = before.activity(self.idle);
+        activity.recorded(at, clock::now());
+        let opened = before.view().map(|view| Arc::new(SessionView { seq, ..(*view).clone() }));
         let is_opened = opened.is_some();
-        sessions.insert(id, Held { record, activity: activity.into(), opened: ArcSwapOption::new(opened) });
+        sessions.insert(id, Held::live(record, activity, opened));
         if is_opened {
             self.opened.pin().insert(id);
         }
@@ -342,6 +282,20 @@ impl Views {
         }
     }
 
+    /// The data keys of these people are gone: nobody is admitted by a profile that was opened with one.
+    pub(super) fn shut(&self, people: &HashSet<PersonId>) {
+        if people.is_empty() {
+            return;
+        }
+        let sessions = self.sessions.pin();
+        let theirs = |held: &Held| held.person().is_some_and(|person| people.contains(&person));
+        let shut: Vec<_> = sessions.iter().filter(|(_, held)| theirs(held)).map(|(id, _)| *id).collect();
+        for id in shut {
+            tracing::warn!(session = %id, "the data key of a session's person is gone: it is shut");
+            self.end(id);
+        }
+    }
+
     pub(super) fn end(&self, session: SessionId) {
         if self.sessions.pin().remove(&session).is_some() {
             self.opened.pin().remove(&session);
@@ -364,7 +318,7 @@ impl Views {
             match sessions.get(id) {
                 Some(held) if held.record.is_none() || held.activity(self.idle).has_come() => {}
                 Some(held) => {
-                    held.opened.store(None);
+                    held.close();
                     opened.remove(id);
                 }
                 None => {

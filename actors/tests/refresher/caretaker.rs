@@ -123,8 +123,9 @@ async fn tokens_whose_session_never_began_are_swept_when_nobody_can_be_coming_fo
 }
 
 #[actix_rt::test]
-async fn a_data_key_that_the_vault_has_forgotten_is_forgotten_and_seals_nothing_more() {
+async fn a_data_key_that_the_vault_has_forgotten_is_forgotten_and_opens_and_seals_nothing_more() {
     let world = World::new().await;
+    let other = world.sign_in("bob").await;
     let person = world.node.views.session(world.sign_in("alice").await).unwrap().person;
     let vault = &world.node.store.vault;
     vault.delete(Shelf::DataKey, &person.to_string()).await.unwrap();
@@ -136,4 +137,6 @@ async fn a_data_key_that_the_vault_has_forgotten_is_forgotten_and_seals_nothing_
     assert!(world.node.data_keys.get(person).await.unwrap().is_some(), "nobody has looked");
     world.sweep(clock::now()).await;
     assert!(world.node.data_keys.get(person).await.unwrap().is_none());
+    assert!(world.node.views.session(again).is_none());
+    assert!(world.node.views.session(other).is_some());
 }

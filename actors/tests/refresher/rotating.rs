@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use portcullis_actors::databroker::vault::{Revision, Sealed, Shelf, Vault, VaultError};
+use portcullis_actors::databroker::vault::{Revision, Sealed, Shelf, Values, Vault, VaultError};
 use portcullis_actors::idp::{Because, Evidence, Observed, RefreshError, Renewal, Renewals, SignInError};
 use portcullis_config::Secret;
 use portcullis_events::Time;
@@ -228,7 +228,7 @@ impl Vault for Mortal {
         self.vault.delete(shelf, key).await
     }
 
-    async fn scan(&self, shelf: Shelf) -> Result<Vec<(String, Sealed)>, VaultError> {
+    async fn scan(&self, shelf: Shelf) -> Result<Values, VaultError> {
         self.vault.scan(shelf).await
     }
 }

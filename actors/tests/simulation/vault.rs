@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use portcullis_actors::databroker::vault::{Revision, Sealed, Shelf, Vault, VaultError};
+use portcullis_actors::databroker::vault::{Revision, Sealed, Shelf, Values, Vault, VaultError};
 use portcullis_config::limits::STORE_REQUEST;
 
 use crate::mutant::Mutant;
@@ -56,7 +56,7 @@ impl Vault for SimVault {
         self.call("delete", |world| world.delete_value(shelf, key)).await
     }
 
-    async fn scan(&self, shelf: Shelf) -> Result<Vec<(String, Sealed)>, VaultError> {
-        self.call("scan", |world| world.values(shelf)).await
+    async fn scan(&self, shelf: Shelf) -> Result<Values, VaultError> {
+        self.call("scan", |world| world.values(shelf).into_iter().collect()).await
     }
 }

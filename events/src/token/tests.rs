@@ -5,6 +5,7 @@ use super::*;
 const BEGAN: Time = Time::from_secs(1000);
 const ENDS: Time = Time::from_secs(1300);
 const LEAD: Duration = Duration::from_secs(60);
+const LEAST: Duration = Duration::from_secs(10);
 
 fn stored(generation: u32) -> Stored {
     Stored { generation, access_expires_at: Some(ENDS), refreshable: true }
@@ -50,7 +51,7 @@ fn start(state: &State, generation: u32, n: u128, at: i64) -> Result<Option<Even
 
 fn owed(events: &[Event], now: i64) -> Option<Owed> {
     match given(events) {
-        State::Held(held) => held.owed(BEGAN, LEAD, Time::from_secs(now)),
+        State::Held(held) => held.owed(BEGAN, LEAD, LEAST, Time::from_secs(now)),
         State::Absent => None,
     }
 }
@@ -191,4 +192,23 @@ fn doubt_ends_a_session_when_its_access_token_ends_and_invalid_grant_at_once() {
     let tokens = [Event::Stored(stored(1)), started(1, 7), over];
     assert_eq!(owed(&tokens, 1241), Some(Owed::End { generation: 1, due: Time::from_secs(1241) }));
     assert_eq!(start(&given(&tokens), 1, 8, 2000), Err(Refusal::Over));
+}
+
+#[test]
+fn a_token_of_a_few_seconds_is_not_renewed_every_few_seconds() {
+    // (its life, when it is renewed after it was given)
+    for (life, after) in [(0, 10), (1, 10), (5, 10), (13, 10), (16, 12), (40, 30), (300, 240)] {
+        let ends = |began: i64| Some(Time::from_secs(began + life));
+        let first = Event::Stored(Stored { access_expires_at: ends(1000), ..stored(1) });
+        assert_eq!(owed(std::slice::from_ref(&first), 999 + after), None, "{life}");
+        assert!(owed(std::slice::from_ref(&first), 1000 + after).is_some(), "{life}");
+        let next = Event::Refreshed(Refreshed {
+            refreshed_at: Time::from_secs(2000),
+            access_expires_at: ends(2000),
+            ..refreshed(2)
+        });
+        let events = [first, started(1, 7), next];
+        assert_eq!(owed(&events, 1999 + after), None, "{life}");
+        assert!(owed(&events, 2000 + after).is_some(), "{life}");
+    }
 }

@@ -92,6 +92,7 @@ impl Writer {
             profile: self.profile(id, number, person).await?,
             issued_at: now,
             expires_at: now.plus(LIFE),
+            provider_session: None,
         };
         self.append(Aggregate::session(id), Event::Session(session::Event::SignedIn(signed_in))).await
     }

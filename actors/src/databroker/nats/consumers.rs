@@ -16,10 +16,9 @@ pub enum Reading {
     /// Every message after a sequence.
     After(u64),
     /// The last message on each subject.
-    Newest {
-        /// Without what is in it.
-        keys_only: bool,
-    },
+    Newest,
+    /// Every message, without what is in it.
+    Keys,
 }
 
 /// Where a stream's consumers come from.
@@ -78,10 +77,16 @@ impl Stream {
                 let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: seq.saturating_add(1) };
                 pull::Config { name: name("tail"), deliver_policy, ..config }
             }
-            Reading::Newest { keys_only } => pull::Config {
+            Reading::Newest => pull::Config {
                 name: name("scan"),
                 deliver_policy: DeliverPolicy::LastPerSubject,
-                headers_only: keys_only,
+                filter_subject: self.subjects().to_owned(),
+                ..config
+            },
+            Reading::Keys => pull::Config {
+                name: name("scan"),
+                deliver_policy: DeliverPolicy::All,
+                headers_only: true,
                 filter_subject: self.subjects().to_owned(),
                 ..config
             },

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix::Message;
 use aws_lc_rs::digest;
 use portcullis_config::limits::{
-    REFRESH_LEAD, REFRESH_LOOK, REFRESH_PAUSE, REFRESH_SPREAD, REFRESH_TAKEOVER, USER_INFO_EVERY,
+    REFRESH_LEAD, REFRESH_LEAST, REFRESH_LOOK, REFRESH_PAUSE, REFRESH_SPREAD, REFRESH_TAKEOVER, USER_INFO_EVERY,
 };
 use portcullis_events::{PersonId, SessionId, Time, session, token};
 use uuid::Uuid;
@@ -106,14 +106,14 @@ impl WhatIsOwed {
             return None;
         }
         let mut next = self.next_claims(id);
-        let what = if let Some(owed) = held.owed(signed_in.issued_at, REFRESH_LEAD, self.now) {
+        let what = if let Some(owed) = held.owed(signed_in.issued_at, REFRESH_LEAD, REFRESH_LEAST, self.now) {
             let turn = self.turn(id, since(&owed));
             let is_mine = turn <= self.now;
             // done by then, or tried again
             next = next.min(if is_mine { self.now.plus(REFRESH_LOOK / 2) } else { turn });
             is_mine.then_some(What::Tokens(owed))
         } else {
-            next = held.due(signed_in.issued_at, REFRESH_LEAD).map_or(next, |due| next.min(due));
+            next = held.due(signed_in.issued_at, REFRESH_LEAD, REFRESH_LEAST).map_or(next, |due| next.min(due));
             self.is_time_for_claims(id, held).then_some(What::Claims)
         };
         Some((what.map(|what| Due { session: id, person: signed_in.person, what }), next))

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use portcullis_config::limits::{AWAY_PAUSE, FEW};
-use portcullis_events::session::{self, Open};
+use portcullis_events::session::{self, Open, SignedIn};
 use portcullis_events::{Envelope, Event, Fold, SessionId, SessionRecord, Time};
 
 use super::Inner;
@@ -103,11 +103,13 @@ impl Inner {
 
     async fn open(&self, id: SessionId, open: &Open, record: SessionRecord) {
         let signed_in = &open.signed_in;
-        let key = self.until_answered(|| self.data_keys.get(signed_in.person)).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a sealed value cannot be opened");
-            None
-        });
-        let (seq, profile) = (record.seq(), key.and_then(|key| Profile::open(&key, id, &signed_in.profile)));
+        let seq = record.seq();
+        let mut profile = self.profile(id, signed_in).await;
+        if profile.is_none() {
+            // the key that is known here may have been deleted, and another made in its place
+            self.data_keys.forget(signed_in.person);
+            profile = self.profile(id, signed_in).await;
+        }
         match profile {
             Some(profile) => self.views.open(profile.view(id, signed_in, seq), Some(record), open.last_seen),
             // nor does it go on as who it was before: a node that starts now would not know it at all
@@ -116,6 +118,14 @@ impl Inner {
                 self.views.end(id);
             }
         }
+    }
+
+    async fn profile(&self, id: SessionId, signed_in: &SignedIn) -> Option<Profile> {
+        let key = self.until_answered(|| self.data_keys.get(signed_in.person)).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a sealed value cannot be opened");
+            None
+        });
+        Profile::open(&*key?, id, &signed_in.profile)
     }
 
     /// Tries again while the vault is away; an error is one that trying again does not mend.

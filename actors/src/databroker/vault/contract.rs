@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use portcullis_config::limits::VALUE_BYTES;
 
-use super::{Revision, Sealed, Shelf, Vault, VaultError};
+use super::{Revision, Sealed, Shelf, Values, Vault, VaultError};
 
 /// Where a vault stands: something that can crash, and whose files can be searched.
 pub(super) trait Ground: Sized {
@@ -58,7 +58,7 @@ fn key(number: usize) -> String {
 pub(super) async fn an_empty_vault_has_nothing(ground: impl Ground) {
     let vault = ground.vault();
     assert_eq!(vault.get(Shelf::Secret, KEY).await, Ok(None));
-    assert_eq!(vault.scan(Shelf::Secret).await, Ok(Vec::new()));
+    assert_eq!(vault.scan(Shelf::Secret).await, Ok(Values::default()));
     assert_eq!(vault.delete(Shelf::Secret, KEY).await, Ok(()));
 }
 
@@ -174,7 +174,9 @@ pub(super) async fn a_scan_finds_every_key_with_its_last_value(ground: impl Grou
     let newer = vault.put(Shelf::DataKey, &key(7), *revisions[7].as_ref().unwrap(), vec![2]).await.unwrap();
     vault.delete(Shelf::DataKey, &key(8)).await.unwrap();
     vault.put(Shelf::Secret, &key(8), Revision::NONE, vec![3]).await.unwrap();
-    let mut all = vault.scan(Shelf::DataKey).await.unwrap();
+    let all = vault.scan(Shelf::DataKey).await.unwrap();
+    let mut all: Vec<_> =
+        all.iter().map(|(key, revision, value)| (key.to_owned(), Sealed { revision, value: value.to_vec() })).collect();
     all.sort_by(|a, b| a.0.cmp(&b.0));
     let wanted: Vec<_> = (0..KEYS)
         .filter(|number| *number != 8)

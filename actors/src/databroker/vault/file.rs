@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use portcullis_config::limits::{APPEND_DEADLINE, VALUE_BYTES};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 
-use super::{Revision, Sealed, Shelf, Vault, VaultError};
+use super::{Revision, Sealed, Shelf, Values, Vault, VaultError};
 use crate::databroker::sqlite::{Database, Fault, FileError, Job, Reader, Scratch, Writer, unsigned};
 
 const FILE: &str = "vault.db";
@@ -109,10 +109,15 @@ impl Vault for FileVault {
         self.change(Change::Delete { shelf, key: key.to_owned() }).await.map(|_| ())
     }
 
-    async fn scan(&self, shelf: Shelf) -> Result<Vec<(String, Sealed)>, VaultError> {
+    async fn scan(&self, shelf: Shelf) -> Result<Values, VaultError> {
         let all = self.reader.read(move |transaction| {
             let mut rows = transaction.prepare_cached("SELECT key, revision, value FROM sealed WHERE shelf = ?1")?;
-            rows.query_map([shelf.name()], sealed)?.collect()
+            let (mut rows, mut values) = (rows.query([shelf.name()])?, Values::default());
+            while let Some(row) = rows.next()? {
+                let (key, value) = (row.get_ref(0)?.as_str()?, row.get_ref(2)?.as_blob()?);
+                values.push(key, Revision(unsigned(row.get(1)?)), value);
+            }
+            Ok(values)
         });
         all.await.map_err(unavailable)
     }

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use portcullis_config::limits::{AWAY_PAUSE, SCAN_DEADLINE, TAIL_BATCH, TAIL_FETCH, TAIL_HEARTBEAT, VALUE_BYTES};
 use uuid::Uuid;
 
-use super::{Revision, Sealed, Shelf, Vault, VaultError};
+use super::{Losses, Revision, Sealed, Shelf, Values, Vault, VaultError};
 use crate::databroker::nats::{Consumers, Find, Nats, Reading, Stream, StreamError, Write, WriteError};
 
 /// What a bucket may keep of a key: more than one only between a put and the erasure of the value it replaced. With one
@@ -122,8 +122,9 @@ impl Vault for JetStreamVault {
             WriteError::Away(why) => VaultError::Unavailable(why),
             WriteError::Refused(why) => VaultError::Refused(why),
         })?;
+        // the one that it replaced, by its own number: looking for it costs the servers more than erasing it
         if expected != Revision::NONE {
-            self.erase_before(shelf, &subject, revision).await;
+            self.erase(shelf, expected).await;
         }
         Ok(Revision(revision))
     }
@@ -138,18 +139,31 @@ impl Vault for JetStreamVault {
         Ok(())
     }
 
-    async fn scan(&self, shelf: Shelf) -> Result<Vec<(String, Sealed)>, VaultError> {
+    async fn scan(&self, shelf: Shelf) -> Result<Values, VaultError> {
         // found at the start, and not by the first person who signs in
         for shelf in self.written.iter().copied() {
             self.shelf(shelf).ensure().await?;
             self.shelf(shelf).may_write(&format!("{}start", prefix(shelf))).await?;
         }
-        Ok(self.all(shelf, false).await?.into_iter().filter_map(|(key, sealed)| Some((key, sealed?))).collect())
+        Ok(self.all(shelf, false).await?.last.into_iter().filter_map(|(key, sealed)| Some((key, sealed?))).collect())
     }
 
     async fn keys(&self, shelf: Shelf) -> Result<Vec<(String, Revision)>, VaultError> {
-        let all = self.all(shelf, true).await?;
-        Ok(all.into_iter().filter_map(|(key, sealed)| Some((key, sealed?.revision))).collect())
+        let All { last, older } = self.all(shelf, true).await?;
+        // what a crash, or a server that was away, kept from being erased when it was replaced
+        if self.written.contains(&shelf) {
+            for revision in older {
+                self.erase(shelf, revision).await;
+            }
+        }
+        Ok(last.into_iter().filter_map(|(key, sealed)| Some((key, sealed?.revision))).collect())
+    }
+
+    async fn losses(&self, shelf: Shelf) -> Result<Option<Losses>, VaultError> {
+        let state = self.shelf(shelf).info().await?.state;
+        // messages that are no more, and those under which lies another of their key: a marker lies on what it deletes
+        let erased = state.last_sequence.saturating_sub(state.messages);
+        Ok(Some(Losses(erased, state.messages.saturating_sub(state.subjects_count))))
     }
 
     async fn check(&self) -> Result<(), VaultError> {
@@ -161,8 +175,8 @@ impl Vault for JetStreamVault {
 }
 
 impl JetStreamVault {
-    /// The last message of every key, as [`Self::read_all`] has it, tried until it is whole.
-    async fn all(&self, shelf: Shelf, keys_only: bool) -> Result<HashMap<String, Option<Sealed>>, VaultError> {
+    /// What [`Self::read_all`] finds, tried until it is whole.
+    async fn all(&self, shelf: Shelf, keys_only: bool) -> Result<All, VaultError> {
         let all = async {
             loop {
                 match self.read_all(shelf, keys_only).await {
@@ -182,29 +196,22 @@ impl JetStreamVault {
         all.map_err(|_| VaultError::Unavailable("the shelf could not be read to its end".into()))?
     }
 
-    /// Values that were replaced: overwritten, now or by the delete that comes one day.
-    async fn erase_before(&self, shelf: Shelf, subject: &str, revision: u64) {
-        let stream = self.shelf(shelf);
-        loop {
-            let erased = match stream.find(Find::Next(1, subject)).await {
-                Ok(Some(old)) if old.seq < revision => stream.erase(old.seq).await,
-                Ok(Some(_) | None) => return,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = erased {
-                return tracing::warn!(%error, shelf = shelf.name(), "a replaced value was not erased yet");
-            }
+    /// Overwrites a value that was replaced; one that is missed is found with the keys of its shelf, or when its key is
+    /// deleted one day.
+    async fn erase(&self, shelf: Shelf, replaced: Revision) {
+        if let Err(error) = self.shelf(shelf).erase(replaced.0).await {
+            tracing::warn!(%error, shelf = shelf.name(), "a replaced value was not erased yet");
         }
     }
 
-    /// The last message of every key, `None` where it is a marker, and empty with `keys_only`. No answer where a consumer, which may stand on a
-    /// replica that lags, did not yield as many keys as the leader knows.
-    async fn read_all(&self, shelf: Shelf, keys_only: bool) -> Result<Option<HashMap<String, Option<Sealed>>>, String> {
+    /// Everything on a shelf, with `keys_only` without the values but with those that were replaced. No answer where a
+    /// consumer, which may stand on a replica that lags, did not yield as many keys as the leader knows.
+    async fn read_all(&self, shelf: Shelf, keys_only: bool) -> Result<Option<All>, String> {
         let stream = self.shelf(shelf);
         let before = stream.info().await.map_err(|error| error.to_string())?.state.subjects_count;
         let prefix = prefix(shelf);
-        let consumer = stream.read(Reading::Newest { keys_only }).await?;
-        let mut all = HashMap::new();
+        let consumer = stream.read(if keys_only { Reading::Keys } else { Reading::Newest }).await?;
+        let (mut last, mut older) = (HashMap::new(), Vec::new());
         let mut pending = consumer.cached_info().num_pending;
         let fetch = consumer.stream().max_messages_per_batch(TAIL_BATCH.1).expires(TAIL_FETCH);
         let mut messages = fetch.heartbeat(TAIL_HEARTBEAT).messages().await.map_err(|error| error.to_string())?;
@@ -215,12 +222,23 @@ impl JetStreamVault {
             let key = message.subject.strip_prefix(&prefix).unwrap_or_default().to_owned();
             let is_marker = message.headers.as_ref().is_some_and(|headers| headers.get("KV-Operation").is_some());
             let sealed = Sealed { revision: Revision(info.stream_sequence), value: message.payload.to_vec() };
-            all.insert(key, (!is_marker).then_some(sealed));
+            // in the order of the stream
+            older.extend(
+                last.insert(key, (!is_marker).then_some(sealed)).flatten().map(|sealed: Sealed| sealed.revision),
+            );
         }
         let after = stream.info().await.map_err(|error| error.to_string())?.state.subjects_count;
-        let found = u64::try_from(all.len()).unwrap_or(u64::MAX);
-        Ok((found >= before.min(after)).then_some(all))
+        let found = u64::try_from(last.len()).unwrap_or(u64::MAX);
+        Ok((found >= before.min(after)).then_some(All { last, older }))
     }
+}
+
+/// What lies on a shelf.
+struct All {
+    /// The last message of every key; `None` where it is a marker.
+    last: HashMap<String, Option<Sealed>>,
+    /// Values that were replaced and are still there.
+    older: Vec<Revision>,
 }
 
 impl From<StreamError> for VaultError {

@@ -9,8 +9,11 @@
 mod contract;
 pub mod file;
 pub mod jetstream;
+mod values;
 
 use async_trait::async_trait;
+
+pub use self::values::Values;
 
 /// Which shelf of the vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +52,10 @@ pub struct Sealed {
     /// The sealed bytes.
     pub value: Vec<u8>,
 }
+
+/// How much went away from a shelf so far, in the vault's own terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Losses(pub u64, pub u64);
 
 /// Why the vault did not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,14 +96,23 @@ pub trait Vault: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`VaultError::Unavailable`].
-    async fn scan(&self, shelf: Shelf) -> Result<Vec<(String, Sealed)>, VaultError>;
+    async fn scan(&self, shelf: Shelf) -> Result<Values, VaultError>;
 
     /// Every key of a shelf that has a value, in no order.
     ///
     /// # Errors
     /// [`VaultError::Unavailable`].
     async fn keys(&self, shelf: Shelf) -> Result<Vec<(String, Revision)>, VaultError> {
-        Ok(self.scan(shelf).await?.into_iter().map(|(key, sealed)| (key, sealed.revision)).collect())
+        Ok(self.scan(shelf).await?.iter().map(|(key, revision, _)| (key.to_owned(), revision)).collect())
+    }
+
+    /// Something that changes whenever a value of a shelf goes away, whoever deletes it, and that is cheap to ask for;
+    /// `None` where there is no such thing. A put of a key that has no value leaves it as it is.
+    ///
+    /// # Errors
+    /// [`VaultError::Unavailable`].
+    async fn losses(&self, _: Shelf) -> Result<Option<Losses>, VaultError> {
+        Ok(None)
     }
 
     /// Whether the vault is there and as it must be.

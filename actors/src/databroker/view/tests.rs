@@ -33,7 +33,8 @@ async fn record(keys: &DataKeys, of: SessionId) -> SessionRecord {
     let claims = serde_json::json!({"sub": "alice"}).as_object().unwrap().clone();
     let profile = Profile { claims }.seal(&key, of).unwrap();
     let expires_at = NOW.plus(Duration::from_secs(60));
-    let signed_in = SignedIn { person: PERSON, idp: "idp".into(), profile, issued_at: NOW, expires_at };
+    let signed_in =
+        SignedIn { person: PERSON, idp: "idp".into(), profile, issued_at: NOW, expires_at, provider_session: None };
     let epoch = Epoch::new(Uuid::from_u128(9));
     let events = [
         (Aggregate::LOG, Event::Log(log::Event::Created(log::Created { epoch }))),
@@ -59,7 +60,7 @@ async fn views(of: SessionId) -> Views {
 }
 
 fn is_opened(views: &Views) -> bool {
-    let opened = views.sessions.pin().get(&ID).is_some_and(|held| held.opened.load().is_some());
+    let opened = views.sessions.pin().get(&ID).is_some_and(|held| held.view().is_some());
     assert_eq!(views.opened.pin().contains(&ID), opened);
     opened
 }

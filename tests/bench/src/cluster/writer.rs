@@ -101,6 +101,7 @@ impl Writer {
             profile: Profile { claims: claims(number) }.seal(&key, id)?,
             issued_at: now,
             expires_at: now.plus(LIFE),
+            provider_session: None,
         };
         self.begin(Aggregate::session(id), Event::Session(session::Event::SignedIn(signed_in))).await
     }

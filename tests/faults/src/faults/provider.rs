@@ -21,7 +21,7 @@ const COME: Duration = Duration::from_secs(90);
 const RACE: (usize, usize) = (1000, 60);
 /// How long the race may take.
 const LONGEST: Duration = Duration::from_secs(20 * 60);
-/// Sessions in the race: each is due at every look of every node.
+/// Sessions in the race: each is due again when the least time between two refreshes has passed.
 const RACERS: usize = 60;
 /// How long the provider takes for an answer: nodes die in between.
 const ANSWER: Duration = Duration::from_millis(400);
@@ -48,7 +48,7 @@ pub(super) async fn answers(campaign: &Campaign, how: Refreshing) -> Result<Opti
 pub(super) async fn race(campaign: &mut Campaign) -> Result<Option<String>> {
     let wanted = if campaign.scale == Scale::Full { RACE.0 } else { RACE.1 };
     campaign.crowd.wanted.set(if campaign.scale == Scale::Full { RACERS } else { USUAL });
-    // due at every look
+    // due as often as a session may be
     campaign.ground.idp.set_access_life(1);
     campaign.ground.idp.set_refresh_delay(ANSWER);
     let strangers = estrange(campaign.ground.nats.client().await?).await?;

@@ -60,6 +60,7 @@ impl World {
             profile: Sealed::new("sealed".into()),
             issued_at: BEGAN,
             expires_at: BEGAN.plus(Duration::from_secs(1_000_000)),
+            provider_session: None,
         };
         self.append(Aggregate::session(id), Event::Session(session::Event::SignedIn(signed_in)));
     }

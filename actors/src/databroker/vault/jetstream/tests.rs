@@ -63,7 +63,7 @@ async fn a_key_that_another_client_deleted_has_no_value_and_is_free() {
     assert_eq!(bucket.get(KEY).await.unwrap().as_deref(), Some(&b"first"[..]));
     bucket.delete(KEY).await.unwrap();
     assert_eq!(vault.get(Shelf::Secret, KEY).await, Ok(None));
-    assert_eq!(vault.scan(Shelf::Secret).await, Ok(Vec::new()));
+    assert_eq!(vault.scan(Shelf::Secret).await, Ok(Values::default()));
     vault.put(Shelf::Secret, KEY, Revision::NONE, b"second".to_vec()).await.unwrap();
     assert_eq!(vault.get(Shelf::Secret, KEY).await.unwrap().map(|found| found.value), Some(b"second".to_vec()));
 }
@@ -95,4 +95,52 @@ async fn a_bucket_that_is_deleted_or_replaced_under_a_node_is_named() {
     JetStreamVault::new(&nats, 1).fits().await.unwrap();
     let replaced = vault.check().await.unwrap_err().to_string();
     assert!(replaced.contains("another stream stands in the place of KV_PORTCULLIS_SECRET"), "{replaced}");
+}
+
+#[actix::test]
+async fn a_value_whose_erasure_was_missed_is_erased_when_the_keys_are_looked_through() {
+    let ground = Server::fresh().await;
+    let vault = ground.vault();
+    vault.put(Shelf::Secret, KEY, Revision::NONE, b"first".to_vec()).await.unwrap();
+    // written, and then nothing more: as by a node that dies at once
+    let client = jetstream::new(async_nats::connect(ground.server.url().as_str()).await.unwrap());
+    let bucket = client.get_key_value("PORTCULLIS_SECRET").await.unwrap();
+    let last = bucket.put(KEY, "second".into()).await.unwrap();
+    let mut stream = client.get_stream("KV_PORTCULLIS_SECRET").await.unwrap();
+    assert_eq!(stream.info().await.unwrap().state.messages, 2);
+    assert_eq!(vault.keys(Shelf::Secret).await, Ok(vec![(KEY.to_owned(), Revision(last))]));
+    assert_eq!(stream.info().await.unwrap().state.messages, 1);
+    assert_eq!(vault.get(Shelf::Secret, KEY).await.unwrap().map(|found| found.value), Some(b"second".to_vec()));
+    // one that may only read erases nothing
+    let again = bucket.put(KEY, "third".into()).await.unwrap();
+    let nats = Nats::connect(&NatsStorage::at(vec![ground.server.url()])).await.unwrap();
+    let reader = JetStreamVault::new_for_reading(&nats, Consumers::Own);
+    assert_eq!(reader.keys(Shelf::Secret).await, Ok(vec![(KEY.to_owned(), Revision(again))]));
+    assert_eq!(stream.info().await.unwrap().state.messages, 2);
+}
+
+/// What the servers are asked for when a value is replaced, counted on the wire.
+#[actix::test]
+async fn replacing_a_value_asks_the_server_twice_to_store_it_and_to_erase_the_one_before() {
+    let ground = Server::fresh().await;
+    let vault = ground.vault();
+    let first = vault.put(Shelf::Secret, KEY, Revision::NONE, b"first".to_vec()).await.unwrap();
+    let client = async_nats::connect(ground.server.url().as_str()).await.unwrap();
+    let mut asked = client.subscribe("$JS.API.>").await.unwrap();
+    client.flush().await.unwrap();
+    let second = vault.put(Shelf::Secret, KEY, first, b"second".to_vec()).await.unwrap();
+    client.publish("$JS.API.end", "".into()).await.unwrap();
+    let mut subjects = Vec::new();
+    loop {
+        let subject = asked.next().await.unwrap().subject;
+        if subject.as_str() == "$JS.API.end" {
+            break;
+        }
+        subjects.push(subject.to_string());
+    }
+    assert_eq!(subjects, ["$JS.API.STREAM.MSG.DELETE.KV_PORTCULLIS_SECRET"]);
+    let client = jetstream::new(client);
+    let stream = client.get_stream("KV_PORTCULLIS_SECRET").await.unwrap();
+    assert!(stream.get_raw_message(first.0).await.is_err());
+    assert!(stream.get_raw_message(second.0).await.is_ok());
 }

@@ -14,7 +14,7 @@ fn alice(issued_at: Time) -> SessionView {
         user: "alice".into(),
         email: None,
         name: None,
-        claims: Map::new(),
+        claims: serde_json::Map::new(),
         groups: Vec::new(),
         issued_at,
         expires_at: issued_at.plus(Duration::from_secs(3600)),
