@@ -239,7 +239,13 @@ impl Reload {
                 tracing::info!(%revision, routes = config.routes.len(), "the configuration was read again and is in force");
             }
             Ok(Err(error)) => self.refuse(&error.to_string()),
-            Err(_) => self.refuse("it is not compiled in time"),
+            Err(_) => {
+                self.views.metrics.reload_refused();
+                tracing::error!(
+                    after = ?ENFORCE_DEADLINE,
+                    "the configuration was read again and is still being compiled: it may come into force later"
+                );
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use portcullis_harness::client::Visitor;
 use portcullis_harness::gateway::Gateway;
 use portcullis_harness::pattern::send_pattern;
 use portcullis_harness::process::eventually;
-use portcullis_harness::raw_upstream::RawUpstream;
+use portcullis_harness::raw_upstream::{After, RawUpstream};
 use portcullis_harness::sign_in::sign_in;
 use portcullis_harness::world::{APP, PUBLIC, World};
 use url::Url;
@@ -139,8 +139,9 @@ async fn a_body_that_is_too_large_is_refused_and_no_application_takes_it_for_who
         assert_eq!(put(APP, 64 * 1024 + 1).await?, StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(pour(&visitor, APP, 64 * 1024 + 1).await?, StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(put(PUBLIC, 128 * 1024 + 1).await?, StatusCode::PAYLOAD_TOO_LARGE);
-        // of one that did not say how long it is, the head was passed on before anybody could know
-        assert_eq!(world.upstream.requests().len(), whole + 1);
+        // of one that did not say how long it is, the head may be passed on before anybody can know
+        let begun = world.upstream.requests().len() - whole;
+        assert!(begun <= 1, "{begun}");
     }
     counted(&gateway, "request_body_too_large", 6).await
 }
@@ -149,11 +150,24 @@ async fn a_body_that_is_too_large_is_refused_and_no_application_takes_it_for_who
 async fn what_an_application_gets_of_a_body_that_is_too_large_has_no_end() -> Result<()> {
     let world = World::new(BINARY).await?;
     let raw = RawUpstream::start()?;
+    // it reads and says nothing
+    raw.answer(b"", After::Stay);
     let mut config = world.config();
     config.route(RAW, &raw.url(), "allow_public_unauthenticated_access: true\nmax_request_body: 32KiB");
     let gateway = world.launcher.run(&config.text()).await?;
     let visitor = world.visitor(&gateway).await?;
-    assert_eq!(pour(&visitor, RAW, 64 * 1024).await?, StatusCode::PAYLOAD_TOO_LARGE);
+    let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(1);
+    let sending = async {
+        sender.send_data(Bytes::from_static(b"first")).await?;
+        let begun = async || Ok(raw.received().contains("first").then_some(()));
+        eventually("the application has begun to read", SOON, begun).await?;
+        send_pattern(&mut sender, 64 * 1024).await;
+        drop(sender);
+        anyhow::Ok(())
+    };
+    let (opened, sent) = tokio::join!(visitor.open(Request::post(format!("{RAW}/pour")).body(body)?), sending);
+    sent?;
+    assert_eq!(opened?.collect().await?.status, StatusCode::PAYLOAD_TOO_LARGE);
     let received = raw.received();
     assert!(received.starts_with("POST /pour HTTP/1.1\r\n"), "{received}");
     assert!(!received.ends_with("0\r\n\r\n"), "taken for whole");
