@@ -69,7 +69,7 @@ impl Wire {
         let mut buffer = vec![0; 16 * 1024];
         let read = tokio::time::timeout(SOON, self.stream.read(&mut buffer)).await.context("nothing comes")?;
         let read = read.unwrap_or(0);
-        self.read.extend_from_slice(&buffer[..read]);
+        self.read.extend_from_slice(buffer.get(..read).unwrap_or_default());
         Ok(read > 0)
     }
 

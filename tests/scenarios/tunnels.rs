@@ -297,9 +297,10 @@ async fn a_tunnel_ends_with_the_session_or_when_it_is_idle_for_as_long_as_its_ro
     let idle = by_h1(&alice, APP, "app.localhost:8", Some(&handle), b"").await?.open()?;
     let stranger = ground.visitor().await?;
     let mut stays = by_h1(&stranger, PUBLIC, "public.localhost:7", None, b"").await?.open()?;
-    for tunnel in open.iter_mut().chain([&mut stays]) {
+    for (nth, tunnel) in open.iter_mut().chain([&mut stays]).enumerate() {
         let mut hello = [0; 6];
-        tunnel.read_exact(&mut hello).await?;
+        let heard = tokio::time::timeout(SOON, tunnel.read_exact(&mut hello)).await;
+        heard.with_context(|| format!("tunnel {nth} says nothing"))??;
     }
     let ended = async |mut tunnel: Box<dyn Duplex>| -> Result<()> {
         // how it breaks off is the transport's own way
@@ -318,8 +319,9 @@ async fn a_tunnel_ends_with_the_session_or_when_it_is_idle_for_as_long_as_its_ro
     details.sort();
     assert_eq!(details, ["idle_timeout", "permit_lost", "permit_lost", "permit_lost", "permit_lost"]);
     stays.write_all(b"still here").await?;
+    stays.flush().await?;
     let mut heard = [0; 10];
-    stays.read_exact(&mut heard).await?;
+    tokio::time::timeout(SOON, stays.read_exact(&mut heard)).await.context("the stranger's tunnel is silent")??;
     assert_eq!(&heard, b"still here");
     Ok(())
 }
