@@ -213,9 +213,12 @@ async fn an_application_that_is_away_is_503_and_one_that_breaks_off_502() -> Res
 #[tokio::test]
 async fn an_application_that_never_answers_is_504() -> Result<()> {
     let world = World::new(BINARY).await?;
-    let gateway = world.gateway().await?;
+    let mut config = world.config();
+    // not one of the usual routes: where WebSockets are allowed, nothing is late by itself
+    config.route("https://raw.localhost", &world.upstream.url(), "allow_public_unauthenticated_access: true");
+    let gateway = world.launcher.run(&config.text()).await?;
     let visitor = world.visitor(&gateway).await?;
-    assert_eq!(visitor.get(&format!("{PUBLIC}/hang")).await?.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(visitor.get("https://raw.localhost/hang").await?.status, StatusCode::GATEWAY_TIMEOUT);
     Ok(())
 }
 

@@ -58,13 +58,8 @@ pub async fn user(request: HttpRequest, own: ReqData<Own>) -> Option<Reply> {
     };
     let Some(caller) = caller else { return Some(sign_in_first(desk, &own)) };
     let headers = &desk.blueprint.config.jwt_claims_headers;
-    let mut claims = assertion::claims(
-        &caller,
-        own.request.host(),
-        IssuerFormat::HostOnly,
-        &portcullis_config::GroupsFilter::default(),
-        headers,
-    );
+    let mut claims =
+        assertion::claims(&caller, own.request.host(), IssuerFormat::HostOnly, &GroupsFilter::default(), headers);
     for name in ["iss", "aud", "exp", "iat", "jti"] {
         claims.remove(name);
     }

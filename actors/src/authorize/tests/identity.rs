@@ -10,11 +10,11 @@ use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use portcullis_config::limits::{ASSERTION_LIFE, ASSERTION_REUSE, CLAIM_HEADER_BYTES};
 use portcullis_config::policy::Criterion;
-use portcullis_config::{GroupsFilter, IssuerFormat, Route, Secret};
+use portcullis_config::{GroupsFilter, HeaderText, IssuerFormat, Route, Secret, TemplatePart};
 use portcullis_events::Time;
 use serde_json::{Value, json};
 
-use super::super::assertion::{AssertionCache, claims};
+use super::super::assertion::{AssertionCache, claims, removed_groups};
 use super::super::identity::headers;
 use super::super::policies::Policies;
 use super::super::{Permit, authorize};
@@ -195,4 +195,53 @@ fn what_a_session_claims_has_no_time_and_no_id_of_its_own() {
     );
     let names: Vec<_> = claims.keys().map(String::as_str).collect();
     assert_eq!(names, ["aud", "department", "email", "groups", "iss", "name", "sid", "sub", "user"]);
+}
+
+#[test]
+fn an_assertion_of_a_wildcard_is_for_the_host_that_was_asked_and_never_for_one_that_it_does_not_stand_for() {
+    for (from, audience) in [
+        ("*.example.com", "app.example.com"),
+        ("*.com", "*.com"),
+        ("*.example.org", "*.example.org"),
+        ("app.example.com", "app.example.com"),
+        ("other.example.com", "other.example.com"),
+    ] {
+        let mut route = open();
+        route.from.host = from.into();
+        let sent = sent(&permit(route, Some(alice())), &[], &AssertionCache::default(), NOW);
+        assert!(verified(&sent[ASSERTION], audience, audience).is_ok(), "{from}");
+    }
+}
+
+#[test]
+fn an_assertion_names_only_the_groups_of_its_routes_filter_and_is_not_shared_with_another() {
+    let cache = AssertionCache::default();
+    let groups = |filter: GroupsFilter| {
+        let route = Route { groups_filter: filter, ..open() };
+        assert_eq!(
+            removed_groups(&alice(), &route),
+            alice().groups.iter().filter(|g| !route.groups_filter.keeps(g)).count()
+        );
+        let sent = sent(&permit(route, Some(alice())), &["groups"], &cache, NOW);
+        let claims = verified(&sent[ASSERTION], "app.example.com", "app.example.com").unwrap();
+        (claims["groups"].clone(), sent.get("x-pomerium-claim-groups").cloned())
+    };
+    let all = json!(alice().groups.iter().map(|group| &**group).collect::<Vec<_>>());
+    let first = alice().groups[0].to_string();
+    for _ in 0..2 {
+        assert_eq!(groups(GroupsFilter::default()).0, all);
+        assert_eq!(groups(GroupsFilter::of([first.as_str(), "x"])), (json!([first]), Some(first.clone())));
+        assert_eq!(groups(GroupsFilter::of(["x"])), (json!([]), None));
+    }
+}
+
+#[test]
+fn an_assertion_is_made_where_a_header_of_the_route_wants_it() {
+    let wants = HeaderText::Template(vec![TemplatePart::Assertion]);
+    let name = HeaderName::from_static("authorization");
+    let silent = Route { pass_identity_headers: false, ..open() };
+    let asking = Route { set_request_headers: vec![(name, wants)], ..silent.clone() };
+    assert!(sent(&permit(silent, Some(alice())), &[], &AssertionCache::default(), NOW).is_empty());
+    assert!(sent(&permit(asking.clone(), Some(alice())), &[], &AssertionCache::default(), NOW).contains_key(ASSERTION));
+    assert!(sent(&permit(asking, None), &[], &AssertionCache::default(), NOW).is_empty());
 }
