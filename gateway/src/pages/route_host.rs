@@ -16,7 +16,7 @@ use portcullis_actors::databroker::view::SessionView;
 use portcullis_actors::keyring::handle::Handle;
 use portcullis_actors::request::{Canonical, Presented, Source, cookies};
 use portcullis_config::limits::REDIRECT_BYTES;
-use portcullis_config::{IssuerFormat, SameSite};
+use portcullis_config::{GroupsFilter, IssuerFormat, SameSite};
 use portcullis_events::{SessionId, Time};
 use url::Url;
 
