@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use portcullis_harness::certificate::Authority;
+use portcullis_harness::certificate::Authority;
 use portcullis_harness::gateway::{Gateway, Launcher, Outcome};
 use tempfile::TempDir;
 
@@ -129,12 +130,14 @@ fn readme() -> Vec<String> {
 
 #[tokio::test]
 async fn the_configurations_of_the_readme_are_valid() -> Result<()> {
-    let [alone, pair, cluster, apart] =
+    let [alone, certificates, pair, cluster, apart, tunnels] =
         readme().try_into().map_err(|found: Vec<_>| anyhow::anyhow!("{} blocks", found.len()))?;
     let pair_elsewhere: String =
         pair.lines().filter(|line| !line.contains("connection_string")).map(|line| format!("{line}\n")).collect();
     let files = [
         alone.clone(),
+        format!("{certificates}{alone}"),
+        format!("{alone}{tunnels}"),
         format!("{alone}{pair}"),
         format!("{alone}{pair_elsewhere}{cluster}"),
         format!("{alone}{pair}{apart}"),
@@ -147,6 +150,9 @@ async fn the_configurations_of_the_readme_are_valid() -> Result<()> {
         {
             std::fs::copy(dir.join(like), dir.join(name))?;
         }
+        let clients = Authority::new()?;
+        std::fs::write(dir.join("clients.pem"), clients.pem())?;
+        std::fs::write(dir.join("revoked.pem"), clients.revoke(&[])?)?;
         std::fs::write(dir.join("nats.creds"), CREDENTIALS)?;
         for secret in ["client-secret", "shared-secret", "cookie-secret"] {
             std::fs::write(dir.join(secret), "c2hhcmVkIHNlY3JldCBvZiAzMiBieXRlcyBmb3IgdXM=")?;

@@ -277,6 +277,16 @@ pub struct Streams {
 }
 
 impl Streams {
+    /// Sends a request as it is and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<http::Response<Incoming>> {
+        let mut sender = self.sender.clone();
+        sender.ready().await?;
+        Ok(timeout(PATIENCE, sender.send_request(request)).await.context("no answer")??)
+    }
+
     /// Sends a GET and waits for the head of the answer; dropped before that, its stream is reset.
     ///
     /// # Errors
