@@ -18,6 +18,7 @@ mod open;
 mod pages;
 mod passed_on;
 mod reload;
+mod request_id;
 mod roles;
 mod serve;
 mod sessions;

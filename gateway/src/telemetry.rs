@@ -131,7 +131,11 @@ impl<'a> Line<'a> {
         self.name(name);
         self.out.push(b'"');
         let mut rest = value;
-        // in runs: hardly ever does anything need escaping
+        // all of it at once, which is several bytes at a time: hardly ever does anything need escaping
+        if rest.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
+            self.out.extend_from_slice(rest.as_bytes());
+            rest = "";
+        }
         while let Some(at) = rest.bytes().position(|byte| !is_plain(byte)) {
             let (plain, escaped) = rest.split_at(at);
             self.out.extend_from_slice(plain.as_bytes());
@@ -293,7 +297,7 @@ impl Drop for AccessRecord {
             let cut = self.leash.as_ref().and_then(|leash| leash.why());
             line.text("response-code-details", cut.map_or(self.detail, Cut::detail));
             line.number("size", self.bytes);
-            line.number("duration", took.as_secs_f64());
+            line.number("duration", format_args!("{}.{:09}", took.as_secs(), took.subsec_nanos()));
             line.text("upstream-cluster", self.route.as_ref().map_or("", |route| route.id.as_str()));
             let referer = headers.and_then(|headers| headers.get(REFERER));
             line.text("referer", &referer.map(without_query).unwrap_or_default());

@@ -13,7 +13,7 @@ mod wire;
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
@@ -152,7 +152,9 @@ impl Conversation {
         let body = ClientBody::H1(Body::new(Rc::clone(&self.wire), turn));
         let request = Request::from_parts(parts, body);
         let response = {
-            let mut serving = pin!(serve(request, self.facts, Rc::clone(&self.worker), Rc::clone(&self.leash)));
+            // boxed, so that a connection that is idle holds no room for it
+            let serving = serve(request, self.facts, Rc::clone(&self.worker), Rc::clone(&self.leash));
+            let mut serving = Box::pin(serving);
             poll_fn(|cx| match serving.as_mut().poll(cx) {
                 Poll::Ready(response) => Poll::Ready(Some(response)),
                 Poll::Pending => self.wire.poll_gone(cx).map(|()| None),

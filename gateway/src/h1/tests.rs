@@ -478,3 +478,14 @@ async fn what_a_client_still_sends_is_read_before_its_connection_closes() {
     };
     futures_util::future::join(close(Box::new(server), true), sending).await;
 }
+
+fn future_bytes<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
+    size_of::<F>()
+}
+
+#[test]
+fn a_connection_is_small() {
+    // what it holds beside this while it is idle is boxed and smaller still; 16 KB are for all of it and TLS
+    let bytes = future_bytes(super::speak::<DuplexStream>);
+    assert!(bytes < 4 * 1024, "{bytes} bytes");
+}

@@ -4,6 +4,7 @@
 //! upstream as it comes. Only one of them reads at a time: the body, until it has ended.
 
 use std::cell::{RefCell, RefMut};
+use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
@@ -306,22 +307,25 @@ impl Wire {
 pub async fn close(mut stream: Box<dyn Duplex>, unread: bool) {
     let closing = async {
         stream.shutdown().await?;
-        let mut forgotten = [0; 4096];
-        while unread && stream.read(&mut forgotten).await? > 0 {}
+        while unread && poll_fn(|cx| poll_read(&mut stream, cx, |_| ())).await? > 0 {}
         io::Result::Ok(())
     };
     let _ = tokio::time::timeout(LINGER, closing).await;
 }
 
+/// Reads by way of the stack: a connection that is idle holds no memory for what may come.
+fn poll_read(stream: &mut Box<dyn Duplex>, cx: &mut Context<'_>, take: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
+    let mut space = [const { MaybeUninit::uninit() }; HEAD_READ];
+    let mut buffer = ReadBuf::uninit(&mut space);
+    ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+    take(buffer.filled());
+    Poll::Ready(Ok(buffer.filled().len()))
+}
+
 impl Inner {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
-        // a connection that is idle holds no memory for what may come
-        let mut space = [const { MaybeUninit::uninit() }; HEAD_READ];
-        let mut buffer = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
-        self.read.extend_from_slice(buffer.filled());
-        Poll::Ready(Ok(buffer.filled().len()))
+        poll_read(stream, cx, |bytes| self.read.extend_from_slice(bytes))
     }
 
     fn poll_fill_body(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {

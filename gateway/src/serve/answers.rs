@@ -16,7 +16,7 @@ use crate::forward::rewrite;
 use crate::telemetry::{AccessRecord, RequestLine};
 use crate::worker::Worker;
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 impl Exchange {
     /// The upstream's answer, with the headers that the configuration and the gateway add.
@@ -30,9 +30,6 @@ impl Exchange {
         let added = &self.worker.blueprint.config.set_response_headers;
         for (name, value) in added.iter().chain(&route.set_response_headers) {
             headers.insert(name.clone(), value.clone());
-        }
-        if let Ok(id) = HeaderValue::try_from(&*self.request_id) {
-            headers.insert(X_REQUEST_ID, id);
         }
         response
     }

@@ -27,10 +27,9 @@ use portcullis_actors::request::{Canonical, Peer, Presented, Source, WebSocketSt
 use portcullis_config::limits::BUDGET_WAIT;
 use portcullis_config::{Action, Route};
 use portcullis_events::Time;
-use uuid::Uuid;
 
 use admission::TOO_MANY;
-use answers::{finish, own_headers};
+use answers::{X_REQUEST_ID, finish, own_headers};
 use judgement::Judgement;
 
 use crate::answer::{Answer, Format, is_navigation, redirect};
@@ -44,6 +43,7 @@ use crate::in_force::Rules;
 use crate::listen::Facts;
 use crate::metrics::tally::{Decided, Misread};
 use crate::pages::desk::{UNAVAILABLE, cannot_say};
+use crate::request_id;
 use crate::telemetry::{AccessRecord, RequestLine};
 use crate::worker::Worker;
 
@@ -55,7 +55,7 @@ pub async fn serve(
     leash: Rc<Leash>,
 ) -> Response<AnswerBody> {
     let began = Instant::now();
-    let request_id: Rc<str> = Uuid::new_v4().hyphenated().to_string().into();
+    let request_id = request_id::next();
     let upgrade = Switch::of(&mut request);
     let version = request.version();
     let format = Format::of(request.headers());
@@ -144,7 +144,7 @@ pub fn misread(
 fn unread_line(worker: &Rc<Worker>, facts: Facts, why: Misread) -> RequestLine {
     tracing::debug!(peer = %facts.peer, reason = why.name(), "a head was refused");
     worker.log.tally().misread(why);
-    let request_id = Uuid::new_v4().hyphenated().to_string().into();
+    let request_id = request_id::next();
     RequestLine { request_id, method: None, client: facts.peer.ip().to_canonical(), request: None }
 }
 
@@ -346,6 +346,7 @@ impl Exchange {
                         response.headers_mut().remove(name);
                     }
                 }
+                response.headers_mut().insert(X_REQUEST_ID, id);
                 let mut record = self.record;
                 record.answered(response.status().as_u16(), "websocket", Some(route));
                 tunnel.join(upgrade, ticket, record);
