@@ -129,12 +129,13 @@ fn readme() -> Vec<String> {
 
 #[tokio::test]
 async fn the_configurations_of_the_readme_are_valid() -> Result<()> {
-    let [alone, pair, cluster, apart] =
+    let [alone, pair, cluster, apart, tunnel] =
         readme().try_into().map_err(|found: Vec<_>| anyhow::anyhow!("{} blocks", found.len()))?;
     let pair_elsewhere: String =
         pair.lines().filter(|line| !line.contains("connection_string")).map(|line| format!("{line}\n")).collect();
     let files = [
         alone.clone(),
+        format!("{alone}{tunnel}"),
         format!("{alone}{pair}"),
         format!("{alone}{pair_elsewhere}{cluster}"),
         format!("{alone}{pair}{apart}"),
