@@ -86,6 +86,7 @@ async fn answer(arrival: Arrival, mut stage: watch::Receiver<Stage>, proxied: bo
 /// The same place by https, on its own port: which one that is here, nobody outside need know.
 fn way_to_https(request: Result<&Canonical, StatusCode>) -> Response<Full<Bytes>> {
     let (status, location) = match request {
+        Ok(request) if request.tunnel().is_some() => (StatusCode::NOT_IMPLEMENTED, None),
         Ok(request) if request.path().starts_with(CHALLENGE) => (StatusCode::NOT_FOUND, None),
         Ok(request) => {
             let path = if request.path() == "*" { "" } else { request.path() };

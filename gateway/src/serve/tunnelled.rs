@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use portcullis_actors::authorize::Permit;
 use portcullis_actors::proxy::leash::{Bounds, Cut};
 use portcullis_config::limits::BUDGET_WAIT;
@@ -12,6 +12,7 @@ use portcullis_config::{HostPort, Route, Tunnel};
 
 use super::Exchange;
 use super::admission::TOO_MANY;
+use super::answers::X_REQUEST_ID;
 use crate::answer::Answer;
 use crate::client_body::Switch;
 use crate::forward;
@@ -51,10 +52,15 @@ impl Exchange {
         let ends = ends(timeouts.answer.ends, Cut::AnswerLate).into_iter().chain(ends(timeouts.write, Cut::Lasting));
         let ends = ends.min_by_key(|(end, _)| *end);
         self.leash.bind(Bounds { ends, upload: None, idle: timeouts.idle }, now);
+        let id = HeaderValue::try_from(&*self.request_id);
         let mut record = self.record;
         record.answered(StatusCode::OK.as_u16(), "tunnel", Some(route));
         forward::Tunnel::over(upstream).held(share).join(client, ticket, record);
-        Response::new(AnswerBody::own(Bytes::new()))
+        let mut response = Response::new(AnswerBody::own(Bytes::new()));
+        if let Ok(id) = id {
+            response.headers_mut().insert(X_REQUEST_ID, id);
+        }
+        response
     }
 
     /// Every place once, beginning with the one whose turn it is.
