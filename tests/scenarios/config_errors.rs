@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 use portcullis_harness::certificate::Authority;
-use portcullis_harness::certificate::Authority;
 use portcullis_harness::gateway::{Gateway, Launcher, Outcome};
 use tempfile::TempDir;
 
