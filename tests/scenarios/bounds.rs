@@ -184,11 +184,8 @@ async fn who_holds_too_many_connections_is_told_so_and_served_again_once_some_ar
         // far more are not even heard, and the node goes on
         let mut more = Vec::new();
         let unheard = async {
-            loop {
-                match visitor.connect(&url).await {
-                    Ok(stream) => more.push(stream),
-                    Err(_) => break,
-                }
+            while let Ok(stream) = visitor.connect(&url).await {
+                more.push(stream);
             }
         };
         tokio::time::timeout(SOON, unheard).await.context("everybody is heard")?;

@@ -373,7 +373,8 @@ impl Activity {
             }
             let is_passed = |at: Option<Instant>| at.is_some_and(|at| at <= deadline);
             if is_passed(end) {
-                return Err(Late::Upstream);
+                // whoever holds a body back is not held against the upstream
+                return Err(if self.0.awaited.get() { Late::Client } else { Late::Upstream });
             }
             if is_passed(silent_at()) {
                 return Err(if self.0.awaited.get() { Late::Client } else { Late::Upstream });
