@@ -62,5 +62,5 @@ fn ask(kind: &str, number: usize) -> Result<Canonical> {
         _ => ("app.test".to_owned(), format!("/app-{number}/x")),
     };
     let (head, ()) = http::Request::get(path).header("host", host).body(())?.into_parts();
-    Ok(Canonical::of(head, Peer { address: std::net::Ipv4Addr::LOCALHOST.into(), https: true })?)
+    Ok(Canonical::of(head, Peer { address: std::net::Ipv4Addr::LOCALHOST.into(), https: true, certificate: None })?)
 }

@@ -266,6 +266,29 @@ async fn nor_by_websockets_that_stay_open() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_stream_that_asks_for_a_websocket_is_not_told_of_one_that_there_is_not() -> Result<()> {
+    let world = World::new(BINARY).await?;
+    let raw = RawUpstream::start()?;
+    let mut config = world.config();
+    config.route(RAW, &raw.url(), "allow_public_unauthenticated_access: true\nallow_websockets: true");
+    let gateway = world.launcher.run(&config.text()).await?;
+    let visitor = world.visitor(&gateway).await?;
+    let answers = [
+        (&b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage"[..], 502),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 502),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 502),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\npage", 404),
+    ];
+    for (answer, status) in answers {
+        raw.answer(answer, After::Close);
+        let streams = visitor.streams(RAW).await?;
+        streams.get(PUBLIC).await?;
+        assert_eq!(streams.websocket(RAW).await?.status().as_u16(), status, "{}", String::from_utf8_lossy(answer));
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_upstream_that_never_comes_to_its_answer_is_given_up() -> Result<()> {
     let (_world, raw, _gateway, visitor) = raw().await?;
     let interim = b"HTTP/1.1 102 Processing\r\n\r\n";

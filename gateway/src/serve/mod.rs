@@ -386,6 +386,12 @@ impl Exchange {
         };
         let fresh_key = outgoing.fresh_key();
         match forward::forward(&self.worker.pool, outgoing, body, &self.leash).await {
+            // RFC 8441 §5: to a stream such an answer would say that the WebSocket is open
+            Ok(forward::Answer::Response(response))
+                if what_for == Use::Open && !self.switching && response.status().is_success() =>
+            {
+                self.refuse_handshake(route)
+            }
             Ok(forward::Answer::Response(response)) => {
                 let response = self.dressed(response.map(|body| body.held(ticket, share)), &route);
                 self.recorded(response, "via_upstream", Some(route))
@@ -393,9 +399,7 @@ impl Exchange {
             Ok(forward::Answer::Switched(response, _))
                 if fresh_key.is_some_and(|key| !is_accepted(&key, response.headers())) =>
             {
-                let fault = UpstreamFault::Broken;
-                let answer = Answer::new(fault.status(), "The application did not answer as a WebSocket.");
-                self.refuse(answer, fault.detail(), Some(route))
+                self.refuse_handshake(route)
             }
             Ok(forward::Answer::Switched(response, tunnel)) => {
                 let mut response = self.dressed(response.map(|()| AnswerBody::own(Bytes::new())), &route);
