@@ -111,7 +111,8 @@ pub const TUNNEL_HALF_CLOSED: Duration = Duration::from_secs(10);
 pub const TUNNEL_SILENT: Duration = Duration::from_secs(60 * 60);
 /// Least bytes of a request's body, and within how long, while its upstream waits for more of it.
 pub const UPLOAD_FLOOR: (usize, Duration) = (1024, Duration::from_secs(30));
-/// Requests that one worker has under way for one session to one route; more of them wait.
+/// Requests that one worker has under way for one session to one route; more of them wait. WebSockets and tunnels are
+/// counted apart, by the same number.
 pub const SESSION_BUDGET: usize = 64;
 /// The same for an address from which nobody is signed in.
 pub const ADDRESS_BUDGET: usize = 128;

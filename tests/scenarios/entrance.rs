@@ -233,6 +233,56 @@ async fn however_paths_are_read_the_upstream_gets_what_was_judged() -> Result<()
 }
 
 #[tokio::test]
+async fn however_paths_are_read_nobody_leaves_the_place_that_a_route_leads_to() -> Result<()> {
+    let ground = Ground::new()?;
+    let keys = [
+        ("normalize_path", "false"),
+        ("merge_slashes", "false"),
+        ("path_with_escaped_slashes_action", "keep_unchanged"),
+    ];
+    let mut config = ground.config(&keys);
+    config.route("https://base.localhost", &format!("{}/tenant", ground.upstream.url()), OPEN);
+    let rewritten = format!("{OPEN}\nprefix: /app\nprefix_rewrite: /tenant/");
+    config.route("https://rewritten.localhost", &ground.upstream.url(), &rewritten);
+    let gateway = Gateway::binary(BINARY).run(&config.text()).await?;
+    for (host, target, expected) in [
+        ("base.localhost", "/../other", None),
+        ("base.localhost", "/..", None),
+        ("base.localhost", "/a//../../other", None),
+        ("base.localhost", "/%2e%2e/other", None),
+        ("base.localhost", "/..%2fother", None),
+        ("base.localhost", "/a%2F..%2f..%2Fother", None),
+        ("base.localhost", "/..%5Cother", None),
+        ("base.localhost", "/a/../b//c%2Fd", Some("/tenant/a/../b//c%2Fd")),
+        ("rewritten.localhost", "/app../other", None),
+        ("rewritten.localhost", "/app..%2fother", None),
+        ("rewritten.localhost", "/app%2e%2e/other", None),
+        ("rewritten.localhost", "/app/a..b//c", Some("/tenant/a..b//c")),
+    ] {
+        let before = ground.upstream.requests().len();
+        let answer = sent(&gateway, &get(host, target, "")).await?;
+        assert_eq!(answer.statuses(), [expected.map_or(400, |_| 200)], "{host} {target}");
+        let received: Vec<_> = ground.upstream.requests().into_iter().skip(before).map(|it| it.target).collect();
+        assert_eq!(received, expected.into_iter().collect::<Vec<_>>(), "{host} {target}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_route_sets_or_removes_is_not_to_be_had_in_another_spelling() -> Result<()> {
+    let ground = Ground::new()?;
+    let route = format!("{OPEN}\nset_request_headers: {{X-Role: guest}}\nremove_request_headers: [X-Internal-Token]");
+    let gateway = ground.plain(&[("headers_with_underscores_action", "allow")], &[(PUBLIC, &route)]).await?;
+    let headers = "X_Role: a\r\nX.Role: a\r\nX-Role: a\r\nX_Internal-Token: a\r\nX~Internal~Token: a\r\nX_Other: b\r\n";
+    assert_eq!(sent(&gateway, &get("public.localhost", "/", headers)).await?.statuses(), [200]);
+    let received = ground.upstream.last()?;
+    let of_client: Vec<_> = received.headers.iter().filter(|(_, value)| value == "a").collect();
+    assert!(of_client.is_empty(), "{of_client:?}");
+    assert_eq!((received.all("x-role"), received.all("x_other")), (vec!["guest"], vec!["b"]));
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_makes_paths_unsafe_is_said_with_its_place() -> Result<()> {
     let ground = Ground::new()?;
     let keys = [

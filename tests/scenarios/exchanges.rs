@@ -236,6 +236,59 @@ async fn one_client_does_not_take_an_upstream_from_the_others() -> Result<()> {
 }
 
 #[tokio::test]
+async fn nor_by_websockets_that_stay_open() -> Result<()> {
+    let (world, _raw, _gateway, alice) = raw().await?;
+    sign_in(&alice, APP, "alice").await?;
+    let ws = format!("{APP}/ws");
+    let streams = Arc::new(alice.streams(APP).await?);
+    streams.get(APP).await?;
+    let before = world.upstream.requests().len();
+    let (mut open, mut beyond) = (Vec::new(), JoinSet::new());
+    for _ in 0..SESSION_BUDGET {
+        let answer = streams.websocket(&ws).await?;
+        assert_eq!(answer.status(), StatusCode::OK);
+        open.push(answer);
+    }
+    for _ in 0..8 {
+        let (streams, ws) = (Arc::clone(&streams), ws.clone());
+        beyond.spawn(async move { streams.websocket(&ws).await });
+    }
+    // she can still ask, and what is beyond the budget has not arrived though it was asked for before
+    assert_eq!(streams.get(APP).await?.status(), StatusCode::OK);
+    assert_eq!(streams.get(APP).await?.status(), StatusCode::OK);
+    assert_eq!(world.upstream.requests().len(), before + SESSION_BUDGET + 2);
+    // and arrives as soon as there is room
+    drop(open);
+    while let Some(answer) = beyond.join_next().await {
+        assert_eq!(answer??.status(), StatusCode::OK);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_that_asks_for_a_websocket_is_not_told_of_one_that_there_is_not() -> Result<()> {
+    let world = World::new(BINARY).await?;
+    let raw = RawUpstream::start()?;
+    let mut config = world.config();
+    config.route(RAW, &raw.url(), "allow_public_unauthenticated_access: true\nallow_websockets: true");
+    let gateway = world.launcher.run(&config.text()).await?;
+    let visitor = world.visitor(&gateway).await?;
+    let answers = [
+        (&b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage"[..], 502),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 502),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 502),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\npage", 404),
+    ];
+    for (answer, status) in answers {
+        raw.answer(answer, After::Close);
+        let streams = visitor.streams(RAW).await?;
+        streams.get(PUBLIC).await?;
+        assert_eq!(streams.websocket(RAW).await?.status().as_u16(), status, "{}", String::from_utf8_lossy(answer));
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_upstream_that_never_comes_to_its_answer_is_given_up() -> Result<()> {
     let (_world, raw, _gateway, visitor) = raw().await?;
     let interim = b"HTTP/1.1 102 Processing\r\n\r\n";

@@ -163,7 +163,11 @@ async fn every_kind_of_bad_head_is_answered_with_its_status_and_the_connection_c
         ("a header too large", format!("GET / HTTP/1.1\r\n{host}A: {}\r\n\r\n", long(140_000)), 431),
         ("too many headers", format!("GET / HTTP/1.1\r\n{host}{}\r\n", "a: b\r\n".repeat(201)), 431),
         ("TRACE", format!("TRACE / HTTP/1.1\r\n{host}\r\n"), 501),
-        ("CONNECT to nowhere", "CONNECT public.localhost HTTP/1.1\r\nHost: public.localhost\r\n\r\n".to_owned(), 400),
+        (
+            "CONNECT without a port",
+            "CONNECT public.localhost HTTP/1.1\r\nHost: public.localhost\r\n\r\n".to_owned(),
+            400,
+        ),
         ("HTTP/2 in words", format!("GET / HTTP/2.0\r\n{host}\r\n"), 505),
         ("HTTP/1.2", format!("GET / HTTP/1.2\r\n{host}\r\n"), 505),
         ("the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 505),

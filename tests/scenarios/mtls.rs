@@ -247,6 +247,26 @@ async fn what_is_shown_to_one_host_is_not_shown_to_another() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_tunnel_is_asked_for_at_the_host_of_its_route_wherever_it_ends() -> Result<()> {
+    let ground = Ground::new()?;
+    let alice = ground.clients.identify(ALICE, 1)?;
+    let policy = format!("policy: [{{allow: {{and: [{{client_certificate: {{san_email: {ALICE}}}}}]}}}}]");
+    let mut config = ground.config(", enforcement: policy", OPEN)?;
+    let to = ground.upstream.url().replace("http://", "tcp://");
+    config.route("tcp+https://app.localhost/inner.localhost:22", &to, &policy);
+    let gateway = Gateway::binary(BINARY).run(&config.text()).await?;
+    let nobody = ground.visitor(&gateway).await?;
+    let visitor = ground.visitor(&gateway).await?.showing(&ground.trust()?, &alice)?;
+    let ask = b"CONNECT inner.localhost:22 HTTP/1.1\r\nHost: inner.localhost:22\r\n\r\n\
+                GET / HTTP/1.1\r\nHost: inner.localhost\r\nConnection: close\r\n\r\n";
+    // the tunnel, and what is behind it
+    assert_eq!(visitor.raw(APP, ask).await?.statuses(), [200, 200]);
+    assert_eq!(visitor.raw(OTHER, ask).await?.statuses(), [421]);
+    assert_eq!(nobody.raw(APP, ask).await?.statuses(), [495]);
+    Ok(())
+}
+
 /// A handshake whose first message comes in records of one byte each; what a request is answered.
 fn in_pieces(gate: SocketAddr, config: Arc<ClientConfig>, by_record: bool) -> Result<String> {
     let mut client = rustls::ClientConnection::new(config, "app.localhost".try_into()?)?;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 use http_body_util::channel::Channel;
 use portcullis_harness::app::{App, Spoken, tls};
-use portcullis_harness::client::{Answer, Visitor};
+use portcullis_harness::client::{Answer, Visitor, request};
 use portcullis_harness::gateway::{Gateway, free_port};
 use portcullis_harness::process::eventually;
 use portcullis_harness::sign_in::{sign_in, sign_out};
@@ -291,6 +291,25 @@ async fn an_upstream_whose_answers_are_bad_is_ejected_and_comes_back() -> Result
     other.answers(200);
     metric(&gateway, "portcullis_upstreams{state=\"ejected\"} 0").await?;
     assert_eq!(counted(&visitor, 10).await?.len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_client_ejects_an_upstream_by_asking_for_an_answer_at_once() -> Result<()> {
+    let world = World::new(BINARY).await?;
+    let app = App::start("slow", Spoken::Http1)?;
+    let keys = format!(
+        "{PUBLIC}\nhealthy_panic_threshold: 0\noutlier_detection: {{consecutive_5xx: 3, interval: 0.1s, max_ejection_percent: 100}}"
+    );
+    let (gateway, visitor) = gateway(&world, app.url(), &keys).await?;
+    for _ in 0..9 {
+        let mut request = request("GET", &format!("{RAW}/hold"))?;
+        request.headers_mut().insert("grpc-timeout", HeaderValue::from_static("1n"));
+        assert_eq!(visitor.send(request).await?.status, StatusCode::GATEWAY_TIMEOUT);
+    }
+    assert_eq!(counted(&visitor, 20).await?["slow"], 20);
+    let (_, page) = gateway.metrics(None).await?;
+    assert!(!page.contains("portcullis_upstream_events_total{outcome=\"ejection\"} 1"), "{page}");
     Ok(())
 }
 

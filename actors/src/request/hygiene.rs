@@ -78,6 +78,20 @@ impl Managed {
     }
 }
 
+/// Takes away every header that a back-end could take for one of `names` though it is spelled otherwise (`x_role`,
+/// `x.role`): what a route sets or removes is not to be had in another spelling.
+pub fn remove_lookalikes<'n>(headers: &mut HeaderMap, names: impl Iterator<Item = &'n HeaderName> + Clone) {
+    let is_one = |name: &&HeaderName| match spelled_plainly(name.as_str()) {
+        Cow::Borrowed(_) => false,
+        Cow::Owned(plain) => names.clone().any(|other| spelled_plainly(other.as_str()) == plain),
+    };
+    // allocates only where a name is spelled oddly
+    let lookalikes: Vec<_> = headers.keys().filter(is_one).cloned().collect();
+    for name in lookalikes {
+        headers.remove(name);
+    }
+}
+
 /// Whether a name, in any spelling, belongs to the gateway in every deployment.
 pub(super) fn is_set_by_gateway(name: &str) -> bool {
     let name = spelled_plainly(name);

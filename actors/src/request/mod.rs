@@ -245,10 +245,19 @@ impl Canonical {
 }
 
 /// Whether a path is written in the one canonical way and can be read in no other ([`Canonical::path`]): what is made of
-/// a path that was looked at must be looked at again, in the same reading.
+/// a path that was looked at must be looked at again, in the same reading. In no reading may it have dot segments: they
+/// would lead out of what was put before them.
 #[must_use]
 pub fn is_canonical_path(path: &str, reading: &Reading) -> bool {
     path::canonical(path, *reading).is_ok_and(|canonical| canonical.rewritten.is_none() && !canonical.odd)
+        && !path::has_dot_segments(path)
+}
+
+/// Whether a path could lead out of another one that it is put behind, where it was read in such a way that it may have
+/// dot segments.
+#[must_use]
+pub fn leads_above(path: &str) -> bool {
+    path::leads_above(path)
 }
 
 /// Whether a text names a web host, with or without a port, as `Host` does.

@@ -238,6 +238,38 @@ pub(super) fn other_readings(path: &str, reading: Reading) -> Vec<String> {
     std::iter::once(usual).chain(twice).filter(|reading| reading != path).collect()
 }
 
+/// Whether somebody behind us could find a dot segment in a path.
+pub(super) fn has_dot_segments(path: &str) -> bool {
+    !is_plain(path) && segments(path).is_none_or(|decoded| decoded.split(SLASHES).any(|it| matches!(it, "." | "..")))
+}
+
+/// Whether somebody behind us could be led by a path to above where it begins.
+pub(super) fn leads_above(path: &str) -> bool {
+    if is_plain(path) {
+        return false;
+    }
+    let Some(decoded) = segments(path) else { return true };
+    let mut depth = 0_usize;
+    decoded.split(SLASHES).any(|segment| {
+        match segment {
+            "" | "." => {}
+            ".." => match depth.checked_sub(1) {
+                Some(above) => depth = above,
+                None => return true,
+            },
+            _ => depth += 1,
+        }
+        false
+    })
+}
+
+const SLASHES: [char; 2] = ['/', '\\'];
+
+/// A path as whoever decodes all of it reads its segments.
+fn segments(path: &str) -> Option<String> {
+    decode_unreserved(&unescape_slashes(path)).ok()
+}
+
 /// Of a path that is canonical in the usual way.
 fn other_reading(path: &str) -> Option<String> {
     if !path.contains(['%', ';']) {

@@ -12,7 +12,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, SET_COOKIE, TRAILER};
 use http::{HeaderMap, HeaderName};
 use portcullis_actors::proxy::leash::{Bounds, Cut, Leash};
-use portcullis_actors::request::hygiene::Managed;
+use portcullis_actors::request::hygiene::{Managed, remove_lookalikes};
 use portcullis_config::RouteTimeouts;
 
 use super::budget::Share;
@@ -221,6 +221,7 @@ impl Screen {
         for name in &self.taken {
             trailers.remove(name);
         }
+        remove_lookalikes(&mut trailers, self.taken.iter());
         Some(self.managed.trailers_for_upstream(trailers)).filter(|trailers| !trailers.is_empty())
     }
 }
@@ -372,7 +373,8 @@ impl Activity {
             }
             let is_passed = |at: Option<Instant>| at.is_some_and(|at| at <= deadline);
             if is_passed(end) {
-                return Err(Late::Upstream);
+                // whoever holds a body back is not held against the upstream
+                return Err(if self.0.awaited.get() { Late::Client } else { Late::Upstream });
             }
             if is_passed(silent_at()) {
                 return Err(if self.0.awaited.get() { Late::Client } else { Late::Upstream });

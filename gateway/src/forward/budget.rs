@@ -31,8 +31,18 @@ impl Client {
     }
 }
 
-/// A client and a route, by its place in memory: it stays where it is as long as a share of it is held.
-type Key = (Client, usize);
+/// What a share is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Use {
+    /// A request and its answer.
+    Exchange,
+    /// A WebSocket or a tunnel: it has a connection to the upstream of its own, for as long as both sides like. These are
+    /// counted apart, so that whoever has many open can still ask for something.
+    Open,
+}
+
+/// A client, a route by its place in memory (it stays where it is as long as a share of it is held), and what for.
+type Key = (Client, usize, Use);
 
 /// The budgets of one worker.
 #[derive(Default)]
@@ -50,14 +60,20 @@ pub struct Share {
 
 impl Budgets {
     /// Takes a share; waits for `patience` at most where nothing is left. `None`: nothing has become free.
-    pub async fn share(self: &Rc<Self>, client: Client, route: &Arc<Route>, patience: Duration) -> Option<Share> {
-        if let Some(share) = self.take(client, route) {
+    pub async fn share(
+        self: &Rc<Self>,
+        client: Client,
+        route: &Arc<Route>,
+        what_for: Use,
+        patience: Duration,
+    ) -> Option<Share> {
+        if let Some(share) = self.take(client, route, what_for) {
             return Some(share);
         }
         let waiting = async {
             loop {
                 self.freed.notified().await;
-                if let Some(share) = self.take(client, route) {
+                if let Some(share) = self.take(client, route, what_for) {
                     return share;
                 }
             }
@@ -65,8 +81,8 @@ impl Budgets {
         tokio::time::timeout(patience, waiting).await.ok()
     }
 
-    fn take(self: &Rc<Self>, client: Client, route: &Arc<Route>) -> Option<Share> {
-        let key = (client, Arc::as_ptr(route).addr());
+    fn take(self: &Rc<Self>, client: Client, route: &Arc<Route>, what_for: Use) -> Option<Share> {
+        let key = (client, Arc::as_ptr(route).addr(), what_for);
         let mut spent = self.spent.borrow_mut();
         let count = spent.entry(key).or_default();
         if *count >= client.budget() {
@@ -139,14 +155,15 @@ mod tests {
         let nobody = Client::Address(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let mut shares = Vec::new();
         for _ in 0..SESSION_BUDGET {
-            shares.push(budgets.share(alice, &here, AT_ONCE).await.unwrap());
+            shares.push(budgets.share(alice, &here, Use::Exchange, AT_ONCE).await.unwrap());
         }
-        assert!(budgets.share(alice, &here, AT_ONCE).await.is_none());
+        assert!(budgets.share(alice, &here, Use::Exchange, AT_ONCE).await.is_none());
         for (client, route) in [(alice, &there), (bob, &here), (nobody, &here)] {
-            assert!(budgets.share(client, route, AT_ONCE).await.is_some());
+            assert!(budgets.share(client, route, Use::Exchange, AT_ONCE).await.is_some());
         }
+        assert!(budgets.share(alice, &here, Use::Open, AT_ONCE).await.is_some(), "what stays open is counted apart");
         // whoever waits is next
-        let waiting = budgets.share(alice, &here, Duration::from_secs(20));
+        let waiting = budgets.share(alice, &here, Use::Exchange, Duration::from_secs(20));
         let ending = async { drop(shares.pop()) };
         let (share, ()) = futures_util::future::join(waiting, ending).await;
         assert!(share.is_some());

@@ -181,7 +181,7 @@ pub async fn forward(
     let Some(_slot) = may_repeat.then(|| cluster.retry()).flatten() else { return Err(failed.seen(&underway)) };
     let body = match failed {
         Failed::Unsent(request) => request.into_body(),
-        Failed::Broken | Failed::Late(_) | Failed::ClientGone | Failed::TooLarge => {
+        Failed::Broken | Failed::Late(_) | Failed::TooLate | Failed::ClientGone | Failed::TooLarge => {
             RequestBody::none().bounded(outgoing.timeouts, leash)
         }
     };
@@ -241,6 +241,8 @@ enum Failed {
     Broken,
     /// The answer did not begin in time, or the request did not end.
     Late(Late),
+    /// The answer did not begin as soon as the client wants it: that says nothing of the upstream.
+    TooLate,
     /// The client's body broke.
     ClientGone,
     /// The client's body is larger than it may be.
@@ -252,6 +254,7 @@ impl Failed {
     fn seen(self, underway: &Underway) -> UpstreamFault {
         let fault = match self {
             Self::Unsent(_) | Self::Broken => UpstreamFault::Broken,
+            Self::TooLate => return UpstreamFault::Late,
             Self::Late(Late::Upstream) => UpstreamFault::Late,
             Self::Late(Late::Client) => UpstreamFault::ClientLate,
             Self::ClientGone => UpstreamFault::ClientGone,
@@ -271,7 +274,8 @@ async fn exchange(
     underway: Underway,
 ) -> Result<Answer, (Failed, Underway)> {
     let activity = request.body().activity();
-    let bound = [grpc::deadline(request.headers()), activity.silence()].into_iter().flatten().min();
+    let silence = activity.silence();
+    let hurry = grpc::deadline(request.headers()).filter(|wanted| silence.is_none_or(|silence| *wanted < silence));
     let (sending, waiting) = match lease.way() {
         Some(Way::Single(connection)) => {
             connection.allowance().begin();
@@ -283,12 +287,13 @@ async fn exchange(
         }
         None => return Err((Failed::Broken, underway)),
     };
-    let sent = activity.within(bound, UPLOAD_FLOOR, sending).await;
+    let sent = activity.within(hurry.or(silence), UPLOAD_FLOOR, sending).await;
     drop(waiting);
     let mut response = match sent {
         Err(late) => {
             activity.abandon();
-            return Err((Failed::Late(late), underway));
+            let failed = if late == Late::Upstream && hurry.is_some() { Failed::TooLate } else { Failed::Late(late) };
+            return Err((failed, underway));
         }
         Ok(Ok(response)) => response,
         Ok(Err(mut error)) => {

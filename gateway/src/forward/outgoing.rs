@@ -12,7 +12,7 @@ use portcullis_actors::keyring::assertion::AssertionKeys;
 use portcullis_actors::proxy::upstreams::choice;
 use portcullis_actors::proxy::upstreams::cluster::{Cluster, Refused, Underway};
 use portcullis_actors::request::Canonical;
-use portcullis_actors::request::hygiene::{Managed, headers_for_upstream};
+use portcullis_actors::request::hygiene::{Managed, headers_for_upstream, remove_lookalikes};
 use portcullis_config::{Config, HostRewrite, Route, RouteTimeouts, Upstream};
 use portcullis_events::Time;
 
@@ -123,6 +123,8 @@ impl Maker<'_> {
         for name in &route.remove_request_headers {
             headers.remove(name);
         }
+        let settled = route.remove_request_headers.iter().chain(route.set_request_headers.iter().map(|(name, _)| name));
+        remove_lookalikes(&mut headers, settled);
         for (name, value) in set {
             headers.insert(name, value);
         }

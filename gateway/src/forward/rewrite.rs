@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use portcullis_actors::request::hygiene::query_for_upstream;
-use portcullis_actors::request::{Canonical, is_canonical_path, is_host};
+use portcullis_actors::request::{Canonical, is_canonical_path, is_host, leads_above};
 use portcullis_config::{HeaderRewrite, HeaderText, HostRewrite, PathMatcher, PathRewrite, Route, TemplatePart};
 
 use super::outgoing::NotPassed;
@@ -14,7 +14,7 @@ use super::outgoing::NotPassed;
 ///
 /// # Errors
 /// What the rewrite makes could be read as another path: what was whole before can come apart (`/app` taken from
-/// `/app../x` leaves `../x`).
+/// `/app../x` leaves `../x`). Or it could lead out of the upstream's own path.
 pub fn target(route: &Route, upstream_path: &str, request: &Canonical) -> Result<String, NotPassed> {
     let base = upstream_path.trim_end_matches('/');
     let path: Cow<'_, str> = match &route.rewrites.path {
@@ -23,6 +23,9 @@ pub fn target(route: &Route, upstream_path: &str, request: &Canonical) -> Result
         Some(PathRewrite::Regex(replacement)) => replacement.of(request.path()).into(),
     };
     if *path != *request.path() && !is_canonical_path(&path, request.reading()) {
+        return Err(NotPassed::Path);
+    }
+    if !base.is_empty() && leads_above(&path) {
         return Err(NotPassed::Path);
     }
     let mut target = String::with_capacity(base.len() + path.len() + 16);

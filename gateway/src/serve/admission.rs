@@ -59,6 +59,13 @@ impl Exchange {
         self.refuse(answer, bound.name(), Some(route))
     }
 
+    /// The upstream has not answered the handshake of a WebSocket as it should.
+    pub(super) fn refuse_handshake(self, route: Arc<Route>) -> Response<AnswerBody> {
+        let fault = UpstreamFault::Broken;
+        let answer = Answer::new(fault.status(), "The application did not answer as a WebSocket.");
+        self.refuse(answer, fault.detail(), Some(route))
+    }
+
     /// Enters the request in what this worker has open.
     ///
     /// # Errors

@@ -38,6 +38,7 @@ use judgement::Judgement;
 use crate::answer::{Answer, Format, is_navigation, redirect};
 use crate::client_body::{ClientBody, Switch};
 use crate::forward::body::AnswerBody;
+use crate::forward::budget::Use;
 use crate::forward::handshake::is_accepted;
 use crate::forward::outgoing::{Maker, NotPassed};
 use crate::forward::{self, UpstreamFault};
@@ -136,7 +137,8 @@ const fn what_is_wrong(status: StatusCode) -> &'static str {
 /// Whether a request came by a connection that was made for another host, where the client's certificate decides: what a
 /// client shows to one host is not shown to another (RFC 9110 §15.5.20).
 fn is_misdirected(rules: &Rules, route: &Route, request: &Canonical, server_name: Option<&str>) -> bool {
-    let host = request.host();
+    // a CONNECT names the end of its tunnel, and is made to the host of its route
+    let host = if request.tunnel().is_some() { &route.from.host } else { request.host() };
     // an address is never named in a handshake
     let agree =
         server_name.map_or_else(|| host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok(), |name| name == host);
@@ -378,11 +380,18 @@ impl Exchange {
         if most.is_some_and(|most| body.size_hint().lower() > most) {
             return self.refuse_at(Bound::RequestBody, TOO_LARGE, route);
         }
-        let Some(share) = self.worker.budgets.share(client, &route, BUDGET_WAIT).await else {
+        let what_for = if self.request.is_websocket() { Use::Open } else { Use::Exchange };
+        let Some(share) = self.worker.budgets.share(client, &route, what_for, BUDGET_WAIT).await else {
             return self.refuse_at(Bound::RequestsUnderWay, TOO_MANY, route);
         };
         let fresh_key = outgoing.fresh_key();
         match forward::forward(&self.worker.pool, outgoing, body, &self.leash).await {
+            // RFC 8441 §5: to a stream such an answer would say that the WebSocket is open
+            Ok(forward::Answer::Response(response))
+                if what_for == Use::Open && !self.switching && response.status().is_success() =>
+            {
+                self.refuse_handshake(route)
+            }
             Ok(forward::Answer::Response(response)) => {
                 let response = self.dressed(response.map(|body| body.held(ticket, share)), &route);
                 self.recorded(response, "via_upstream", Some(route))
@@ -390,9 +399,7 @@ impl Exchange {
             Ok(forward::Answer::Switched(response, _))
                 if fresh_key.is_some_and(|key| !is_accepted(&key, response.headers())) =>
             {
-                let fault = UpstreamFault::Broken;
-                let answer = Answer::new(fault.status(), "The application did not answer as a WebSocket.");
-                self.refuse(answer, fault.detail(), Some(route))
+                self.refuse_handshake(route)
             }
             Ok(forward::Answer::Switched(response, tunnel)) => {
                 let mut response = self.dressed(response.map(|()| AnswerBody::own(Bytes::new())), &route);
@@ -410,7 +417,7 @@ impl Exchange {
                 }
                 let mut record = self.record;
                 record.answered(response.status().as_u16(), "websocket", Some(route));
-                tunnel.join(upgrade, ticket, record);
+                tunnel.held(share).join(upgrade, ticket, record);
                 response
             }
             Err(fault) => {

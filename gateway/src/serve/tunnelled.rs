@@ -17,6 +17,7 @@ use crate::answer::Answer;
 use crate::client_body::Switch;
 use crate::forward;
 use crate::forward::body::AnswerBody;
+use crate::forward::budget::Use;
 use crate::forward::tcp::{Unreached, connect};
 use crate::open::Ticket;
 
@@ -32,7 +33,7 @@ impl Exchange {
     ) -> Response<AnswerBody> {
         let budget = self.client(&permit);
         // held for as long as the tunnel is open: each is a connection of its own
-        let Some(share) = self.worker.budgets.share(budget, &route, BUDGET_WAIT).await else {
+        let Some(share) = self.worker.budgets.share(budget, &route, Use::Open, BUDGET_WAIT).await else {
             return self.refuse(TOO_MANY, "too_many_requests", Some(route));
         };
         let upstream = match connect(self.in_turn(&tunnel.to)).await {

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http2::SendRequest;
+use hyper::ext::Protocol;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use tokio::task::JoinSet;
@@ -292,8 +293,21 @@ impl Streams {
     /// # Errors
     /// No answer.
     pub async fn get(&self, url: &str) -> Result<http::Response<Incoming>> {
-        let url = Url::parse(url)?;
-        let request = Request::get(url.as_str()).body(Full::default())?;
+        self.send(Request::get(url).body(Full::default())?).await
+    }
+
+    /// Asks for a WebSocket (RFC 8441), which is open as long as its answer is held. To be called after an answer has come:
+    /// a server says first that it knows of this.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn websocket(&self, url: &str) -> Result<http::Response<Incoming>> {
+        let request = Request::connect(url).header("sec-websocket-version", "13");
+        self.send(request.extension(Protocol::from_static("websocket")).body(Full::default())?).await
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<http::Response<Incoming>> {
+        let url = Url::parse(&request.uri().to_string())?;
         let request = self.visitor.complete(request, &url, true)?;
         let mut sender = self.sender.clone();
         sender.ready().await?;
