@@ -293,7 +293,7 @@ impl Streams {
     /// # Errors
     /// No answer.
     pub async fn get(&self, url: &str) -> Result<http::Response<Incoming>> {
-        self.send(Request::get(url).body(Full::default())?).await
+        self.send_as_visitor(Request::get(url).body(Full::default())?).await
     }
 
     /// Asks for a WebSocket (RFC 8441), which is open as long as its answer is held. To be called after an answer has come:
@@ -303,15 +303,13 @@ impl Streams {
     /// No answer.
     pub async fn websocket(&self, url: &str) -> Result<http::Response<Incoming>> {
         let request = Request::connect(url).header("sec-websocket-version", "13");
-        self.send(request.extension(Protocol::from_static("websocket")).body(Full::default())?).await
+        self.send_as_visitor(request.extension(Protocol::from_static("websocket")).body(Full::default())?).await
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<http::Response<Incoming>> {
+    async fn send_as_visitor(&self, request: Request<Full<Bytes>>) -> Result<http::Response<Incoming>> {
         let url = Url::parse(&request.uri().to_string())?;
         let request = self.visitor.complete(request, &url, true)?;
-        let mut sender = self.sender.clone();
-        sender.ready().await?;
-        Ok(sender.send_request(request).await?)
+        self.send(request).await
     }
 }
 
