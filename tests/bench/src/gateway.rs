@@ -114,6 +114,9 @@ impl Home<'_> {
         config.set("idp_client_secret", &format!("'{CLIENT_SECRET}'"));
         config.set("pass_identity_headers", "true");
         config.set("jwt_claims_headers", "[email, groups, name]");
+        // all clients are at one address here
+        config.set("max_connections_per_client", "1000000");
+        config.set("max_connections", "1000000");
         let to = format!("http://{}", self.upstream);
         let policy = |group: &str| format!("policy:\n- allow:\n    and:\n    - groups:\n        has: {group}");
         // every other one is of the same host, so that neither hosts nor paths alone tell them apart
