@@ -120,8 +120,6 @@ pub const ADDRESS_BUDGET: usize = 128;
 pub const RATE_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 /// Callers that one `rate_limit` tells apart; those beyond are counted together.
 pub const RATE_CALLERS: usize = 1_000_000;
-/// How often callers are forgotten that have their whole share again.
-pub const RATE_SWEEP: Duration = Duration::from_secs(10);
 /// Client connections beyond `max_connections` and `max_connections_per_client` that are still told so: this part of the
 /// bound, and so many more. Whoever comes then is not heard.
 pub const CROWD_MARGIN: (usize, usize) = (16, 16);

@@ -40,6 +40,13 @@ pub struct Store {
     pub shelves: Option<Shelves>,
 }
 
+impl Store {
+    /// A log and a vault beside which nothing is kept, and where nobody else is heard.
+    fn alone(log: impl Log + 'static, vault: impl Vault + 'static) -> Self {
+        Self { log: Arc::new(log), vault: Arc::new(vault), snapshots: Places::default(), meeting: None, shelves: None }
+    }
+}
+
 /// The directory of a node's own snapshots.
 const SNAPSHOTS: &str = "snapshots";
 
@@ -86,13 +93,7 @@ pub async fn open_for(
             let vault = JetStreamVault::new_for_reading(&nats, consumers);
             // databroker makes what is not there yet
             wait_for(log.check().await)?;
-            Ok(Some(Store {
-                log: Arc::new(log),
-                vault: Arc::new(vault),
-                snapshots: Places::default(),
-                meeting: None,
-                shelves: None,
-            }))
+            Ok(Some(Store::alone(log, vault)))
         }
         Storage::File(_) | Storage::Memory | Storage::Nats(_) => open(storage, data_dir).await.map(Some),
     }
@@ -130,20 +131,13 @@ pub async fn open(storage: &Storage, data_dir: &Path) -> Result<Store, StoreErro
     match storage {
         Storage::File(dir) => {
             let dir = dir.as_deref().unwrap_or(data_dir);
-            let (log, vault) = (Arc::new(FileLog::open(dir)?), Arc::new(FileVault::open(dir)?));
             let snapshots = Places { own: Some(dir.join(SNAPSHOTS)), shared: None };
-            Ok(Store { log, vault, meeting: None, snapshots, shelves: None })
+            Ok(Store { snapshots, ..Store::alone(FileLog::open(dir)?, FileVault::open(dir)?) })
         }
         Storage::Memory => {
             let scratch = Arc::new(Scratch::new()?);
             let (log, vault) = (FileLog::temporary(&scratch)?, FileVault::temporary(&scratch)?);
-            Ok(Store {
-                log: Arc::new(log),
-                vault: Arc::new(vault),
-                snapshots: Places::default(),
-                meeting: None,
-                shelves: None,
-            })
+            Ok(Store::alone(log, vault))
         }
         Storage::Nats(servers) => {
             let nats = Nats::connect(servers).await?;
@@ -178,13 +172,7 @@ pub async fn open_beside(storage: &Storage, data_dir: &Path) -> Result<Store, St
         Storage::File(dir) => {
             let dir = dir.as_deref().unwrap_or(data_dir);
             let (log, vault) = (FileLog::open_beside(dir)?, FileVault::open_beside(dir)?);
-            Ok(Store {
-                log: Arc::new(log),
-                vault: Arc::new(vault),
-                snapshots: Places::default(),
-                meeting: None,
-                shelves: None,
-            })
+            Ok(Store::alone(log, vault))
         }
         Storage::Memory => Err(StoreError::Memory),
         Storage::Nats(servers) => {
@@ -193,13 +181,7 @@ pub async fn open_beside(storage: &Storage, data_dir: &Path) -> Result<Store, St
             forgive_absence(log.check().await)?;
             forgive_absence(vault.fits().await)?;
             // what is beside the nodes is none of them
-            Ok(Store {
-                log: Arc::new(log),
-                vault: Arc::new(vault),
-                snapshots: Places::default(),
-                meeting: None,
-                shelves: None,
-            })
+            Ok(Store::alone(log, vault))
         }
     }
 }
