@@ -64,6 +64,14 @@ pub const IDLE_FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60)
 pub const CLIENT_READ: usize = 64 * 1024;
 /// Most bytes of a body that nobody asked for and that are still read, so that its connection may go on.
 pub const UNREAD_BODY: usize = 64 * 1024;
+/// Longest line of a chunk's size and extensions, or of a trailer field.
+pub const CHUNK_LINE_BYTES: usize = 4096;
+/// Most bytes of extensions of chunks in one body: nobody reads them.
+pub const CHUNK_EXTENSION_BYTES: usize = 16 * 1024;
+/// Most bytes of a body's trailer fields (HTTP/1.1).
+pub const CHUNK_TRAILER_BYTES: usize = 16 * 1024;
+/// Connections on their way to one worker.
+pub const ON_THEIR_WAY: usize = 256;
 /// How long what a client still sends is read and forgotten before its connection closes.
 pub const LINGER: Duration = Duration::from_secs(1);
 /// How long whoever is in front of us may take for the header of the PROXY protocol.

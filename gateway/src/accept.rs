@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use actix_rt::Arbiter;
 use anyhow::{Context, Result};
 use portcullis_config::ListenAddress;
-use portcullis_config::limits::{ACCEPT_PAUSE, BACKLOG, CLOSE};
+use portcullis_config::limits::{ACCEPT_PAUSE, BACKLOG, CLOSE, ON_THEIR_WAY};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -24,18 +24,30 @@ use crate::listen::{Stage, reached};
 /// # Errors
 /// The address is in use, or not ours.
 pub fn bind(address: &ListenAddress) -> Result<TcpListener> {
+    bound(address, true)
+}
+
+/// Binds an address that no other process may have too: whoever looks there means this node.
+///
+/// # Errors
+/// The address is in use, or not ours.
+pub fn bind_alone(address: &ListenAddress) -> Result<TcpListener> {
+    bound(address, false)
+}
+
+fn bound(address: &ListenAddress, shared: bool) -> Result<TcpListener> {
     let port = address.port;
     let bound = match &address.host {
-        Some(host) => on_any((host.as_str(), port)),
-        None => on_any(("::", port)).or_else(|_| on_any(("0.0.0.0", port))),
+        Some(host) => on_any((host.as_str(), port), shared),
+        None => on_any(("::", port), shared).or_else(|_| on_any(("0.0.0.0", port), shared)),
     };
     bound.with_context(|| format!("cannot listen on {address}"))
 }
 
-fn on_any(addresses: impl ToSocketAddrs) -> std::io::Result<TcpListener> {
+fn on_any(addresses: impl ToSocketAddrs, shared: bool) -> std::io::Result<TcpListener> {
     let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
     for address in addresses.to_socket_addrs()? {
-        match on(address) {
+        match on(address, shared) {
             Ok(listener) => return Ok(listener),
             Err(error) => last = error,
         }
@@ -43,10 +55,10 @@ fn on_any(addresses: impl ToSocketAddrs) -> std::io::Result<TcpListener> {
     Err(last)
 }
 
-fn on(address: SocketAddr) -> std::io::Result<TcpListener> {
+fn on(address: SocketAddr, shared: bool) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -85,9 +97,6 @@ pub struct Accepting {
     workers: Vec<Arbiter>,
     closed: watch::Receiver<bool>,
 }
-
-/// Connections on their way to one worker.
-const ON_THEIR_WAY: usize = 256;
 
 /// Starts `workers` threads and hands them what comes in. `serve` runs on each of them, for as long as it is to serve;
 /// it says when it is ready.
@@ -175,10 +184,14 @@ async fn accept(listener: TcpListener, desks: &[Desk], crowd: Crowd, mut stage: 
 
 /// To whichever worker has the fewest.
 async fn hand_over(desks: &[Desk], stream: TcpStream, peer: SocketAddr, crowd: &Crowd) {
-    let Some(desk) = desks.iter().min_by_key(|desk| desk.load.load(Ordering::Relaxed)) else { return };
+    let fewest = |desk: &&Desk| desk.load.load(Ordering::Relaxed);
+    let there = || desks.iter().filter(|desk| !desk.arrivals.is_closed());
+    // one that takes nothing just now holds up nobody whom another can take
+    let free = there().filter(|desk| desk.arrivals.capacity() > 0).min_by_key(fewest);
+    let Some(desk) = free.or_else(|| there().min_by_key(fewest)) else { return };
     desk.load.fetch_add(1, Ordering::Relaxed);
     let arrival = Arrival { stream, peer, entered: crowd.enter(), load: Load(Arc::clone(&desk.load)) };
-    // a worker that has ended takes nothing: the connection closes
+    // one that ends at this moment takes nothing: the connection closes
     let _ = desk.arrivals.send(arrival).await;
 }
 

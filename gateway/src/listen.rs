@@ -1,4 +1,4 @@
-//! Sockets and connections: accept, TLS, HTTP/1.1 or HTTP/2, each on the worker that accepted it.
+//! Connections from their first byte: the PROXY header, TLS, HTTP/1.1 or HTTP/2, each on the worker that it was handed to.
 
 use std::cell::{Cell, RefCell};
 use std::net::{SocketAddr, TcpListener};

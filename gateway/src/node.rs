@@ -48,7 +48,7 @@ use portcullis_config::limits::{
     ASKS_IN_FLIGHT, CLOSE, COMMAND_DEADLINE, DRAIN, HAND_OVER_DEADLINE, IDP_SIGN_IN, IDP_TIMEOUT, LAST_LINES,
     LOGOUT_DEADLINE, SIGN_IN_DEADLINE, SNAPSHOT_CLOSE,
 };
-use portcullis_config::{Config, ListenAddress, Secret, Storage};
+use portcullis_config::{Config, Secret, Storage};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::accept::{self, Accepting};
@@ -92,9 +92,9 @@ impl Node {
         let here = config.services;
         let tls = Tls::for_listener(&config)?;
         let keys = Keys::of(&config, data_dir)?;
-        let health_listener = bind_alone(&config.health_check_addr).context("health_check_addr")?;
+        let health_listener = accept::bind_alone(&config.health_check_addr).context("health_check_addr")?;
         let metrics_listener =
-            config.metrics_address.as_ref().map(bind_alone).transpose().context("metrics_address")?;
+            config.metrics_address.as_ref().map(accept::bind_alone).transpose().context("metrics_address")?;
         let redirect_listener = config.downstream.http_redirect_addr.as_ref().filter(|_| here.proxy);
         let redirect_listener = redirect_listener.map(accept::bind).transpose().context("http_redirect_addr")?;
         let downstream = config.downstream.clone();
@@ -314,16 +314,6 @@ impl Node {
         }
         self.health.stop(false).await;
     }
-}
-
-/// Binds an address that no other process may have too: whoever looks there means this node.
-fn bind_alone(address: &ListenAddress) -> Result<TcpListener> {
-    let port = address.port;
-    let bound = match &address.host {
-        Some(host) => TcpListener::bind((host.as_str(), port)),
-        None => TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port))),
-    };
-    bound.with_context(|| format!("cannot listen on {address}"))
 }
 
 /// What the node seals and signs with.

@@ -14,6 +14,11 @@ use tokio::time::Sleep;
 
 use crate::passed_on::passed_on;
 
+/// RFC 6761 §6.3: names under `localhost` are loopback, whatever the resolver says.
+pub fn connect_host(host: &str) -> &str {
+    if host == "localhost" || host.ends_with(".localhost") { "127.0.0.1" } else { host.trim_matches(['[', ']']) }
+}
+
 /// Makes a connected socket ready for use. A peer that went away without a word is found by probing.
 pub fn ready(stream: TcpStream) -> Impatient<TcpStream> {
     let (time, interval, retries) = TCP_PROBE;

@@ -345,7 +345,7 @@ async fn with_the_servers_stores_full_somebody_new_is_told_so_at_once_and_whoeve
     // servers that have no room may leave the question without an answer, and have done it all the same
     let delete = async || {
         let deleted = ask(&client, "STREAM.DELETE.FILL", &json!({})).await?;
-        let refused = deleted.pointer("/error/err_code").and_then(serde_json::Value::as_u64);
+        let refused = deleted.pointer("/error/err_code").and_then(Value::as_u64);
         ensure!(refused.is_none_or(|code| code == NO_SUCH_STREAM), "{deleted}");
         Ok(Some(()))
     };

@@ -23,7 +23,7 @@ pub enum Unreached {
 pub async fn connect(places: impl Iterator<Item = &HostPort>) -> Result<Impatient<TcpStream>, Unreached> {
     let until = Instant::now() + UPSTREAM_CONNECT;
     for place in places {
-        match timeout_at(until, TcpStream::connect((connect_host(&place.host), place.port))).await {
+        match timeout_at(until, TcpStream::connect((socket::connect_host(&place.host), place.port))).await {
             Ok(Ok(stream)) => return Ok(socket::ready(stream)),
             Ok(Err(error)) => tracing::warn!(upstream = %place, %error, "an upstream cannot be reached"),
             Err(_) => {
@@ -33,9 +33,4 @@ pub async fn connect(places: impl Iterator<Item = &HostPort>) -> Result<Impatien
         }
     }
     Err(Unreached::Refused)
-}
-
-/// RFC 6761 §6.3: names under `localhost` are loopback, whatever the resolver says.
-fn connect_host(host: &str) -> &str {
-    if host == "localhost" || host.ends_with(".localhost") { "127.0.0.1" } else { host.trim_matches(['[', ']']) }
 }

@@ -2,14 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use portcullis_config::limits::REQUEST_HEADERS;
-
-/// Longest line of a chunk's size and extensions, or of a trailer field.
-const LINE_BYTES: usize = 4096;
-/// Most bytes of extensions in one body: nobody reads them.
-const EXTENSION_BYTES: usize = 16 * 1024;
-/// Most bytes of trailer fields.
-const TRAILER_BYTES: usize = 16 * 1024;
+use portcullis_config::limits::{CHUNK_EXTENSION_BYTES, CHUNK_LINE_BYTES, CHUNK_TRAILER_BYTES, REQUEST_HEADERS};
 
 /// The body is not framed as a chunked one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -96,7 +89,7 @@ impl Chunks {
         let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
         self.extensions += line.len() - digits.len();
         let countable = !digits.is_empty() && digits.len() <= 15 && digits.iter().all(u8::is_ascii_hexdigit);
-        if !countable || self.extensions > EXTENSION_BYTES {
+        if !countable || self.extensions > CHUNK_EXTENSION_BYTES {
             return Err(Malformed);
         }
         let digits = std::str::from_utf8(digits).map_err(|_| Malformed)?;
@@ -110,7 +103,7 @@ impl Chunks {
         let name = line.split_to(colon);
         line.advance(1);
         let token = name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
-        if !token || self.trailing > TRAILER_BYTES || self.trailers.len() >= REQUEST_HEADERS {
+        if !token || self.trailing > CHUNK_TRAILER_BYTES || self.trailers.len() >= REQUEST_HEADERS {
             return Err(Malformed);
         }
         let name = HeaderName::from_bytes(&name).map_err(|_| Malformed)?;
@@ -134,9 +127,9 @@ pub fn length(bytes: &[u8]) -> u64 {
 /// A line without its CRLF, once it is whole.
 fn line(read: &mut BytesMut) -> Result<Option<Bytes>, Malformed> {
     let Some(end) = read.iter().position(|byte| *byte == b'\n') else {
-        return if read.len() > LINE_BYTES { Err(Malformed) } else { Ok(None) };
+        return if read.len() > CHUNK_LINE_BYTES { Err(Malformed) } else { Ok(None) };
     };
-    if end > LINE_BYTES {
+    if end > CHUNK_LINE_BYTES {
         return Err(Malformed);
     }
     let mut line = read.split_to(end + 1).freeze();

@@ -182,7 +182,7 @@ struct Exchange {
     format: Format,
     /// Written even if the client leaves, and this value is dropped, before there is an answer.
     record: AccessRecord,
-    /// The client asked for a WebSocket: unless there is one, nothing more is read from its connection.
+    /// The client's connection (HTTP/1.1) is to become a WebSocket or a tunnel: unless it does, nothing more is read from it.
     switching: bool,
     /// What ends it from outside.
     leash: Rc<Leash>,

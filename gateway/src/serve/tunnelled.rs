@@ -16,9 +16,11 @@ use super::answers::X_REQUEST_ID;
 use crate::answer::Answer;
 use crate::client_body::Switch;
 use crate::forward;
+use crate::forward::UpstreamFault;
 use crate::forward::body::AnswerBody;
 use crate::forward::budget::Use;
 use crate::forward::tcp::{Unreached, connect};
+use crate::metrics::tally::Bound;
 use crate::open::Ticket;
 
 impl Exchange {
@@ -34,17 +36,16 @@ impl Exchange {
         let budget = self.client(&permit);
         // held for as long as the tunnel is open: each is a connection of its own
         let Some(share) = self.worker.budgets.share(budget, &route, Use::Open, BUDGET_WAIT).await else {
-            return self.refuse(TOO_MANY, "too_many_requests", Some(route));
+            return self.refuse_at(Bound::RequestsUnderWay, TOO_MANY, route);
         };
         let upstream = match connect(self.in_turn(&tunnel.to)).await {
             Ok(upstream) => upstream,
-            Err(Unreached::Late) => {
-                let answer = Answer::new(StatusCode::GATEWAY_TIMEOUT, "The upstream did not answer in time.");
-                return self.refuse(answer, "upstream_timeout", Some(route));
-            }
-            Err(Unreached::Refused) => {
-                let answer = Answer::new(StatusCode::SERVICE_UNAVAILABLE, "The upstream cannot be reached right now.");
-                return self.refuse(answer, "upstream_unreachable", Some(route));
+            Err(why) => {
+                let fault = match why {
+                    Unreached::Late => UpstreamFault::ConnectLate,
+                    Unreached::Refused => UpstreamFault::Unreachable,
+                };
+                return self.refuse(Answer::new(fault.status(), fault.message()), fault.detail(), Some(route));
             }
         };
         let now = Instant::now();

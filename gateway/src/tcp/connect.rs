@@ -1,7 +1,5 @@
 //! Requests to the gateway: one for a tunnel (`CONNECT`, RFC 9110 §9.3.6), one for the address where a person signs in.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
@@ -112,13 +110,11 @@ pub async fn sign_in_address(dialer: &Dialer, gateway: &Gateway, place: &str) ->
 }
 
 /// Drives a connection; dropped, it leaves it to whoever took it over, or closes it.
-struct Driver(Option<AbortHandle>);
+struct Driver(AbortHandle);
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        if let Some(driver) = self.0.take() {
-            driver.abort();
-        }
+        self.0.abort();
     }
 }
 
@@ -130,14 +126,13 @@ async fn send(
     let stream = dialer.dial(gateway).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let driver = actix_rt::spawn(async move { drop(connection.with_upgrades().await) });
-    let driver = Driver(Some(driver.abort_handle()));
+    let driver = Driver(driver.abort_handle());
     let response = within(sender.send_request(request)).await?;
     Ok((response.with_context(|| format!("{gateway} does not answer in HTTP"))?, driver))
 }
 
 async fn within<T>(asking: impl Future<Output = T>) -> Result<T> {
-    const LATE: Duration = TUNNEL_ANSWER;
-    tokio::time::timeout(LATE, asking).await.context("the gateway does not answer")
+    tokio::time::timeout(TUNNEL_ANSWER, asking).await.context("the gateway does not answer")
 }
 
 /// What a server says is shown on a terminal.

@@ -63,7 +63,7 @@ impl Dialer {
     }
 
     async fn connect(&self, gateway: &Gateway) -> Result<Box<dyn Stream>> {
-        let tcp = TcpStream::connect((dialed(&gateway.host), gateway.port)).await;
+        let tcp = TcpStream::connect((socket::connect_host(&gateway.host), gateway.port)).await;
         let tcp = socket::ready(tcp.with_context(|| format!("cannot reach the gateway {gateway}"))?);
         if !gateway.tls {
             return Ok(Box::new(tcp));
@@ -82,11 +82,6 @@ impl Dialer {
 fn is_distrusted(error: &std::io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
-}
-
-/// RFC 6761 §6.3: names under `localhost` are loopback, whatever the resolver says.
-fn dialed(host: &str) -> &str {
-    if host == "localhost" || host.ends_with(".localhost") { "127.0.0.1" } else { host.trim_matches(['[', ']']) }
 }
 
 /// The authorities that are named, or the system's.
