@@ -12,11 +12,10 @@ use portcullis_harness::pattern::send_pattern;
 use portcullis_harness::process::eventually;
 use portcullis_harness::raw_upstream::{After, RawUpstream};
 use portcullis_harness::sign_in::sign_in;
-use portcullis_harness::world::{APP, PUBLIC, World};
+use portcullis_harness::world::{APP, PUBLIC, RAW, World};
 use url::Url;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
-const RAW: &str = "https://raw.localhost";
 const SOON: Duration = Duration::from_secs(60);
 
 /// A gateway whose two applications have further keys, and whose metrics are told.

@@ -31,14 +31,8 @@ impl Ground {
     }
 
     fn config(&self, keys: &[(&str, &str)]) -> Configuration {
-        let mut config = Configuration::default();
-        config.set("address", "127.0.0.1:0");
-        config.set("health_check_addr", "127.0.0.1:0");
+        let mut config = Configuration::without_sign_in();
         config.set("insecure_server", "true");
-        config.set("authenticate_service_url", "https://authenticate.localhost");
-        config.set("idp_provider", "oidc");
-        config.set("idp_provider_url", "http://127.0.0.1:9");
-        config.set("idp_client_id", "nobody");
         for (key, value) in keys {
             config.set(key, value);
         }

@@ -15,23 +15,11 @@ use portcullis_harness::gateway::Gateway;
 use portcullis_harness::process::eventually;
 use portcullis_harness::raw_upstream::{After, RawUpstream};
 use portcullis_harness::sign_in::sign_in;
-use portcullis_harness::world::{ADMIN, APP, PUBLIC, World};
+use portcullis_harness::world::{ADMIN, APP, PUBLIC, RAW, World};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
-const RAW: &str = "https://raw.localhost";
-
-/// A world whose route `RAW` leads to an upstream that answers with the bytes it is given.
-async fn raw() -> Result<(World, RawUpstream, Gateway, Visitor)> {
-    let world = World::new(BINARY).await?;
-    let raw = RawUpstream::start()?;
-    let mut config = world.config();
-    config.route(RAW, &raw.url(), "allow_public_unauthenticated_access: true");
-    let gateway = world.launcher.run(&config.text()).await?;
-    let visitor = world.visitor(&gateway).await?;
-    Ok((world, raw, gateway, visitor))
-}
 
 /// The access line of the request to this path, once it is there.
 async fn access_line(gateway: &Gateway, path: &str) -> Result<Value> {
@@ -41,7 +29,7 @@ async fn access_line(gateway: &Gateway, path: &str) -> Result<Value> {
 
 #[tokio::test]
 async fn an_answer_before_the_request_has_ended_makes_no_other_client_wait() -> Result<()> {
-    let (_world, raw, _gateway, visitor) = raw().await?;
+    let (_world, raw, _gateway, visitor) = World::with_raw(BINARY).await?;
     raw.answer(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig", After::Stay);
     for uploader in [visitor.clone(), visitor.clone().over_h2()] {
         let mut uploads = Vec::new();
@@ -62,7 +50,7 @@ async fn an_answer_before_the_request_has_ended_makes_no_other_client_wait() -> 
 
 #[tokio::test]
 async fn a_client_that_leaves_before_its_answer_is_written_down() -> Result<()> {
-    let (world, _raw, gateway, visitor) = raw().await?;
+    let (world, _raw, gateway, visitor) = World::with_raw(BINARY).await?;
     for visitor in [visitor.clone(), visitor.clone().over_h2()] {
         let before = world.upstream.requests().len();
         let url = format!("{PUBLIC}/hang");
@@ -83,7 +71,7 @@ async fn a_client_that_leaves_before_its_answer_is_written_down() -> Result<()> 
 
 #[tokio::test]
 async fn a_download_that_the_client_gives_up_is_written_down_as_cut_short() -> Result<()> {
-    let (world, _raw, gateway, visitor) = raw().await?;
+    let (world, _raw, gateway, visitor) = World::with_raw(BINARY).await?;
     let answer = visitor.open(Request::get(format!("{PUBLIC}/sse")).body(String::new())?).await?;
     drop(answer);
     assert_eq!(access_line(&gateway, "/sse").await?["response-code-details"], "cut_short");
@@ -93,7 +81,7 @@ async fn a_download_that_the_client_gives_up_is_written_down_as_cut_short() -> R
 
 #[tokio::test]
 async fn an_upload_that_is_refused_gets_to_read_why() -> Result<()> {
-    let (_world, _raw, _gateway, visitor) = raw().await?;
+    let (_world, _raw, _gateway, visitor) = World::with_raw(BINARY).await?;
     let mut upload = b"POST / HTTP/1.1\r\nHost: app.localhost\r\nContent-Length: 4000000\r\n\r\n".to_vec();
     upload.resize(upload.len() + 4_000_000, b'a');
     let answer = visitor.raw(APP, &upload).await?;
@@ -103,7 +91,7 @@ async fn an_upload_that_is_refused_gets_to_read_why() -> Result<()> {
 
 #[tokio::test]
 async fn a_head_that_reads_in_two_ways_is_answered_and_not_only_cut() -> Result<()> {
-    let (_world, _raw, _gateway, visitor) = raw().await?;
+    let (_world, _raw, _gateway, visitor) = World::with_raw(BINARY).await?;
     for lines in ["X : y", "Content-Length: 1\r\nContent-Length: 1", "X: a\nY: b"] {
         let request = format!("POST / HTTP/1.1\r\nHost: public.localhost\r\n{lines}\r\n\r\nx");
         assert_eq!(visitor.raw(PUBLIC, request.as_bytes()).await?.statuses(), [400], "{lines}");
@@ -113,7 +101,7 @@ async fn a_head_that_reads_in_two_ways_is_answered_and_not_only_cut() -> Result<
 
 #[tokio::test]
 async fn a_head_that_was_never_understood_is_written_down() -> Result<()> {
-    let (_world, _raw, gateway, visitor) = raw().await?;
+    let (_world, _raw, gateway, visitor) = World::with_raw(BINARY).await?;
     let many = format!("GET / HTTP/1.1\r\nHost: public.localhost\r\n{}\r\n", "a: b\r\n".repeat(300));
     for (head, status) in [("GET / HTTP/1.1\r\nHost : public.localhost\r\n\r\n", 400), (&many, 431)] {
         assert_eq!(visitor.raw(PUBLIC, head.as_bytes()).await?.statuses(), [status]);
@@ -165,7 +153,7 @@ async fn a_head_that_http2_itself_refuses_is_written_down_and_counted() -> Resul
 
 #[tokio::test]
 async fn a_client_that_announces_a_body_and_sends_nothing_is_the_one_who_is_late() -> Result<()> {
-    let (_world, _raw, gateway, visitor) = raw().await?;
+    let (_world, _raw, gateway, visitor) = World::with_raw(BINARY).await?;
     let silent = async |visitor: Visitor| {
         let (_sender, body) = Channel::<Bytes>::new(1);
         anyhow::Ok(visitor.open(Request::post(format!("{PUBLIC}/upload")).body(body)?).await?.status)
@@ -178,7 +166,7 @@ async fn a_client_that_announces_a_body_and_sends_nothing_is_the_one_who_is_late
 
 #[tokio::test]
 async fn what_an_upstream_adds_after_its_answer_signs_nobody_in() -> Result<()> {
-    let (_world, raw, _gateway, visitor) = raw().await?;
+    let (_world, raw, _gateway, visitor) = World::with_raw(BINARY).await?;
     let trailers = "x-sum: 42\r\nset-cookie: _pomerium=forged\r\nkeep-alive: 1\r\nconnection: close\r\n";
     let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n{trailers}\r\n");
     raw.answer(answer.as_bytes(), After::Close);
@@ -192,7 +180,7 @@ async fn what_an_upstream_adds_after_its_answer_signs_nobody_in() -> Result<()> 
 
 #[tokio::test]
 async fn the_head_of_an_answer_has_bounds() -> Result<()> {
-    let (_world, raw, _gateway, visitor) = raw().await?;
+    let (_world, raw, _gateway, visitor) = World::with_raw(BINARY).await?;
     let answer = |lines: String| format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{lines}\r\nok");
     let long = |length: usize| format!("x: {}\r\n", "a".repeat(length));
     for (lines, status) in [
@@ -213,7 +201,7 @@ async fn the_head_of_an_answer_has_bounds() -> Result<()> {
 
 #[tokio::test]
 async fn one_client_does_not_take_an_upstream_from_the_others() -> Result<()> {
-    let (world, _raw, gateway, alice) = raw().await?;
+    let (world, _raw, gateway, alice) = World::with_raw(BINARY).await?;
     let bob = world.visitor(&gateway).await?;
     sign_in(&alice, APP, "alice").await?;
     sign_in(&bob, APP, "bob").await?;
@@ -237,7 +225,7 @@ async fn one_client_does_not_take_an_upstream_from_the_others() -> Result<()> {
 
 #[tokio::test]
 async fn nor_by_websockets_that_stay_open() -> Result<()> {
-    let (world, _raw, _gateway, alice) = raw().await?;
+    let (world, _raw, _gateway, alice) = World::with_raw(BINARY).await?;
     sign_in(&alice, APP, "alice").await?;
     let ws = format!("{APP}/ws");
     let streams = Arc::new(alice.streams(APP).await?);
@@ -290,7 +278,7 @@ async fn a_stream_that_asks_for_a_websocket_is_not_told_of_one_that_there_is_not
 
 #[tokio::test]
 async fn an_upstream_that_never_comes_to_its_answer_is_given_up() -> Result<()> {
-    let (_world, raw, _gateway, visitor) = raw().await?;
+    let (_world, raw, _gateway, visitor) = World::with_raw(BINARY).await?;
     let interim = b"HTTP/1.1 102 Processing\r\n\r\n";
     let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     raw.answer(&[interim.repeat(100).as_slice(), answer].concat(), After::Close);
@@ -302,7 +290,7 @@ async fn an_upstream_that_never_comes_to_its_answer_is_given_up() -> Result<()> 
 
 #[tokio::test]
 async fn an_answer_framed_in_a_way_that_is_not_ours_is_refused() -> Result<()> {
-    let (_world, raw, _gateway, visitor) = raw().await?;
+    let (_world, raw, _gateway, visitor) = World::with_raw(BINARY).await?;
     for framing in ["Transfer-Encoding: gzip", "Content-Length: 2, 2", "Transfer-Encoding: gzip, chunked"] {
         let answer = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n2\r\nok\r\n0\r\n\r\n");
         raw.answer(answer.as_bytes(), After::Close);
@@ -313,7 +301,7 @@ async fn an_answer_framed_in_a_way_that_is_not_ours_is_refused() -> Result<()> {
 
 #[tokio::test]
 async fn a_handle_in_the_query_of_a_referer_is_neither_logged_nor_passed_on() -> Result<()> {
-    let (world, _raw, gateway, visitor) = raw().await?;
+    let (world, _raw, gateway, visitor) = World::with_raw(BINARY).await?;
     let referer = format!("{PUBLIC}/a?b=c&pomerium_session=canary&d");
     let request = Request::get(format!("{PUBLIC}/referred")).header("referer", referer).body(Bytes::new())?;
     assert_eq!(visitor.send(request).await?.status, StatusCode::OK);
@@ -326,7 +314,7 @@ async fn a_handle_in_the_query_of_a_referer_is_neither_logged_nor_passed_on() ->
 
 #[tokio::test]
 async fn what_is_open_when_the_gateway_stops_is_written_down() -> Result<()> {
-    let (world, _raw, mut gateway, visitor) = raw().await?;
+    let (world, _raw, mut gateway, visitor) = World::with_raw(BINARY).await?;
     let mut open = Vec::new();
     for visitor in [visitor.clone(), visitor.clone().over_h2()] {
         open.push(visitor.open(Request::get(format!("{PUBLIC}/sse")).body(String::new())?).await?);

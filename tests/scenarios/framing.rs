@@ -7,13 +7,12 @@ use portcullis_harness::client::Visitor;
 use portcullis_harness::connect::Stream;
 use portcullis_harness::gateway::Gateway;
 use portcullis_harness::process::eventually;
-use portcullis_harness::raw_upstream::{After, RawUpstream};
-use portcullis_harness::world::{APP, PUBLIC, World};
+use portcullis_harness::raw_upstream::After;
+use portcullis_harness::world::{APP, PUBLIC, RAW, World};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use url::Url;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
-const RAW: &str = "https://raw.localhost";
 /// Far longer than anything here takes: a deadline, not a measure.
 const SOON: Duration = Duration::from_secs(60);
 
@@ -24,17 +23,6 @@ async fn world() -> Result<(World, Gateway, Visitor)> {
     let gateway = world.launcher.run(&config.text()).await?;
     let visitor = world.visitor(&gateway).await?;
     Ok((world, gateway, visitor))
-}
-
-/// A world whose route `RAW` leads to an upstream that answers with the bytes it is given.
-async fn raw() -> Result<(World, RawUpstream, Gateway, Visitor)> {
-    let world = World::new(BINARY).await?;
-    let raw = RawUpstream::start()?;
-    let mut config = world.config();
-    config.route(RAW, &raw.url(), "allow_public_unauthenticated_access: true");
-    let gateway = world.launcher.run(&config.text()).await?;
-    let visitor = world.visitor(&gateway).await?;
-    Ok((world, raw, gateway, visitor))
 }
 
 /// A connection that is spoken on by hand.
@@ -278,7 +266,7 @@ async fn a_small_body_that_nobody_wants_costs_no_connection() -> Result<()> {
 
 #[tokio::test]
 async fn an_answer_that_comes_before_the_request_has_ended_is_the_last_one() -> Result<()> {
-    let (_world, raw, _gateway, visitor) = raw().await?;
+    let (_world, raw, _gateway, visitor) = World::with_raw(BINARY).await?;
     raw.answer(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig", After::Stay);
     for framed in ["Content-Length: 500\r\n\r\nbegin", "Transfer-Encoding: chunked\r\n\r\n5\r\nbegin\r\n"] {
         let mut wire = Wire::open(&visitor, RAW).await?;
@@ -291,7 +279,7 @@ async fn an_answer_that_comes_before_the_request_has_ended_is_the_last_one() -> 
 
 #[tokio::test]
 async fn an_older_client_is_answered_as_it_understands() -> Result<()> {
-    let (_world, raw, _gateway, visitor) = raw().await?;
+    let (_world, raw, _gateway, visitor) = World::with_raw(BINARY).await?;
     raw.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", After::Close);
     let mut wire = Wire::open(&visitor, RAW).await?;
     wire.say("GET / HTTP/1.0\r\nHost: raw.localhost\r\nConnection: keep-alive\r\n\r\n").await?;
@@ -313,7 +301,7 @@ async fn an_older_client_is_answered_as_it_understands() -> Result<()> {
 
 #[tokio::test]
 async fn an_answer_without_a_body_ends_with_its_head() -> Result<()> {
-    let (_world, raw, _gateway, visitor) = raw().await?;
+    let (_world, raw, _gateway, visitor) = World::with_raw(BINARY).await?;
     let mut wire = Wire::open(&visitor, RAW).await?;
     let host = "Host: raw.localhost\r\n\r\n";
     for (method, answer, length) in [

@@ -11,12 +11,11 @@ use portcullis_harness::gateway::{Gateway, free_port};
 use portcullis_harness::grpc::{GrpcServer, calls};
 use portcullis_harness::process::eventually;
 use portcullis_harness::sign_in::sign_in;
-use portcullis_harness::world::World;
+use portcullis_harness::world::{RAW, World};
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 const HOST: &str = "raw.localhost";
-const RAW: &str = "https://raw.localhost";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Stage {

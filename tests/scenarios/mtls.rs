@@ -53,15 +53,9 @@ impl Ground {
         let hosts = ["app.localhost", "other.localhost"];
         let certificate = self.servers.issue(self.dir.path(), "gateway", &hosts)?;
         let ca = self.file("ca.pem", self.clients.pem())?;
-        let mut config = Configuration::default();
-        config.set("address", "127.0.0.1:0");
-        config.set("health_check_addr", "127.0.0.1:0");
+        let mut config = Configuration::without_sign_in();
         config.set("certificate_file", &format!("'{}'", certificate.cert.display()));
         config.set("certificate_key_file", &format!("'{}'", certificate.key.display()));
-        config.set("authenticate_service_url", "https://authenticate.localhost");
-        config.set("idp_provider", "oidc");
-        config.set("idp_provider_url", "http://127.0.0.1:9");
-        config.set("idp_client_id", "nobody");
         config.set("downstream_mtls", &format!("{{ca_file: '{}'{keys}}}", ca.display()));
         config.route(APP, &self.upstream.url(), policy);
         config.route(OTHER, &self.upstream.url(), OPEN);

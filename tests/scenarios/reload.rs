@@ -25,14 +25,8 @@ const FILE_APPLIES: Duration = Duration::from_secs(5);
 
 /// What every configuration here has, without routes. Nobody signs in, so there is no provider.
 fn base() -> Configuration {
-    let mut config = Configuration::default();
-    config.set("address", "127.0.0.1:0");
-    config.set("health_check_addr", "127.0.0.1:0");
+    let mut config = Configuration::without_sign_in();
     config.set("insecure_server", "true");
-    config.set("authenticate_service_url", "https://authenticate.localhost");
-    config.set("idp_provider", "oidc");
-    config.set("idp_provider_url", "http://127.0.0.1:9");
-    config.set("idp_client_id", "nobody");
     config
 }
 
@@ -196,7 +190,7 @@ async fn an_edit_of_the_file_applies_by_itself_and_a_bad_one_says_every_problem_
     gateway.stderr().find(FILE_APPLIES, said("the one in force stays")).await?;
     let file = gateway.config_file().display().to_string();
     for place in
-        [":3: insecure_server: is neither true nor false", "routes[0].policy.allow.or[0].acept: is not a known"]
+        [":7: insecure_server: is neither true nor false", "routes[0].policy.allow.or[0].acept: is not a known"]
     {
         let line = gateway.stderr().find(SOON, said(place)).await?;
         assert!(line.contains(&file), "{line}");

@@ -14,11 +14,10 @@ use portcullis_harness::process::eventually;
 use portcullis_harness::raw_upstream::{After, RawUpstream};
 use portcullis_harness::sign_in::{sign_in, sign_out};
 use portcullis_harness::upstream::Recorded;
-use portcullis_harness::world::{Configuration, PUBLIC, World};
+use portcullis_harness::world::{Configuration, PUBLIC, RAW, World};
 use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
-const RAW: &str = "https://raw.localhost";
 /// However slow the machine is.
 const LONG: Duration = Duration::from_secs(60);
 const PUBLICLY: &str = "allow_public_unauthenticated_access: true\n";

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use portcullis_harness::certificate::{Authority, Certificate};
+use portcullis_harness::echo::{converse, expected};
 use portcullis_harness::process::{Process, eventually};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -259,34 +260,18 @@ async fn visit(place: &Url, target: &str) -> Result<String> {
     Ok(answer)
 }
 
-/// Says something through a tunnel, ends its side, and hears the rest.
-async fn converse(address: SocketAddr, said: &[u8]) -> Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(address).await?;
-    let (mut reader, mut writer) = stream.split();
-    let saying = async {
-        writer.write_all(said).await?;
-        writer.shutdown().await
-    };
-    let mut heard = Vec::new();
-    let (said, read) = tokio::join!(saying, tokio::time::timeout(SOON, reader.read_to_end(&mut heard)));
-    said?;
-    read.context("the tunnel does not end")??;
-    Ok(heard)
-}
-
-fn expected(said: &[u8]) -> Vec<u8> {
-    [b"hello\n", said, b"bye\n"].concat()
-}
-
 #[tokio::test]
 async fn a_tunnel_carries_everything_both_ways_and_each_end_is_told_to_the_other() -> Result<()> {
     let ground = Ground::new(Script { without: "200 OK", ..Script::default() }).await?;
     let (mut process, address) = ground.listening().await?;
     ensure!(address.ip().is_loopback(), "it listens at {address}");
-    assert_eq!(converse(address, b"x").await?, expected(b"x"));
-    assert_eq!(converse(address, b"").await?, expected(b""));
+    assert_eq!(converse(TcpStream::connect(address).await?, b"x").await?, expected(b"x"));
+    assert_eq!(converse(TcpStream::connect(address).await?, b"").await?, expected(b""));
     let large: Vec<u8> = (0..8_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
-    assert!(converse(address, &large).await? == expected(&large), "what came back is not what was said");
+    assert!(
+        converse(TcpStream::connect(address).await?, &large).await? == expected(&large),
+        "what came back is not what was said"
+    );
     assert_eq!(ground.logins()?, 0, "nobody was to sign in");
     process.interrupt()?;
     assert_eq!(process.wait_exit(SOON).await?.code(), Some(0));
@@ -342,7 +327,7 @@ async fn many_connections_and_processes_at_once_cause_one_sign_in() -> Result<()
     let (_second, two) = ground.listening().await?;
     let mut talks = JoinSet::new();
     for address in [one, two].repeat(5) {
-        talks.spawn(converse(address, b"x"));
+        talks.spawn(converse(TcpStream::connect(address).await?, b"x"));
     }
     // all of them were told to sign in before anybody does
     let asked = eventually("ten requests without a handle", SOON, async || {

@@ -12,10 +12,9 @@ use portcullis_harness::gateway::Gateway;
 use portcullis_harness::process::eventually;
 use portcullis_harness::raw_upstream::{After, RawUpstream};
 use portcullis_harness::websocket::WebSocket;
-use portcullis_harness::world::World;
+use portcullis_harness::world::{RAW, World};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
-const RAW: &str = "https://raw.localhost";
 /// However slow the machine is.
 const LONG: Duration = Duration::from_secs(60);
 

@@ -39,13 +39,7 @@ impl Ground {
     }
 
     fn config(&self, certificates: &[&Certificate]) -> Configuration {
-        let mut config = Configuration::default();
-        config.set("address", "127.0.0.1:0");
-        config.set("health_check_addr", "127.0.0.1:0");
-        config.set("authenticate_service_url", "https://authenticate.localhost");
-        config.set("idp_provider", "oidc");
-        config.set("idp_provider_url", "http://127.0.0.1:9");
-        config.set("idp_client_id", "nobody");
+        let mut config = Configuration::without_sign_in();
         let pair = |it: &&Certificate| format!("{{cert: '{}', key: '{}'}}", it.cert.display(), it.key.display());
         match certificates {
             [] => config.set("insecure_server", "true"),

@@ -13,6 +13,7 @@ use http_body_util::Full;
 use hyper::ext::Protocol;
 use hyper_util::rt::TokioIo;
 use portcullis_harness::client::{Streams, Visitor};
+use portcullis_harness::echo::{converse, expected};
 use portcullis_harness::gateway::Gateway;
 use portcullis_harness::process::{Process, eventually};
 use portcullis_harness::sign_in::{go_on, sign_in, sign_out};
@@ -188,24 +189,6 @@ async fn by_h2(streams: &Streams, authority: &str, handle: Option<&str>) -> Resu
         return Ok(Asked::Open(Box::new(TokioIo::new(stream))));
     }
     Ok(Asked::Refused { status: status.as_u16(), head: format!("{:?}", response.headers()) })
-}
-
-/// Says something, ends its side, and hears the rest.
-async fn converse(stream: Box<dyn Duplex>, said: &[u8]) -> Result<Vec<u8>> {
-    let (mut reader, mut writer) = tokio::io::split(stream);
-    let mut heard = Vec::new();
-    let saying = async {
-        writer.write_all(said).await?;
-        writer.shutdown().await
-    };
-    let (said, read) = tokio::join!(saying, tokio::time::timeout(SOON, reader.read_to_end(&mut heard)));
-    said?;
-    read.context("the tunnel does not end")??;
-    Ok(heard)
-}
-
-fn expected(said: &[u8]) -> Vec<u8> {
-    [b"hello\n", said, b"bye\n"].concat()
 }
 
 #[tokio::test]

@@ -12,11 +12,10 @@ use portcullis_harness::client::{Answer, Visitor, request};
 use portcullis_harness::gateway::{Gateway, free_port};
 use portcullis_harness::process::eventually;
 use portcullis_harness::sign_in::{sign_in, sign_out};
-use portcullis_harness::world::World;
+use portcullis_harness::world::{RAW, World};
 use tokio::task::JoinSet;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
-const RAW: &str = "https://raw.localhost";
 const PUBLIC: &str = "allow_public_unauthenticated_access: true";
 const SIGNED_IN: &str = "allow_any_authenticated_user: true";
 const PATIENCE: Duration = Duration::from_secs(60);

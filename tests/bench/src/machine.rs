@@ -11,7 +11,7 @@ use serde::Serialize;
 pub struct Machine {
     /// The CPU's name.
     pub cpu: String,
-    /// Cores that we may use; as many workers have both proxies.
+    /// Cores that we may use; as many workers has each proxy.
     pub cores: usize,
     /// The kernel's release.
     pub kernel: String,

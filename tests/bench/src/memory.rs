@@ -1,13 +1,13 @@
 //! Memory of the peers, idle and with idle connections, and the connections that are held open to it meanwhile.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::Child;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::cpu::family;
 use crate::figures::Table;
-use crate::load::{Task, Work};
+use crate::load::{Task, Work, begin_apart};
 use crate::peer::Peer;
 use crate::peer::nginx::ANSWER_BYTES;
 use crate::row::{Row, Way};
@@ -96,15 +96,7 @@ impl Held {
     /// # Errors
     /// One cannot be opened.
     pub fn open(task: &Task) -> Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("--load")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()?;
-        let stdin = child.stdin.as_mut().context("no stdin")?;
-        writeln!(stdin, "{}", serde_json::to_string(task)?)?;
-        let mut held = Self { child };
+        let mut held = Self { child: begin_apart(task)? };
         ensure!(held.line()? == "open", "the connections were not opened");
         Ok(held)
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::combinators::BoxBody;
@@ -22,12 +22,12 @@ use rustls::{RootCertStore, ServerConfig};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{oneshot, watch};
-use tokio::task::LocalSet;
-use tokio::time::timeout;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::certificate::Certificate;
+use crate::open::Count;
+use crate::stage::{self, Playing};
 
 /// How long a test waits for something to arrive or to end here.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -70,7 +70,7 @@ pub fn tls(certificate: &Certificate, protocols: &[&[u8]], authority: Option<&st
 pub struct App {
     url: String,
     stage: Arc<Stage>,
-    _stop: oneshot::Sender<Infallible>,
+    _stop: Playing,
 }
 
 struct Stage {
@@ -78,7 +78,7 @@ struct Stage {
     status: AtomicU16,
     connections: AtomicUsize,
     requests: AtomicUsize,
-    open: watch::Sender<usize>,
+    open: Count,
     released: watch::Sender<bool>,
     going: watch::Sender<usize>,
 }
@@ -146,22 +146,12 @@ impl App {
             status: AtomicU16::new(200),
             connections: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
-            open: watch::channel(0).0,
+            open: Count::default(),
             released: watch::channel(false).0,
             going: watch::channel(0).0,
         });
-        let (stop, stopped) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let playing = Arc::clone(&stage);
-        std::thread::spawn(move || {
-            let serving = async {
-                tokio::select! {
-                    _ = play(playing) => {}
-                    _ = stopped => {}
-                }
-            };
-            LocalSet::new().block_on(&runtime, serving);
-        });
+        let stop = stage::play(move || play(playing))?;
         Ok(Self { url, stage, _stop: stop })
     }
 
@@ -203,26 +193,7 @@ impl App {
     /// # Errors
     /// There are more or fewer for too long.
     pub async fn has_open(&self, count: usize) -> Result<()> {
-        let mut open = self.stage.open.subscribe();
-        let waiting = timeout(PATIENCE, open.wait_for(|open| *open == count));
-        waiting.await.with_context(|| format!("not exactly {count} requests are open"))??;
-        Ok(())
-    }
-}
-
-/// Here until it is dropped.
-struct Open(Arc<Stage>);
-
-impl Open {
-    fn new(stage: &Arc<Stage>) -> Self {
-        stage.open.send_modify(|open| *open += 1);
-        Self(Arc::clone(stage))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open.send_modify(|open| *open -= 1);
+        self.stage.open.is(count, PATIENCE).await
     }
 }
 
@@ -273,7 +244,7 @@ async fn answer(request: Request<Incoming>, stage: Arc<Stage>) -> Result<Reply, 
         stage.requests.fetch_add(1, Ordering::Relaxed);
     }
     if path == "/mirror" {
-        let open = Open::new(&stage);
+        let open = stage.open.one();
         let body = request.into_body().map_frame(move |frame| {
             let _open = &open;
             frame
@@ -281,7 +252,7 @@ async fn answer(request: Request<Incoming>, stage: Arc<Stage>) -> Result<Reply, 
         return Ok(Response::new(body.boxed()));
     }
     if path == "/hold" {
-        let _open = Open::new(&stage);
+        let _open = stage.open.one();
         // nobody but the test ends it
         let _ = stage.released.subscribe().wait_for(|released| *released).await;
     }

@@ -104,15 +104,6 @@ impl Visitor {
         self.send(Request::get(url).body(Bytes::new())?).await
     }
 
-    /// Posts a form, as a page of the same origin would.
-    ///
-    /// # Errors
-    /// No answer.
-    pub async fn post_form(&self, url: &str, fields: &[(String, String)]) -> Result<Answer> {
-        let origin = Url::parse(url)?.origin().ascii_serialization();
-        self.post_form_from(&origin, url, fields).await
-    }
-
     /// Posts a form from a page of `origin`.
     ///
     /// # Errors

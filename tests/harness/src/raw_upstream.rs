@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
-use tokio::task::LocalSet;
+
+use crate::stage::{self, Playing};
 
 /// What becomes of the connection after the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct RawUpstream {
     address: SocketAddr,
     script: Arc<Mutex<(Vec<u8>, After)>>,
     received: Arc<Mutex<Vec<u8>>>,
-    _stop: oneshot::Sender<std::convert::Infallible>,
+    _stop: Playing,
 }
 
 impl RawUpstream {
@@ -37,18 +37,8 @@ impl RawUpstream {
         let address = listener.local_addr()?;
         let script = Arc::new(Mutex::new((Vec::new(), After::Close)));
         let received = Arc::new(Mutex::new(Vec::new()));
-        let (stop, stopped) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (reading, hearing) = (Arc::clone(&script), Arc::clone(&received));
-        std::thread::spawn(move || {
-            let serving = async {
-                tokio::select! {
-                    _ = accept(listener, reading, hearing) => {}
-                    _ = stopped => {}
-                }
-            };
-            LocalSet::new().block_on(&runtime, serving);
-        });
+        let stop = stage::play(move || accept(listener, reading, hearing))?;
         Ok(Self { address, script, received, _stop: stop })
     }
 

@@ -16,7 +16,6 @@
 //! | `/cookies` | sets cookies, one of them named like ours |
 //! | anything else | the request as JSON |
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -37,15 +36,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, oneshot, watch};
-use tokio::task::LocalSet;
+use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
+use crate::open::Count;
 use crate::pattern::{hex, send_pattern};
+use crate::stage::{self, Playing};
 
 /// Pieces that wait for a slow reader.
 const PIECES: usize = 4;
@@ -60,7 +60,7 @@ type Broken = Box<dyn std::error::Error + Send + Sync>;
 pub struct Upstream {
     address: SocketAddr,
     stage: Arc<Stage>,
-    _stop: oneshot::Sender<Infallible>,
+    _stop: Playing,
 }
 
 struct Stage {
@@ -68,7 +68,7 @@ struct Stage {
     arrived: watch::Sender<usize>,
     events: broadcast::Sender<String>,
     released: watch::Sender<bool>,
-    open: watch::Sender<usize>,
+    open: Count,
 }
 
 /// A request as it arrived.
@@ -113,20 +113,10 @@ impl Upstream {
             arrived: watch::channel(0).0,
             events: broadcast::channel(1024).0,
             released: watch::channel(false).0,
-            open: watch::channel(0).0,
+            open: Count::default(),
         });
-        let (stop, stopped) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let playing = Arc::clone(&stage);
-        std::thread::spawn(move || {
-            let serving = async {
-                tokio::select! {
-                    _ = accept(listener, playing) => {}
-                    _ = stopped => {}
-                }
-            };
-            LocalSet::new().block_on(&runtime, serving);
-        });
+        let stop = stage::play(move || accept(listener, playing))?;
         Ok(Self { address, stage, _stop: stop })
     }
 
@@ -177,26 +167,7 @@ impl Upstream {
     /// # Errors
     /// There are more or fewer for too long.
     pub async fn has_open(&self, count: usize) -> Result<()> {
-        let mut open = self.stage.open.subscribe();
-        let waiting = timeout(PATIENCE, open.wait_for(|open| *open == count));
-        waiting.await.with_context(|| format!("not exactly {count} streams are open"))??;
-        Ok(())
-    }
-}
-
-/// Counts an open stream as long as it lives.
-struct OpenStream(Arc<Stage>);
-
-impl OpenStream {
-    fn new(stage: &Arc<Stage>) -> Self {
-        stage.open.send_modify(|open| *open += 1);
-        Self(Arc::clone(stage))
-    }
-}
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        self.0.open.send_modify(|open| *open -= 1);
+        self.stage.open.is(count, PATIENCE).await
     }
 }
 
@@ -232,14 +203,14 @@ async fn answer(request: Request<Incoming>, stage: Arc<Stage>) -> Result<Reply, 
             Ok(show(&recorded, &Bytes::new()))
         }
         "/hang" => {
-            let _open = OpenStream::new(&stage);
+            let _open = stage.open.one();
             std::future::pending().await
         }
         "/drop" => Err("dropped, as it was asked".into()),
         "/half" => Ok(half()),
         "/download" => Ok(download(number(&query, "bytes")?, &stage)),
         "/upload" => {
-            let _open = OpenStream::new(&stage);
+            let _open = stage.open.one();
             upload(request).await
         }
         "/mirror" => Ok(Response::new(request.into_body().map_err(Into::into).boxed())),
@@ -280,7 +251,7 @@ fn show(recorded: &Recorded, body: &Bytes) -> Reply {
 fn events(stage: &Arc<Stage>) -> Reply {
     let (mut sender, body) = Channel::<Bytes, Broken>::new(PIECES);
     let mut coming = stage.events.subscribe();
-    let open = OpenStream::new(stage);
+    let open = stage.open.one();
     tokio::task::spawn_local(async move {
         let _open = open;
         let event = |data: &str| Bytes::from(format!("data: {data}\n\n"));
@@ -318,7 +289,7 @@ fn web_socket(mut request: Request<Incoming>, stage: &Arc<Stage>) -> Result<Repl
     };
     let accept = derive_accept_key(key.as_bytes());
     let upgrade = hyper::upgrade::on(&mut request);
-    let open = OpenStream::new(stage);
+    let open = stage.open.one();
     tokio::task::spawn_local(async move {
         let _open = open;
         let Ok(upgraded) = upgrade.await else { return };
@@ -351,7 +322,7 @@ fn half() -> Reply {
 
 fn download(bytes: u64, stage: &Arc<Stage>) -> Reply {
     let (mut sender, body) = Channel::<Bytes, Broken>::new(PIECES);
-    let open = OpenStream::new(stage);
+    let open = stage.open.one();
     tokio::task::spawn_local(async move {
         let _open = open;
         send_pattern(&mut sender, bytes).await;

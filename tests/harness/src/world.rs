@@ -13,6 +13,7 @@ use crate::certificate::{Authority, Certificate};
 use crate::client::Visitor;
 use crate::gateway::{Gateway, Launcher};
 use crate::oidc::OidcProvider;
+use crate::raw_upstream::RawUpstream;
 use crate::upstream::Upstream;
 
 /// The application that everybody signed in may see.
@@ -23,6 +24,8 @@ pub const ADMIN: &str = "https://admin.localhost";
 pub const BOB: &str = "https://bob.localhost";
 /// The application that needs no sign-in.
 pub const PUBLIC: &str = "https://public.localhost";
+/// The host of a route that a test adds.
+pub const RAW: &str = "https://raw.localhost";
 /// Where people sign in.
 pub const AUTHENTICATE: &str = "https://authenticate.localhost";
 
@@ -60,6 +63,20 @@ impl World {
             certificate,
             _dir: dir,
         })
+    }
+
+    /// A world whose public route [`RAW`] leads to an upstream that answers with the bytes it is given.
+    ///
+    /// # Errors
+    /// As [`Self::new`], or the gateway does not start.
+    pub async fn with_raw(binary: &str) -> Result<(Self, RawUpstream, Gateway, Visitor)> {
+        let world = Self::new(binary).await?;
+        let raw = RawUpstream::start()?;
+        let mut config = world.config();
+        config.route(RAW, &raw.url(), "allow_public_unauthenticated_access: true");
+        let gateway = world.launcher.run(&config.text()).await?;
+        let visitor = world.visitor(&gateway).await?;
+        Ok((world, raw, gateway, visitor))
     }
 
     /// The usual configuration, on the embedded log.
@@ -110,6 +127,19 @@ pub struct Configuration {
 }
 
 impl Configuration {
+    /// What every gateway needs where nobody signs in: ports of the system's choice, and a provider that is not there.
+    #[must_use]
+    pub fn without_sign_in() -> Self {
+        let mut config = Self::default();
+        config.set("address", "127.0.0.1:0");
+        config.set("health_check_addr", "127.0.0.1:0");
+        config.set("authenticate_service_url", AUTHENTICATE);
+        config.set("idp_provider", "oidc");
+        config.set("idp_provider_url", "http://127.0.0.1:9");
+        config.set("idp_client_id", "nobody");
+        config
+    }
+
     /// Sets a top-level key to a YAML value.
     pub fn set(&mut self, key: &str, value: &str) -> &mut Self {
         self.keys.retain(|(known, _)| known != key);
@@ -125,12 +155,7 @@ impl Configuration {
 
     /// Adds a route with further keys, a YAML mapping at the margin.
     pub fn route(&mut self, from: &str, to: &str, keys: &str) -> &mut Self {
-        // writing to a string cannot fail
-        let _ = writeln!(self.routes, "- from: {from}\n  to: {to}");
-        for line in keys.lines() {
-            let _ = writeln!(self.routes, "  {line}");
-        }
-        self
+        self.route_without_upstream(from, &format!("to: {to}\n{keys}"))
     }
 
     /// Adds a route without an upstream, with these keys.

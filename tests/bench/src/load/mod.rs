@@ -9,7 +9,7 @@ mod wire;
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, Write};
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -97,11 +97,11 @@ impl Outcome {
     }
 }
 
-/// Has a process of its own do `task`.
+/// Starts a process of its own that does `task`. Its stdin stays open.
 ///
 /// # Errors
-/// An answer was wrong or did not come.
-pub fn run_apart(task: &Task) -> Result<Outcome> {
+/// It does not start.
+pub fn begin_apart(task: &Task) -> Result<Child> {
     let mut child = Command::new(std::env::current_exe()?)
         .arg("--load")
         .stdin(Stdio::piped())
@@ -109,7 +109,16 @@ pub fn run_apart(task: &Task) -> Result<Outcome> {
         .stderr(Stdio::inherit())
         .spawn()?;
     // the session goes by stdin: arguments are for everybody to see
-    writeln!(child.stdin.take().context("no stdin")?, "{}", serde_json::to_string(task)?)?;
+    writeln!(child.stdin.as_mut().context("no stdin")?, "{}", serde_json::to_string(task)?)?;
+    Ok(child)
+}
+
+/// Has a process of its own do `task`.
+///
+/// # Errors
+/// An answer was wrong or did not come.
+pub fn run_apart(task: &Task) -> Result<Outcome> {
+    let child = begin_apart(task)?;
     let output = child.wait_with_output()?;
     ensure!(output.status.success(), "the load generator failed");
     Ok(serde_json::from_slice(&output.stdout)?)
