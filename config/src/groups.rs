@@ -26,15 +26,6 @@ impl GroupsFilter {
     pub const fn is_open(&self) -> bool {
         self.0.is_none()
     }
-
-    /// Whether two filters keep the same; those of one route are compared without looking into them.
-    #[must_use]
-    pub fn is_as(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,
-            (one, other) => one.is_none() && other.is_none(),
-        }
-    }
 }
 
 /// The key of a map, over what the level above keeps: a group is kept that either names.

@@ -113,11 +113,12 @@ pub const GLOBAL: &[Key] = &[
     here("health_check_addr", Text),
     here("metrics_address", Text),
     here("metrics_basic_auth", Text),
-    here("max_staleness", Text),
     // ours
+    here("max_staleness", Text),
     here("max_connections", Text),
     here("max_connections_per_client", Text),
     here("max_request_body", Text),
+    // Pomerium's again
     here("http_redirect_addr", Text),
     here("codec_type", Text),
     here("use_proxy_protocol", Text),

@@ -31,8 +31,6 @@ pub const ROUTE_ID_BYTES: usize = 64;
 pub const CLIENT_CA_BYTES: u64 = 1024 * 1024;
 /// Largest file of revocation lists.
 pub const CRL_BYTES: u64 = 16 * 1024 * 1024;
-/// Longest expression for a name in a client's certificate.
-pub const NAME_PATTERN_BYTES: usize = 4 * 1024;
 /// Most authorities above a client's certificate.
 pub const VERIFY_DEPTH: usize = 16;
 /// Most proxies in front of us that add to `X-Forwarded-For`.

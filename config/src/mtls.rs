@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use regex::Regex;
-
-use crate::limits::{CLIENT_CA_BYTES, CRL_BYTES, NAME_PATTERN_BYTES, VERIFY_DEPTH};
+use crate::limits::{CLIENT_CA_BYTES, CRL_BYTES, VERIFY_DEPTH};
 use crate::node::{Fields, Node};
+use crate::pattern::{Pattern, PatternError};
 use crate::policy::{Actions, Criterion, Policy, Rule};
 use crate::{files, keys};
 
@@ -55,16 +54,8 @@ pub enum AlternativeName {
 pub struct NamePattern {
     /// The kind.
     pub kind: AlternativeName,
-    /// A regular expression for the whole name; it is one that can be compiled.
-    pub pattern: String,
-}
-
-impl NamePattern {
-    /// The expression as it is to be compiled: for the whole of a name.
-    #[must_use]
-    pub fn anchored(&self) -> String {
-        format!("^(?:{})$", self.pattern)
-    }
+    /// An expression for the whole name.
+    pub pattern: Pattern,
 }
 
 const CA: &str = "PEM (or PEM in base64) of the certificates of those who issue certificates to clients";
@@ -137,13 +128,12 @@ fn pattern(node: &Node<'_>) -> Option<NamePattern> {
         keys::check_names(&fields, &names);
         return None;
     };
-    let pattern = NamePattern { kind: *kind, pattern: data.text()? };
-    if pattern.pattern.len() > NAME_PATTERN_BYTES {
-        return data.refuse("is too long", &format!("{NAME_PATTERN_BYTES} bytes at most"));
-    }
-    match Regex::new(&pattern.anchored()) {
-        Ok(_) => Some(pattern),
-        Err(_) => data.refuse("is no regular expression", "an expression of RE2 for the whole name"),
+    match Pattern::new(&data.text()?) {
+        Ok(pattern) => Some(NamePattern { kind: *kind, pattern }),
+        Err(PatternError::Syntax(_)) => {
+            data.refuse("is no regular expression", "an expression of RE2 for the whole name")
+        }
+        Err(error) => data.refuse(&error.to_string(), "a shorter one"),
     }
 }
 

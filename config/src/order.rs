@@ -36,13 +36,16 @@ fn refuse_doubles(placed: &[Placed<'_>]) {
 
 /// Decisions, metrics and a policy's place go by the id.
 fn refuse_double_ids(placed: &[Placed<'_>]) {
-    let mut seen: HashMap<&str, &str> = HashMap::new();
+    let mut seen: HashMap<&str, &Placed<'_>> = HashMap::new();
     for one in placed {
-        let first = *seen.entry(one.route.id.as_str()).or_insert(one.node.key());
-        if first != one.node.key()
-            && let Some(id) = &one.id
-        {
-            id.wrong(&format!("is the id of {first} as well"), "an id of its own, or none");
+        let first = *seen.entry(one.route.id.as_str()).or_insert(one);
+        if first.node.key() == one.node.key() {
+            continue;
+        }
+        // of two that were made, the sides are the same, which was said; one that was given may be like one that is made
+        let given = one.id.as_ref().map(|id| (id, first)).or_else(|| first.id.as_ref().map(|id| (id, one)));
+        if let Some((id, other)) = given {
+            id.wrong(&format!("is the id of {} as well", other.node.key()), "an id of its own, or none");
         }
     }
 }

@@ -239,7 +239,8 @@ fn names(node: &Node<'_>) -> Option<Vec<String>> {
     if names.is_empty() { None } else { Some(names) }
 }
 
-/// SHA-256 over what identifies a route, the first 16 hex digits; each part ends with a zero byte, which none contains.
+/// SHA-256 over what identifies a route, the first 16 hex digits; each part ends with a zero byte, which
+/// none contains but perhaps the last.
 fn made_id(from: &From, matcher: &PathMatcher, action: &Action) -> String {
     let (prefix, path, regex) = match matcher {
         PathMatcher::Prefix(prefix) => (prefix.as_str(), "", None),

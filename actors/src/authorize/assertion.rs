@@ -181,7 +181,7 @@ impl Kept {
             && self.seq == source.session.seq
             && *self.host == *source.host
             && self.format == source.format
-            && self.filter.is_as(source.filter)
+            && self.filter == *source.filter
             && *self.key_id == *source.key_id
             && (self.made_at..=self.good_until).contains(&now)
     }

@@ -151,7 +151,7 @@ impl Permit {
     #[must_use]
     pub fn audience(&self) -> &str {
         let (from, host) = (&self.route.from, self.request.host());
-        if from.wildcard().is_some() && from.takes_host(host) { host } else { &from.host }
+        if from.takes_host(host) { host } else { &from.host }
     }
 
     /// Who is behind it, where that was found out in this process.

@@ -46,7 +46,8 @@ pub struct Peer {
     pub certificate: Option<Arc<ClientCertificate>>,
 }
 
-/// A request with one meaning. Only [`Canonical::read`] makes one; it has no `Debug`, because it carries credentials.
+/// A request with one meaning. [`Canonical::read`] makes one, and `Described` again the one that another process has read;
+/// it has no `Debug`, because it carries credentials.
 pub struct Canonical {
     method: Method,
     authority: Authority,

@@ -130,9 +130,9 @@ fn client_certificates_are_asked_for_by_what_was_written() {
     let authority = config.downstream.mtls.as_ref().unwrap();
     assert_eq!((authority.ca.as_str(), authority.crl.as_deref()), (CA, Some(CRL)));
     assert_eq!((authority.enforcement, authority.max_depth), (Enforcement::Reject, None));
-    let names: Vec<_> = authority.names.iter().map(|name| (name.kind, name.anchored())).collect();
-    let upn = (AlternativeName::UserPrincipalName, "^(?:a)$".to_owned());
-    assert_eq!(names, [(AlternativeName::Email, "^(?:.*@example\\.com)$".to_owned()), upn]);
+    let names: Vec<_> = authority.names.iter().map(|name| (name.kind, name.pattern.anchored())).collect();
+    let upn = (AlternativeName::UserPrincipalName, "^(?:a)$");
+    assert_eq!(names, [(AlternativeName::Email, "^(?:.*@example\\.com)$"), upn]);
     let watched: Vec<PathBuf> = config.watched_files().map(PathBuf::from).collect();
     assert!(watched.ends_with(&[ca.to_owned(), crl.to_owned()]) && watched.len() == 4, "{watched:?}");
 
@@ -165,6 +165,11 @@ fn without_somebody_to_trust_there_is_no_configuration() {
         ("match_subject_alt_names: x", "downstream_mtls.match_subject_alt_names: is not a list; "),
         (
             "match_subject_alt_names: [{dns: '('}]",
+            "downstream_mtls.match_subject_alt_names[0].dns: is no regular expression; ",
+        ),
+        (
+            // it would end the anchors' group
+            "match_subject_alt_names: [{dns: 'a)|(?:b'}]",
             "downstream_mtls.match_subject_alt_names[0].dns: is no regular expression; ",
         ),
         (

@@ -103,6 +103,15 @@ fn what_a_route_does_is_part_of_its_id_unless_it_has_one_of_its_own() {
     let said = problems(twice);
     assert_eq!(said.len(), 1);
     assert!(said[0].contains("routes[1].id: is the id of routes[0] as well"), "{said:?}");
+    let made =
+        with("routes:\n- {from: 'https://b', to: 'http://u', allowed_users: [x]}\n").unwrap().routes[0].id.clone();
+    let stolen = format!(
+        "routes:\n- {{id: '{made}', from: 'https://a', to: 'http://u', allowed_users: [x]}}\n\
+         - {{from: 'https://b', to: 'http://u', allowed_users: [x]}}\n"
+    );
+    let said = problems(&stolen);
+    assert_eq!(said.len(), 1);
+    assert!(said[0].contains("routes[0].id: is the id of routes[1] as well"), "{said:?}");
 }
 
 #[test]

@@ -12,7 +12,6 @@ use portcullis_actors::request::certificate::{CertificateDetails, Judge};
 use portcullis_config::limits::{CERTIFICATE_NAMES, RECONSIDER};
 use portcullis_config::{AlternativeName, ClientAuthority, Enforcement};
 use portcullis_events::Time;
-use regex::Regex;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -35,7 +34,6 @@ pub struct Clients {
     roots: RootCertStore,
     subjects: Vec<DistinguishedName>,
     revoked: Vec<CertRevocationList<'static>>,
-    names: Vec<(AlternativeName, Regex)>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -88,14 +86,11 @@ impl Clients {
         if authority.crl.is_some() && revoked.is_empty() {
             return Err(wrong_crl(&"no revocation list in PEM"));
         }
-        let names = authority.names.iter().map(|name| Ok((name.kind, Regex::new(&name.anchored())?)));
-        let names: Result<_, regex::Error> = names.collect();
         Ok(Self {
             authority: authority.clone(),
             subjects: roots.subjects(),
             roots,
             revoked,
-            names: names.map_err(|error| Unusable::new("downstream_mtls.match_subject_alt_names", error))?,
             algorithms: aws_lc_rs::default_provider().signature_verification_algorithms,
         })
     }
@@ -137,13 +132,13 @@ impl Clients {
             revocation,
             Some(&is_short_enough),
         )?;
-        if self.names.is_empty() || self.names_match(leaf) { Ok(()) } else { Err(Invalid::Names) }
+        if self.authority.names.is_empty() || self.names_match(leaf) { Ok(()) } else { Err(Invalid::Names) }
     }
 
     fn names_match(&self, leaf: &CertificateDer<'_>) -> bool {
         let Ok((_, certificate)) = X509Certificate::from_der(leaf) else { return false };
         let matches = |kind: AlternativeName, name: &str| {
-            self.names.iter().any(|(wanted, pattern)| *wanted == kind && pattern.is_match(name))
+            self.authority.names.iter().any(|wanted| wanted.kind == kind && wanted.pattern.is_match(name))
         };
         alternative_names(&certificate).any(|name| match name {
             GeneralName::DNSName(name) => matches(AlternativeName::Dns, name),

@@ -62,14 +62,8 @@ impl Choice {
 
     /// How many there are.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub(super) const fn len(&self) -> usize {
         self.ends.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.ends.is_empty()
     }
 
     /// One of them. `turn` counts choices; `key` says for whom; `load` says how busy one is.

@@ -1,7 +1,7 @@
 //! The upstreams of one route together: who is there, who is next, and how much may be under way.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -63,7 +63,6 @@ pub struct Cluster {
     reports: mpsc::Sender<Report>,
     /// For whoever minds it; taken once.
     heard: Mutex<Option<mpsc::Receiver<Report>>>,
-    minded: AtomicBool,
     metrics: Arc<UpstreamMetrics>,
 }
 
@@ -132,7 +131,6 @@ impl Cluster {
             retries: AtomicU32::new(0),
             reports,
             heard: Mutex::new(Some(heard)),
-            minded: AtomicBool::new(false),
             metrics: Arc::clone(metrics),
             settings,
         })
@@ -183,7 +181,7 @@ impl Cluster {
         }
         let load = |index: usize| view.usable.get(index).map_or(0, |member| member.active());
         let mut key = key;
-        for _ in 0..=view.choice.len().saturating_mul(4) {
+        for _ in 0..=view.usable.len().saturating_mul(4) {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed);
             let member = view.usable.get(view.choice.pick(turn, key, load)?)?;
             if !tried.contains(&member.id) {
@@ -267,9 +265,6 @@ impl Cluster {
 
     /// What its minder hears; for the first who asks.
     pub(super) fn heard(&self) -> Option<mpsc::Receiver<Report>> {
-        if self.minded.swap(true, Ordering::Relaxed) {
-            return None;
-        }
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
