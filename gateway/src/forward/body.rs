@@ -35,7 +35,13 @@ pub struct AnswerBody {
 
 enum Source {
     Own(Option<Bytes>),
-    Upstream { incoming: Incoming, exchange: Option<(Lease, Activity)> },
+    /// On a connection that it has for itself.
+    Single(Option<(Lease, Activity)>),
+    /// By a stream of HTTP/2.
+    Stream {
+        incoming: Incoming,
+        exchange: Option<(Lease, Activity)>,
+    },
 }
 
 impl AnswerBody {
@@ -49,12 +55,16 @@ impl AnswerBody {
         }
     }
 
-    /// An upstream's body. Its connection goes back to the pool once the body was read to its end and the request's own
+    /// An upstream's body: what comes of a stream, or by the connection of `lease`. Its connection goes back to the pool once the body was read to its end and the request's own
     /// body was sent to its end, and never otherwise: an upstream may answer before it has the whole request, and the
     /// rest of one client's upload is nothing that another's request may wait behind.
-    pub fn upstream(incoming: Incoming, lease: Lease, request: Activity) -> Self {
+    pub fn upstream(incoming: Option<Incoming>, lease: Lease, request: Activity) -> Self {
+        let exchange = Some((lease, request));
         Self {
-            source: Source::Upstream { incoming, exchange: Some((lease, request)) },
+            source: match incoming {
+                Some(incoming) => Source::Stream { incoming, exchange },
+                None => Source::Single(exchange),
+            },
             held: None,
             is_stream: false,
             record: None,
@@ -95,9 +105,15 @@ impl AnswerBody {
         }
     }
 
+    const fn exchange(&mut self) -> Option<&mut Option<(Lease, Activity)>> {
+        match &mut self.source {
+            Source::Own(_) => None,
+            Source::Single(exchange) | Source::Stream { exchange, .. } => Some(exchange),
+        }
+    }
+
     fn settle(&mut self) {
-        if let Source::Upstream { exchange, .. } = &mut self.source
-            && let Some((lease, request)) = exchange.take()
+        if let Some((lease, request)) = self.exchange().and_then(Option::take)
             && request.is_sent()
         {
             lease.give_back();
@@ -120,7 +136,11 @@ impl Body for AnswerBody {
         }
         let polled = match &mut this.source {
             Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Source::Upstream { incoming, .. } => Pin::new(incoming).poll_frame(cx).map_err(BodyError::from),
+            Source::Single(exchange) => match exchange.as_ref().and_then(|(lease, _)| lease.single()) {
+                Some(connection) => connection.poll_body(cx),
+                None => Poll::Ready(None),
+            },
+            Source::Stream { incoming, .. } => Pin::new(incoming).poll_frame(cx).map_err(BodyError::from),
         };
         let polled = polled.map(|frame| frame.map(|frame| frame.map(without_foreign_trailers)));
         match &polled {
@@ -149,14 +169,22 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.is_none(),
-            Source::Upstream { incoming, .. } => incoming.is_end_stream(),
+            Source::Single(exchange) => match exchange.as_ref().and_then(|(lease, _)| lease.single()) {
+                Some(connection) => connection.is_answered(),
+                None => true,
+            },
+            Source::Stream { incoming, .. } => incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, length)),
-            Source::Upstream { incoming, .. } => incoming.size_hint(),
+            Source::Single(exchange) => match exchange.as_ref().and_then(|(lease, _)| lease.single()) {
+                Some(connection) => connection.left(),
+                None => SizeHint::with_exact(0),
+            },
+            Source::Stream { incoming, .. } => incoming.size_hint(),
         }
     }
 }
@@ -167,7 +195,7 @@ impl Drop for AnswerBody {
             self.settle();
         }
         // the client has left before the end
-        if matches!(self.source, Source::Upstream { exchange: Some(_), .. })
+        if self.exchange().is_some_and(|exchange| exchange.is_some())
             && let Some(record) = &mut self.record
         {
             record.cut_short();

@@ -5,17 +5,17 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use portcullis_actors::metrics::Counted;
 use portcullis_actors::proxy::upstreams::cluster::Cluster;
 use portcullis_actors::proxy::upstreams::member::{Member, Speaks};
 use portcullis_config::limits::{H2_PING, UPSTREAM_HEADERS, UPSTREAM_STREAMS, UPSTREAM_WINDOWS};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::AbortHandle;
 
 use super::body::RequestBody;
 use super::bounded::{Allowance, Bounded};
+use super::http1::Connection;
 pub use super::line::ConnectError;
 use super::line::Line;
 
@@ -31,46 +31,6 @@ impl Taken {
     /// One more of each.
     pub const fn new(counted: Counted, permit: OwnedSemaphorePermit) -> Self {
         Self { _counted: counted, _permit: permit }
-    }
-}
-
-/// A connection for one exchange at a time, driven on this worker. Dropped, it closes at once, whatever was under way on
-/// it.
-pub struct Connection {
-    sender: http1::SendRequest<RequestBody>,
-    allowance: Allowance,
-    driver: Option<AbortHandle>,
-    taken: Option<Taken>,
-}
-
-impl Connection {
-    /// Where requests go in.
-    pub fn sender(&mut self) -> &mut http1::SendRequest<RequestBody> {
-        &mut self.sender
-    }
-
-    /// What may come before an answer.
-    pub fn allowance(&self) -> &Allowance {
-        &self.allowance
-    }
-
-    /// Whether nothing more can be sent.
-    pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
-
-    /// Leaves it to whoever took it over after a switch of protocols; it still takes up what it did.
-    pub fn leave(mut self) -> Option<Taken> {
-        self.driver = None;
-        self.taken.take()
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        if let Some(driver) = &self.driver {
-            driver.abort();
-        }
     }
 }
 
@@ -141,7 +101,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Here {
     }
 }
 
-/// Connects, and drives the connection on this worker until it closes.
+/// Connects. A connection for many exchanges is driven on this worker until it closes.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -150,21 +110,7 @@ pub async fn connect(cluster: &Cluster, member: &Member, taken: Taken) -> Result
     let is_h2c = cluster.upstream(member).is_some_and(|upstream| upstream.h2c);
     let is_h2 = !cluster.settings.http1 && (is_h2c || line.is_h2());
     member.found(if is_h2 { Speaks::Http2 } else { Speaks::Http1 });
-    if is_h2 { shared(line, taken).await } else { single(line, taken).await }
-}
-
-async fn single(line: Line, taken: Taken) -> Result<Opened, ConnectError> {
-    let allowance = Allowance::default();
-    let io = TokioIo::new(Bounded::new(line, allowance.clone()));
-    let (head, headers) = UPSTREAM_HEADERS;
-    let building = http1::Builder::new().max_buf_size(head).max_headers(headers).handshake(io);
-    let (sender, connection) = building.await.map_err(|error| ConnectError::Http(Arc::new(error)))?;
-    let driver = actix_rt::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "an upstream connection ended");
-        }
-    });
-    Ok(Opened::Single(Connection { sender, allowance, driver: Some(driver.abort_handle()), taken: Some(taken) }))
+    if is_h2 { shared(line, taken).await } else { Ok(Opened::Single(Connection::new(line, taken))) }
 }
 
 async fn shared(line: Line, taken: Taken) -> Result<Opened, ConnectError> {

@@ -7,6 +7,7 @@ mod connect;
 mod frames;
 mod grpc;
 pub mod handshake;
+mod http1;
 mod line;
 pub mod outgoing;
 mod pool;
@@ -15,20 +16,22 @@ pub mod rewrite;
 pub mod tcp;
 mod upgrade;
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use futures_util::future::Either;
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
-use hyper::body::Body;
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
+use hyper::body::{Body, Incoming};
 use portcullis_actors::proxy::leash::Leash;
 use portcullis_actors::proxy::upstreams::cluster::{Refused, Underway};
 use portcullis_actors::proxy::upstreams::outlier::Outcome;
 use portcullis_config::limits::{UPLOAD_FLOOR, UPSTREAM_ATTEMPTS};
 
-use body::{AnswerBody, Late, RequestBody};
+use body::{Activity, AnswerBody, Late, RequestBody};
 use connect::ConnectError;
+use http1::Fault;
 pub use outgoing::Outgoing;
 pub use pool::Pool;
 use pool::{Lease, Way};
@@ -171,8 +174,7 @@ pub async fn forward(
     let underway = outgoing.underway.take().ok_or(UpstreamFault::NoneHealthy)?;
     let (lease, underway) = reach(pool, &mut outgoing, underway).await?;
     let kept = !lease.is_fresh();
-    let request = outgoing.request(body, lease.is_h2()).map_err(|_| UpstreamFault::Broken)?;
-    let (failed, underway) = match exchange(lease, request, &outgoing, underway).await {
+    let (failed, underway) = match exchange(lease, body, &outgoing, underway).await {
         Ok(answer) => return Ok(answer),
         Err(failed) => failed,
     };
@@ -180,7 +182,7 @@ pub async fn forward(
     let may_repeat = kept && (matches!(failed, Failed::Unsent(_)) || (repeatable && matches!(failed, Failed::Broken)));
     let Some(_slot) = may_repeat.then(|| cluster.retry()).flatten() else { return Err(failed.seen(&underway)) };
     let body = match failed {
-        Failed::Unsent(request) => request.into_body(),
+        Failed::Unsent(body) => *body,
         Failed::Broken | Failed::Late(_) | Failed::TooLate | Failed::ClientGone | Failed::TooLarge => {
             RequestBody::none().bounded(outgoing.timeouts, leash)
         }
@@ -189,8 +191,7 @@ pub async fn forward(
         Ok(lease) => lease,
         Err(error) => return Err(unreachable(&underway, &error)),
     };
-    let again = outgoing.request(body, lease.is_h2()).map_err(|_| UpstreamFault::Broken)?;
-    exchange(lease, again, &outgoing, underway).await.map_err(|(failed, underway)| failed.seen(&underway))
+    exchange(lease, body, &outgoing, underway).await.map_err(|(failed, underway)| failed.seen(&underway))
 }
 
 /// A connection to the chosen member, or to another one where that cannot be had.
@@ -235,8 +236,8 @@ fn unreachable(underway: &Underway, error: &ConnectError) -> UpstreamFault {
 }
 
 enum Failed {
-    /// Nothing was sent: the request comes back whole.
-    Unsent(Box<Request<RequestBody>>),
+    /// Nothing was sent: the body comes back whole.
+    Unsent(Box<RequestBody>),
     /// The connection broke before the answer.
     Broken,
     /// The answer did not begin in time, or the request did not end.
@@ -250,6 +251,18 @@ enum Failed {
 }
 
 impl Failed {
+    /// The connection broke: by whose doing.
+    fn broken(activity: &Activity, error: &(dyn std::error::Error + 'static)) -> Self {
+        if activity.is_too_large() {
+            return Self::TooLarge;
+        }
+        if activity.broke() {
+            return Self::ClientGone;
+        }
+        tracing::debug!(%error, "an upstream broke off");
+        Self::Broken
+    }
+
     /// What is to be said, once the upstream's part in it was counted.
     fn seen(self, underway: &Underway) -> UpstreamFault {
         let fault = match self {
@@ -267,85 +280,97 @@ impl Failed {
     }
 }
 
+/// The head of an answer, and its body where it comes by a stream of HTTP/2.
+type Answered = (Parts, Option<Incoming>);
+
+/// Sends a request, and waits for the head of its answer.
+async fn answer(lease: &mut Lease, body: RequestBody, outgoing: &Outgoing) -> Result<Answered, Failed> {
+    match lease.way() {
+        Some(Way::Single(connection)) => {
+            let activity = body.activity();
+            connection.begin(outgoing.method == Method::HEAD, body, |out, coding| outgoing.head(out, coding));
+            match poll_fn(|cx| connection.poll_answer(cx)).await {
+                Ok(parts) => Ok((parts, None)),
+                Err(Fault::Unsent(body)) => Err(Failed::Unsent(Box::new(body))),
+                Err(Fault::Broken(error)) => Err(Failed::broken(&activity, &*error)),
+            }
+        }
+        Some(Way::Stream(shared)) => {
+            let activity = body.activity();
+            let request = outgoing.stream(body).map_err(|_| Failed::Broken)?;
+            let waiting = shared.allowance().begin_among(shared.has_answered());
+            let sent = shared.sender().try_send_request(request).await;
+            drop(waiting);
+            match sent {
+                Ok(response) => {
+                    let (parts, incoming) = response.into_parts();
+                    Ok((parts, Some(incoming)))
+                }
+                Err(mut error) => Err(match error.take_message() {
+                    Some(request) => Failed::Unsent(Box::new(request.into_body())),
+                    None => Failed::broken(&activity, error.error()),
+                }),
+            }
+        }
+        None => Err(Failed::Broken),
+    }
+}
+
 async fn exchange(
     mut lease: Lease,
-    request: Request<RequestBody>,
+    body: RequestBody,
     outgoing: &Outgoing,
     underway: Underway,
 ) -> Result<Answer, (Failed, Underway)> {
-    let activity = request.body().activity();
+    let activity = body.activity();
     let silence = activity.silence();
-    let hurry = grpc::deadline(request.headers()).filter(|wanted| silence.is_none_or(|silence| *wanted < silence));
-    let (sending, waiting) = match lease.way() {
-        Some(Way::Single(connection)) => {
-            connection.allowance().begin();
-            (Either::Left(connection.sender().try_send_request(request)), None)
-        }
-        Some(Way::Stream(shared)) => {
-            let waiting = shared.allowance().begin_among(shared.has_answered());
-            (Either::Right(shared.sender().try_send_request(request)), Some(waiting))
-        }
-        None => return Err((Failed::Broken, underway)),
+    let hurry = grpc::deadline(outgoing.headers()).filter(|wanted| silence.is_none_or(|silence| *wanted < silence));
+    let answering = answer(&mut lease, body, outgoing);
+    let answered = match activity.within(hurry.or(silence), UPLOAD_FLOOR, answering).await {
+        Ok(answered) => answered,
+        Err(Late::Upstream) if hurry.is_some() => Err(Failed::TooLate),
+        Err(late) => Err(Failed::Late(late)),
     };
-    let sent = activity.within(hurry.or(silence), UPLOAD_FLOOR, sending).await;
-    drop(waiting);
-    let mut response = match sent {
-        Err(late) => {
-            activity.abandon();
-            let failed = if late == Late::Upstream && hurry.is_some() { Failed::TooLate } else { Failed::Late(late) };
-            return Err((failed, underway));
-        }
-        Ok(Ok(response)) => response,
-        Ok(Err(mut error)) => {
-            let failed = match error.take_message() {
-                Some(request) => Failed::Unsent(Box::new(request)),
-                None if activity.is_too_large() => Failed::TooLarge,
-                None if activity.broke() => Failed::ClientGone,
-                None => {
-                    tracing::debug!(error = %error.error(), "an upstream broke off");
-                    Failed::Broken
-                }
-            };
+    let (mut parts, incoming) = match answered {
+        Ok(answered) => answered,
+        Err(failed) => {
             if !matches!(failed, Failed::Unsent(_)) {
                 activity.abandon();
             }
             return Err((failed, underway));
         }
     };
-    if let Some(Way::Single(connection)) = lease.way() {
-        connection.allowance().lift();
-    }
-    if !is_framed_once(response.headers()) {
+    if incoming.is_some() && !is_framed_once(&parts.headers) {
         return Err((Failed::Broken, underway));
     }
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         // a switch that nobody asked for would turn the connection into something nobody looks at
-        if !outgoing.websocket || lease.is_h2() || !is_websocket(response.headers()) {
+        if !outgoing.websocket || lease.is_h2() || !is_websocket(&parts.headers) {
             return Err((Failed::Broken, underway));
         }
+        let Some((stream, taken)) = lease.leave() else { return Err((Failed::Broken, underway)) };
         activity.answered(true);
         underway.saw(Outcome::Status(101));
-        lease.carry(underway, activity);
-        let upgrade = hyper::upgrade::on(&mut response);
-        let tunnel = Tunnel::to(upgrade, lease.leave());
-        return Ok(Answer::Switched(response.map(drop), tunnel));
+        let response = Response::from_parts(parts, ());
+        return Ok(Answer::Switched(response, Tunnel::to(stream, taken, underway)));
     }
     activity.answered(false);
-    let (mut parts, incoming) = response.into_parts();
     underway.saw(Outcome::Status(parts.status.as_u16()));
     lease.carry(underway, activity.clone());
+    if let Some(Way::Single(connection)) = lease.way() {
+        connection.send_on();
+    }
     // how the upstream speaks is between it and us
     parts.version = Version::HTTP_11;
     remove_hop_by_hop(&mut parts.headers);
     Ok(Answer::Response(Response::from_parts(parts, AnswerBody::upstream(incoming, lease, activity))))
 }
 
-/// RFC 9112 §6.3: one length in digits, or one `chunked`, or neither. Whoever sends both may be splitting answers.
+/// RFC 9113 §8.1.1: one length in digits, or none; the framing itself is that of the stream.
 fn is_framed_once(headers: &HeaderMap) -> bool {
-    let (lengths, codings) = (headers.get_all(CONTENT_LENGTH), headers.get_all(TRANSFER_ENCODING));
+    let lengths = headers.get_all(CONTENT_LENGTH);
     let digits = |value: &HeaderValue| value.as_bytes().iter().all(u8::is_ascii_digit);
-    let chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
-    lengths.iter().count() + codings.iter().count() <= 1 && lengths.iter().all(digits) && codings.iter().all(chunked)
+    lengths.iter().count() <= 1 && lengths.iter().all(digits) && !headers.contains_key(TRANSFER_ENCODING)
 }
 
 fn is_websocket(headers: &HeaderMap) -> bool {

@@ -1,9 +1,10 @@
 //! What goes to the upstream: made from a permit, and from nothing else.
 
+use std::io::Write as _;
 use std::rc::Rc;
 use std::sync::{Arc, Once};
 
-use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use portcullis_actors::authorize::Permit;
 use portcullis_actors::authorize::assertion::AssertionCache;
@@ -18,6 +19,7 @@ use portcullis_events::Time;
 
 use super::body::{RequestBody, Screen};
 use super::handshake;
+use super::http1::Coding;
 use super::rewrite;
 
 /// A request on its way to an upstream. Only a permit becomes one ([`Maker::make`]).
@@ -105,6 +107,10 @@ impl Maker<'_> {
         let (underway, key) = self.next(&permit)?;
         let upstream = underway.cluster().upstream(underway.member()).ok_or(NotPassed::Path)?;
         let target = rewrite::target(route, upstream.url.path(), request)?;
+        // what a route itself writes into it could otherwise end the request line
+        if !target.bytes().all(|byte| byte > b' ' && byte != 0x7f && byte != b'#') {
+            return Err(NotPassed::Path);
+        }
         let identity = identity::headers(&permit, &self.config.jwt_claims_headers, self.keys, self.assertions, now)
             .map_err(|error| {
                 tracing::error!(%error, "an assertion cannot be made");
@@ -218,32 +224,57 @@ impl Outgoing {
         Screen { managed: Rc::clone(&self.managed), taken }
     }
 
-    /// The request as it is sent, with this body.
+    /// All headers but `Host`.
+    pub(super) const fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Writes the head of the request in HTTP/1.1 (RFC 9112 §3).
+    pub(super) fn head(&self, out: &mut Vec<u8>, coding: Coding) {
+        out.extend_from_slice(self.method.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(self.target.as_bytes());
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        field(out, HOST.as_str(), self.host.as_bytes());
+        for (name, value) in &self.headers {
+            // how the body is framed is for us to say, and it has none that is longer than its length
+            let skipped = match *name {
+                HOST | CONNECTION | UPGRADE | TRANSFER_ENCODING => true,
+                CONTENT_LENGTH => coding != Coding::None || value != "0",
+                _ => false,
+            };
+            if !skipped {
+                field(out, name.as_str(), value.as_bytes());
+            }
+        }
+        if self.websocket {
+            out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
+        }
+        // writing to memory cannot fail
+        let _ = match coding {
+            Coding::Length(length) => write!(out, "content-length: {length}\r\n"),
+            Coding::Chunked => out.write_all(b"transfer-encoding: chunked\r\n"),
+            Coding::None => Ok(()),
+        };
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// The request as it is sent in HTTP/2, with this body: what `Host` says is `:authority` (RFC 9113 §8.3.1).
     ///
     /// # Errors
     /// [`http::Error`] where the target is no URI, which a canonical one always is.
-    pub(super) fn request(&self, body: RequestBody, h2: bool) -> Result<Request<RequestBody>, http::Error> {
-        if h2 {
-            return self.stream(body);
-        }
-        let mut request =
-            Request::builder().method(self.method.clone()).version(Version::HTTP_11).uri(&self.target).body(body)?;
-        let headers = request.headers_mut();
-        *headers = self.headers.clone();
-        headers.insert(HOST, self.host.clone());
-        if self.websocket {
-            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        }
-        Ok(request)
-    }
-
-    /// The same in HTTP/2: what `Host` says is `:authority` (RFC 9113 §8.3.1).
-    fn stream(&self, body: RequestBody) -> Result<Request<RequestBody>, http::Error> {
+    pub(super) fn stream(&self, body: RequestBody) -> Result<Request<RequestBody>, http::Error> {
         let uri = Uri::builder().scheme(self.scheme).authority(self.host.as_bytes()).path_and_query(&self.target);
         let mut request =
             Request::builder().method(self.method.clone()).version(Version::HTTP_2).uri(uri.build()?).body(body)?;
         *request.headers_mut() = self.headers.clone();
         Ok(request)
     }
+}
+
+fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }

@@ -13,7 +13,9 @@ use portcullis_config::limits::{UPSTREAM_CONNECT, UPSTREAM_IDLE, UPSTREAM_IDLE_C
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::body::Activity;
-use super::connect::{ConnectError, Connection, Opened, Shared, Taken, connect};
+use super::connect::{ConnectError, Opened, Shared, Taken, connect};
+use super::http1::Connection;
+use crate::h1::Duplex;
 
 struct Idle {
     connection: Connection,
@@ -76,6 +78,15 @@ pub enum Way {
     Stream(Rc<Shared>),
 }
 
+impl Way {
+    fn into_single(self) -> Option<Connection> {
+        match self {
+            Self::Single(connection) => Some(connection),
+            Self::Stream(_) => None,
+        }
+    }
+}
+
 impl Pool {
     /// An empty pool, whose connections are counted in `open`.
     pub fn new(open: Arc<Gauge>) -> Rc<Self> {
@@ -88,7 +99,7 @@ impl Pool {
     /// [`ConnectError`].
     pub async fn lease(&self, cluster: &Arc<Cluster>, member: &Arc<Member>) -> Result<Lease, ConnectError> {
         let shelf = self.shelf(cluster, member);
-        match shelf.ready(true).await {
+        match shelf.ready(true) {
             Some(way) => Ok(Lease::of(&shelf, way, false)),
             None => self.open(cluster, member, shelf, true).await,
         }
@@ -142,7 +153,7 @@ impl Pool {
                 let opens = together.then(|| shelf.opens());
                 let Some(permit) = shelf.permit(cluster).await else {
                     drop(opens);
-                    if let Some(way) = shelf.ready(kept).await {
+                    if let Some(way) = shelf.ready(kept) {
                         return Ok(Lease::of(shelf, way, false));
                     }
                     continue;
@@ -162,7 +173,7 @@ impl Pool {
                 drop(opens);
                 return Ok(lease);
             }
-            if let Some(way) = shelf.ready(kept).await {
+            if let Some(way) = shelf.ready(kept) {
                 return Ok(Lease::of(shelf, way, !kept));
             }
         }
@@ -194,20 +205,11 @@ impl Shelf {
     }
 
     /// What is there: a connection with room for one more stream, or the idle one that was used last.
-    async fn ready(&self, kept: bool) -> Option<Way> {
+    fn ready(&self, kept: bool) -> Option<Way> {
         if let Some(shared) = self.with_room() {
             return Some(Way::Stream(shared));
         }
-        if !kept {
-            return None;
-        }
-        loop {
-            let mut connection = self.take_idle()?;
-            // it has nothing left to send, so this takes no longer than its driver's next turn
-            if connection.sender().ready().await.is_ok() {
-                return Some(Way::Single(connection));
-            }
-        }
+        if kept { self.take_idle().map(Way::Single) } else { None }
     }
 
     fn with_room(&self) -> Option<Rc<Shared>> {
@@ -271,6 +273,14 @@ impl Lease {
         self.way.as_mut()
     }
 
+    /// The connection that the exchange has for itself.
+    pub const fn single(&self) -> Option<&Connection> {
+        match &self.way {
+            Some(Way::Single(connection)) => Some(connection),
+            Some(Way::Stream(_)) | None => None,
+        }
+    }
+
     /// Whether HTTP/2 is spoken.
     pub const fn is_h2(&self) -> bool {
         matches!(self.way, Some(Way::Stream(_)))
@@ -282,17 +292,13 @@ impl Lease {
         self.sending = Some(sending);
     }
 
-    /// Leaves the connection to whoever took it over after a switch of protocols.
-    pub fn leave(mut self) -> (Option<Taken>, Option<Underway>) {
-        let taken = match self.way.take() {
-            Some(Way::Single(connection)) => connection.leave(),
-            Some(Way::Stream(shared)) => {
-                shared.leave();
-                None
-            }
-            None => None,
-        };
-        (taken, self.underway.take())
+    /// Leaves the connection to whoever takes it over after a switch of protocols; `None` where it has others on it.
+    pub fn leave(mut self) -> Option<(Box<dyn Duplex>, Taken)> {
+        match self.way {
+            Some(Way::Single(_)) => {}
+            Some(Way::Stream(_)) | None => return None,
+        }
+        self.way.take().and_then(Way::into_single).and_then(Connection::leave)
     }
 
     /// Whether it was opened for this request: its failing is the upstream's, not a stale connection's.
@@ -305,7 +311,7 @@ impl Lease {
         match self.way.take() {
             // whoever waits for a connection gets its place, on whichever worker that is
             Some(Way::Single(_)) if self.underway.as_ref().is_some_and(|held| held.cluster().is_starved()) => {}
-            Some(Way::Single(connection)) if !connection.is_closed() => {
+            Some(Way::Single(connection)) if connection.is_reusable() => {
                 let mut idle = self.shelf.idle.borrow_mut();
                 if idle.len() < UPSTREAM_IDLE_CONNECTIONS {
                     idle.push_back(Idle { connection, since: Instant::now() });

@@ -6,8 +6,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use portcullis_actors::proxy::leash::{Cut, Leash};
 use portcullis_actors::proxy::upstreams::cluster::Underway;
 use portcullis_config::limits::{LAST_FRAME, TUNNEL_HALF_CLOSED, TUNNEL_SILENT};
@@ -25,27 +23,22 @@ use crate::telemetry::AccessRecord;
 
 /// The upstream's half of a switched connection.
 pub struct Tunnel {
-    upstream: Upstream,
+    upstream: Box<dyn Duplex>,
+    /// What goes through are frames of a WebSocket, not bytes that are nobody's but the client's.
+    is_websocket: bool,
     share: Option<Share>,
     /// It goes on to count as a connection and as a request.
-    held: (Option<Taken>, Option<Underway>),
-}
-
-enum Upstream {
-    /// A WebSocket, once its connection has switched.
-    WebSocket(OnUpgrade),
-    /// Bytes that are nobody's but the client's.
-    Bytes(Box<dyn Duplex>),
+    held: Option<(Taken, Underway)>,
 }
 
 impl Tunnel {
-    pub(super) fn to(upstream: OnUpgrade, held: (Option<Taken>, Option<Underway>)) -> Self {
-        Self { upstream: Upstream::WebSocket(upstream), share: None, held }
+    pub(super) fn to(upstream: Box<dyn Duplex>, taken: Taken, underway: Underway) -> Self {
+        Self { upstream, is_websocket: true, share: None, held: Some((taken, underway)) }
     }
 
     /// To an upstream that is connected already.
     pub fn over(upstream: impl Duplex + 'static) -> Self {
-        Self { upstream: Upstream::Bytes(Box::new(upstream)), share: None, held: (None, None) }
+        Self { upstream: Box::new(upstream), is_websocket: false, share: None, held: None }
     }
 
     /// With a part of its client's budget, for as long as it is open.
@@ -61,21 +54,12 @@ impl Tunnel {
         let client = client.take_over();
         actix_rt::spawn(async move {
             let leash = Rc::clone(ticket.leash());
-            let Self { upstream, share, held: _held } = self;
-            let is_websocket = matches!(upstream, Upstream::WebSocket(_));
-            let upstream = async {
-                match upstream {
-                    Upstream::WebSocket(upgrade) => {
-                        upgrade.await.map(|upgraded| -> Box<dyn Duplex> { Box::new(TokioIo::new(upgraded)) })
-                    }
-                    Upstream::Bytes(upstream) => Ok(upstream),
-                }
-            };
-            let switched = tokio::select! {
-                switched = futures_util::future::join(client, upstream) => switched,
+            let Self { upstream, is_websocket, share, held: _held } = self;
+            let client = tokio::select! {
+                client = client => client,
                 _ = leash.is_cut() => return,
             };
-            let (Ok(client), Ok(upstream)) = switched else {
+            let Ok(client) = client else {
                 tracing::debug!("a connection did not switch");
                 return;
             };

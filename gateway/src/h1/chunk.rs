@@ -28,6 +28,7 @@ pub struct Chunks {
     /// Bytes of trailers.
     trailing: usize,
     trailers: HeaderMap,
+    lenient: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,11 +42,17 @@ enum Step {
 
 impl Default for Chunks {
     fn default() -> Self {
-        Self { step: Step::Size, extensions: 0, trailing: 0, trailers: HeaderMap::new() }
+        Self { step: Step::Size, extensions: 0, trailing: 0, trailers: HeaderMap::new(), lenient: false }
     }
 }
 
 impl Chunks {
+    /// An upstream's: some pad their sizes with blanks, and their trailers may have any name. Where a chunk ends is not
+    /// less certain for that.
+    pub fn lenient() -> Self {
+        Self { lenient: true, ..Self::default() }
+    }
+
     /// Takes what comes next from the front of `read`.
     ///
     /// # Errors
@@ -88,6 +95,7 @@ impl Chunks {
     fn size(&mut self, line: &[u8]) -> Result<Step, Malformed> {
         let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
         self.extensions += line.len() - digits.len();
+        let digits = if self.lenient { digits.trim_ascii_end() } else { digits };
         let countable = !digits.is_empty() && digits.len() <= 15 && digits.iter().all(u8::is_ascii_hexdigit);
         if !countable || self.extensions > CHUNK_EXTENSION_BYTES {
             return Err(Malformed);
@@ -102,7 +110,7 @@ impl Chunks {
         let colon = line.iter().position(|byte| *byte == b':').ok_or(Malformed)?;
         let name = line.split_to(colon);
         line.advance(1);
-        let token = name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+        let token = self.lenient || name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
         if !token || self.trailing > CHUNK_TRAILER_BYTES || self.trailers.len() >= REQUEST_HEADERS {
             return Err(Malformed);
         }

@@ -28,10 +28,11 @@ use tokio::sync::watch;
 
 use answer::{After, Asked, Coding};
 pub use body::Body;
+pub use chunk::{Chunks, Read, content, length};
 use expiry::Expiry;
 pub use head::is_for_websocket;
 use head::{Framing, Head, Refusal, Scan};
-pub use switch::Switch;
+pub use switch::{Switch, Switched};
 pub use wire::Duplex;
 use wire::{Rest, Wire, close};
 

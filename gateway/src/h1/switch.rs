@@ -37,7 +37,8 @@ pub struct Switched {
 }
 
 impl Switched {
-    pub(super) fn new(early: Bytes, stream: Box<dyn Duplex>) -> Self {
+    /// With what was read of the other protocol already.
+    pub fn new(early: Bytes, stream: Box<dyn Duplex>) -> Self {
         Self { early, stream }
     }
 }
