@@ -1,5 +1,6 @@
 //! How far a node has come along the log, and whether it may be trusted: read by everyone, written by the replica.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use portcullis_config::Staleness;
 use portcullis_config::limits::{CLOCK_SET_BACK, FRESHENS, HEAD_STALE};
 use portcullis_events::{Epoch, Time};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock;
@@ -72,8 +73,8 @@ impl std::fmt::Display for Standing {
 pub struct Progress {
     /// The last sequence in the views: read for every request.
     applied: AtomicU64,
-    /// The same, for those who wait for it.
-    reached: watch::Sender<u64>,
+    /// Wakes those who wait for something here, in the order in which they came.
+    changed: Notify,
     head: AtomicU64,
     /// When the authority knew nothing that is not in the views.
     current_at: AtomicI64,
@@ -90,7 +91,7 @@ impl Default for Progress {
     fn default() -> Self {
         Self {
             applied: AtomicU64::new(0),
-            reached: watch::Sender::new(0),
+            changed: Notify::new(),
             head: AtomicU64::new(0),
             current_at: AtomicI64::new(i64::MIN),
             current_since: AtomicU64::new(0),
@@ -130,8 +131,7 @@ impl Progress {
 
     /// Waits until the views hold `seq`; false if they do not within `deadline`, or never will.
     pub async fn reaches(&self, seq: u64, deadline: Duration) -> bool {
-        let mut reached = self.reached.subscribe();
-        let settled = reached.wait_for(|applied| *applied >= seq || self.stopped.load().is_some());
+        let settled = self.becomes(|| self.applied() >= seq || self.stopped.load().is_some());
         // whether it was reached or given up, is read from the views
         let _ = tokio::time::timeout(deadline, settled).await;
         self.applied() >= seq
@@ -175,8 +175,7 @@ impl Progress {
         if !is_fresh(late) {
             return false;
         }
-        let mut reached = self.reached.subscribe();
-        let settled = reached.wait_for(|_| is_fresh(bound) || !is_fresh(late));
+        let settled = self.becomes(|| is_fresh(bound) || !is_fresh(late));
         // whether it came or not, is read from when the authority was heard
         let _ = tokio::time::timeout(FRESHENS, settled).await;
         is_fresh(bound)
@@ -205,11 +204,23 @@ impl Progress {
 
     /// Waits until the log was read to its end for the first time; false if it is not within `deadline`, or never will.
     pub async fn becomes_current(&self, deadline: Duration) -> bool {
-        let mut reached = self.reached.subscribe();
-        let settled = reached.wait_for(|_| self.caught_up() || self.stopped.load().is_some());
+        let settled = self.becomes(|| self.caught_up() || self.stopped.load().is_some());
         // whether it was reached or given up, is read from the flags
         let _ = tokio::time::timeout(deadline, settled).await;
         self.is_whole()
+    }
+
+    /// Waits until it is so: looked at now and whenever something here changes.
+    async fn becomes(&self, is_so: impl Fn() -> bool) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            // a change from here on is not missed
+            changed.as_mut().enable();
+            if is_so() {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Whether the log was read to its end once and can be followed since.
@@ -232,7 +243,7 @@ impl Progress {
             self.away.store(None);
         }
         self.applied.store(seq, Ordering::Release);
-        self.reached.send_replace(seq);
+        self.changed.notify_waiters();
     }
 
     /// The authority was heard of; `caught_up` if everything it knew then is in the views. A head that was heard and
@@ -251,7 +262,7 @@ impl Progress {
             }
             if !self.caught_up.swap(true, Ordering::AcqRel) || is_news {
                 // whoever waits for it looks again
-                self.reached.send_modify(|_| {});
+                self.changed.notify_waiters();
             }
         }
     }
@@ -263,7 +274,7 @@ impl Progress {
     pub(super) fn stop(&self, why: String) {
         self.stopped.store(Some(Arc::new(why)));
         // whoever waits for a sequence waits in vain
-        self.reached.send_modify(|_| {});
+        self.changed.notify_waiters();
     }
 }
 
