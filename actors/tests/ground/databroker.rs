@@ -20,9 +20,9 @@ pub fn keyring() -> Keyring {
     Keyring::new(vec![Secret::new(vec![7; 32])]).unwrap()
 }
 
-/// Nobody listens there: tokens that are given back at a sign-out are a word into the wind.
+/// No client goes there: tokens that are given back at a sign-out are a word into the wind.
 fn nowhere() -> IdentityProvider {
-    let issuer = "http://127.0.0.1:9".to_owned();
+    let issuer = "nowhere://127.0.0.1".to_owned();
     IdentityProvider {
         url: issuer.parse().unwrap(),
         issuer,

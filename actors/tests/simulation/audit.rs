@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,7 +100,11 @@ impl Audit {
 
     /// A node acknowledged that a session is open: it is on the log, there, and this node knows it.
     pub fn opened(&self, node: &Node, life: &Life, id: SessionId, position: u64) {
-        self.check(node, life);
+        life.inside(|| self.opened_inside(node, life, id, position));
+    }
+
+    fn opened_inside(&self, node: &Node, life: &Life, id: SessionId, position: u64) {
+        self.check_inside(node, life);
         let told = self.told(id);
         self.book.borrow_mut().opened.insert(id, position);
         let Some((begun, expires_at)) = told.begun else {
@@ -147,6 +152,10 @@ impl Audit {
 
     /// What a node shows now is what the log says up to where the node has come, and its word on freshness holds.
     pub fn check(&self, node: &Node, life: &Life) {
+        life.inside(|| self.check_inside(node, life));
+    }
+
+    fn check_inside(&self, node: &Node, life: &Life) {
         self.read();
         let (progress, now) = (&life.views.progress, life.now());
         let applied = progress.applied();
@@ -181,7 +190,7 @@ impl Audit {
     }
 
     /// When all has healed: the log is whole, every node holds what it says, and every open session has its tokens.
-    pub async fn settle(&self, nodes: &[Node]) {
+    pub async fn settle(&self, nodes: &[Rc<Node>]) {
         self.read();
         let mut fold = Fold::default();
         let mut aggregates = BTreeSet::new();
@@ -194,7 +203,7 @@ impl Audit {
         for node in nodes {
             let Some(life) = node.life() else { continue };
             self.check(node, &life);
-            let standing = life.views.progress.standing(life.now());
+            let standing = life.inside(|| life.views.progress.standing(life.now()));
             if !standing.is_ready() || life.views.progress.applied() != fold.applied() {
                 self.broken(format!("n{} did not heal: {standing}", node.number));
             }
@@ -205,7 +214,7 @@ impl Audit {
                 }
             }
         }
-        let views: BTreeSet<_> = nodes.iter().filter_map(Node::life).map(|life| self.picture(&life)).collect();
+        let views: BTreeSet<_> = nodes.iter().filter_map(|node| node.life()).map(|life| self.picture(&life)).collect();
         if views.len() > 1 {
             self.broken(format!("the nodes show different things: {views:?}"));
         }
@@ -223,7 +232,7 @@ impl Audit {
 
     /// All that a node shows, as text, without what is over by any node's clock.
     fn picture(&self, life: &Life) -> String {
-        let now = time::off_by(crate::SKEWS.iter().copied().max().unwrap_or(0));
+        let now = time::off_by(crate::SKEWS.iter().copied().max().unwrap_or(0)).plus(crate::TICK);
         let book = self.book.borrow();
         let views = book.sessions.keys().filter_map(|id| life.views.session(*id));
         let views: Vec<_> = views.filter(|view| view.expires_at > now).collect();

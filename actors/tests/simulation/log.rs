@@ -1,7 +1,9 @@
-//! The log of a simulation: calls that are lost on the way there or back, a wire that goes away, deliveries with holes.
+//! The log of a simulation: calls over turmoil's network, deliveries with holes.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -9,14 +11,18 @@ use futures_util::stream::{self, LocalBoxStream};
 use portcullis_actors::clock;
 use portcullis_actors::databroker::log::{AppendError, Head, Log, NewRecord, Record, TailFault, Tailed, Unavailable};
 use portcullis_config::limits::{APPEND_ATTEMPT, APPEND_DEADLINE, HEAD_POLL, STORE_REQUEST};
-use portcullis_events::{Aggregate, Envelope, Event, token};
+use portcullis_events::{Aggregate, Envelope, Event, Time, token};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::mutant::Mutant;
+use crate::wire::{LOG, TAIL, Wire};
 use crate::world::World;
 
 /// How far the copy of a mutant lags, in milliseconds.
 const LAG: i64 = 2_000;
+/// How long the answer to where the log stands is waited for: one that comes late is dated when it was asked for.
+const HEAD_PATIENCE: Duration = Duration::from_secs(4);
 
 /// The log as one node reaches it.
 pub struct SimLog {
@@ -24,61 +30,56 @@ pub struct SimLog {
     pub world: Arc<World>,
     /// Which node.
     pub node: usize,
+    /// Its socket.
+    pub wire: Arc<Wire>,
 }
 
 impl SimLog {
     /// One try of an append; `None` where no answer came.
     async fn attempt(&self, record: &NewRecord) -> Option<Result<u64, AppendError>> {
-        let world = &self.world;
-        world.way().await;
-        if !world.reaches(self.node) || world.fault(7) {
-            world.note(self.node, &format!("{} lost on its way", record.aggregate.kind.name()));
-            if world.is(Mutant::RemembersTheLost) {
-                world.remember(record.id);
-            }
-            if world.fault(40) {
-                world.keep_back(self.node, record);
-            }
-            tokio::time::sleep(APPEND_ATTEMPT).await;
-            return None;
-        }
-        let outcome = match world.mutant {
-            Some(Mutant::TwoSteps) => self.store_in_two_steps(record).await,
-            Some(Mutant::LosesIntents) if is_intent(record) => Ok(world.head().last),
-            Some(Mutant::IgnoresExpectation) => Ok(world.put_record(self.node, record)),
-            _ => world.store(self.node, record),
+        let (node, new) = (self.node, record.clone());
+        let outcome = if self.world.is(Mutant::TwoSteps) {
+            self.store_in_two_steps(new).await
+        } else {
+            self.wire.append(APPEND_ATTEMPT, move |world| stored(world, node, &new)).await
         };
-        if world.fault(4) {
-            world.keep_back(self.node, record);
+        if outcome.is_none() {
+            self.world.note(node, &format!("{}: no answer", record.aggregate.kind.name()));
         }
-        world.way().await;
-        if !world.reaches(self.node) || world.fault(7) {
-            world.note(self.node, &format!("{}: answer lost", record.aggregate.kind.name()));
-            tokio::time::sleep(APPEND_ATTEMPT).await;
-            return None;
-        }
-        Some(outcome)
+        outcome
     }
 
-    async fn store_in_two_steps(&self, record: &NewRecord) -> Result<u64, AppendError> {
-        self.world.check(self.node, record)?;
-        self.world.way().await;
-        Ok(self.world.put_record(self.node, record))
+    async fn store_in_two_steps(&self, record: NewRecord) -> Option<Result<u64, AppendError>> {
+        let (node, new) = (self.node, record.clone());
+        let checked = self.wire.ask(LOG, APPEND_ATTEMPT, move |world| world.check(node, &new)).await?;
+        if let Err(error) = checked {
+            return Some(Err(error));
+        }
+        self.wire.append(APPEND_ATTEMPT, move |world| Some(Ok(world.put_record(node, &record)))).await
     }
 
     /// A question to the authority.
-    async fn ask<T>(&self, answer: impl FnOnce(&World) -> T) -> Result<T, Unavailable> {
-        self.world.way().await;
-        let answer = self.world.reaches(self.node).then(|| answer(&self.world));
-        self.world.way().await;
-        match answer {
-            Some(answer) if self.world.reaches(self.node) && !self.world.fault(4) => Ok(answer),
-            Some(_) | None => {
-                tokio::time::sleep(STORE_REQUEST).await;
-                Err(Unavailable("no answer came".into()))
-            }
-        }
+    async fn ask<T: Send + 'static>(
+        &self,
+        answer: impl Fn(&World) -> T + Send + Sync + 'static,
+    ) -> Result<T, Unavailable> {
+        let answer = self.wire.ask(LOG, STORE_REQUEST, answer).await;
+        answer.ok_or_else(|| Unavailable("no answer came".into()))
     }
+}
+
+/// The authority's append. Now and then it stores and dies before it answers; another mutant dies before it stores.
+fn stored(world: &World, node: usize, new: &NewRecord) -> Option<Result<u64, AppendError>> {
+    if world.is(Mutant::RemembersTheLost) && world.fault(7) {
+        world.remember(new.id);
+        return None;
+    }
+    let outcome = match world.mutant {
+        Some(Mutant::LosesIntents) if is_intent(new) => Ok(world.head().last),
+        Some(Mutant::IgnoresExpectation) => Ok(world.put_record(node, new)),
+        _ => world.store(node, new),
+    };
+    (!world.fault(3)).then_some(outcome)
 }
 
 fn is_intent(record: &NewRecord) -> bool {
@@ -107,7 +108,7 @@ impl Log for SimLog {
 
     async fn last(&self, aggregate: Aggregate) -> Result<Option<Record>, Unavailable> {
         let lag = if self.world.is(Mutant::LagsBehind) { LAG } else { 0 };
-        self.ask(|world| world.last_before(aggregate, lag).map(|kept| kept.record)).await
+        self.ask(move |world| world.last_before(aggregate, lag).map(|kept| kept.record)).await
     }
 
     fn tail(&self, after: u64) -> LocalBoxStream<'static, Result<Tailed, TailFault>> {
@@ -117,79 +118,85 @@ impl Log for SimLog {
             next: after + 1,
             hidden: 0,
             delivered: VecDeque::new(),
+            deliveries: self.wire.deliveries(),
+            is_astray: true,
             is_away: false,
-            head_due: None,
+            asked: Box::pin(ask_head(Arc::clone(&self.wire), Duration::ZERO)),
+            wire: Arc::clone(&self.wire),
         };
         stream::unfold(tail, |mut tail| async move { Some((Ok(tail.item().await), tail)) }).boxed_local()
     }
 }
 
+/// Where the log stands, and when that was asked.
+async fn ask_head(wire: Arc<Wire>, pause: Duration) -> (Option<Head>, Time) {
+    tokio::time::sleep(pause).await;
+    let asked = clock::now();
+    (wire.ask(TAIL, HEAD_PATIENCE, World::head).await, asked)
+}
+
 struct Tail {
     world: Arc<World>,
+    wire: Arc<Wire>,
     node: usize,
     /// The next sequence that is wanted.
     next: u64,
-    /// How many sequences were swallowed (by a mutant).
+    /// How many records a mutant passed over.
     hidden: u64,
-    /// What the wire brought and was not looked at yet.
     delivered: VecDeque<Record>,
+    deliveries: mpsc::UnboundedReceiver<Vec<Record>>,
+    /// Something is missing: deliveries have to begin anew.
+    is_astray: bool,
     is_away: bool,
-    /// When to ask for the head again; at first, once everything was read.
-    head_due: Option<Instant>,
+    asked: Pin<Box<dyn Future<Output = (Option<Head>, Time)>>>,
 }
 
 impl Tail {
     async fn item(&mut self) -> Tailed {
         loop {
             if let Some(record) = self.delivered.pop_front() {
-                // one at a time, so that of those who wait for a sequence one at most is woken to go on
-                tokio::time::sleep(self.world.span(3)).await;
                 if let Some(record) = self.accept(record) {
                     return Tailed::Record(record);
                 }
                 continue;
             }
-            if !self.world.reaches(self.node) || self.world.fault(2) {
-                if !std::mem::replace(&mut self.is_away, true) {
-                    return Tailed::Away("the wire is cut".into());
+            if self.is_astray {
+                let (node, next) = (self.node, self.next);
+                let followed = self.wire.ask(TAIL, STORE_REQUEST, move |world| world.follow(node, next)).await;
+                self.is_astray = followed.is_none();
+                if self.is_astray
+                    && let Some(away) = self.away()
+                {
+                    return away;
                 }
-                tokio::time::sleep(self.world.span(1000)).await;
-                continue;
             }
-            self.is_away = false;
-            if !self.world.hears(self.node) {
-                self.world.news[self.node].notified().await;
-                continue;
-            }
-            if self.head_due.is_some_and(|due| due <= Instant::now()) {
-                if let Some(head) = self.head().await {
-                    return head;
+            tokio::select! {
+                biased;
+                Some(records) = self.deliveries.recv() => self.delivered = records.into(),
+                (head, asked) = &mut self.asked => {
+                    self.asked = Box::pin(ask_head(Arc::clone(&self.wire), HEAD_POLL));
+                    let Some(head) = head else {
+                        if let Some(away) = self.away() {
+                            return away;
+                        }
+                        continue;
+                    };
+                    self.is_away = false;
+                    self.is_astray |= head.last >= self.next;
+                    let at = if self.world.is(Mutant::DatesHeadsLate) { clock::now() } else { asked };
+                    return Tailed::Head { head: Head { last: head.last.saturating_sub(self.hidden), ..head }, at };
                 }
-            } else if self.next <= self.world.head().last {
-                self.world.way().await;
-                self.fetch();
-            } else {
-                let due = *self.head_due.get_or_insert_with(Instant::now);
-                // woken by news or by the time: looked at alike
-                let _ = tokio::time::timeout_at(due, self.world.news[self.node].notified()).await;
             }
         }
     }
 
-    /// A delivery: some of it lost, some of it twice.
-    fn fetch(&mut self) {
-        if !self.world.reaches(self.node) {
-            return;
+    /// Nobody answers: said once, and not by every client at once.
+    fn away(&mut self) -> Option<Tailed> {
+        if self.is_away || self.world.fault(50) {
+            return None;
         }
-        let from = usize::try_from(self.next).unwrap() - 1;
-        for kept in self.world.since(from) {
-            let times = if self.world.fault(8) { 0 } else { 1 + u8::from(self.world.fault(8)) };
-            (0..times).for_each(|_| self.delivered.push_back(kept.record.clone()));
-        }
-        // a copy of something from long ago
-        if self.world.fault(4) && from > 0 {
-            self.delivered.extend(self.world.since(from - 1).first().map(|kept| kept.record.clone()));
-        }
+        self.is_away = true;
+        Some(Tailed::Away("no answer came".into()))
     }
 
     /// The contiguity check. What was passed on may be passed on again: the replica knows it.
@@ -201,25 +208,12 @@ impl Tail {
             } else if !self.world.is(Mutant::SkipsHoles) {
                 // what is missing lies with the authority: asked for again from there
                 self.delivered.clear();
+                self.is_astray = true;
                 return None;
             }
             self.world.note(self.node, "a hole is passed over");
         }
         self.next = self.next.max(record.seq + 1);
         Some(Record { seq: record.seq - self.hidden, ..record })
-    }
-
-    async fn head(&mut self) -> Option<Tailed> {
-        let asked = clock::now();
-        self.world.way().await;
-        let head = self.world.reaches(self.node).then(|| self.world.head())?;
-        let late = if self.world.fault(5) { 3_000 } else { 20 };
-        tokio::time::sleep(self.world.span(late)).await;
-        if !self.world.reaches(self.node) {
-            return None;
-        }
-        self.head_due = Some(Instant::now() + HEAD_POLL);
-        let at = if self.world.is(Mutant::DatesHeadsLate) { clock::now() } else { asked };
-        Some(Tailed::Head { head: Head { last: head.last - self.hidden, ..head }, at })
     }
 }

@@ -1,4 +1,4 @@
-//! One node of a simulation: its actors on a task set of their own, dropped all at once when it crashes.
+//! One node of a simulation: a host of turmoil, whose tasks and socket are gone all at once when it crashes.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -15,14 +15,15 @@ use portcullis_actors::databroker::replica::Replica;
 use portcullis_actors::databroker::vault::Vault;
 use portcullis_actors::databroker::view::Views;
 use portcullis_events::Time;
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::runtime::Handle;
 
 use crate::ground::{self, keyring};
 use crate::log::SimLog;
 use crate::people::IDP;
 use crate::provider::SimProvider;
-use crate::time::{self, Skewed};
+use crate::time;
 use crate::vault::SimVault;
+use crate::wire::Wire;
 use crate::world::World;
 
 /// The longest that a client waits for an answer.
@@ -42,7 +43,7 @@ pub struct Node {
 /// One life of a node.
 #[derive(Clone)]
 pub struct Life {
-    tasks: Rc<JoinHandle<()>>,
+    runtime: Handle,
     /// Its views.
     pub views: Arc<Views>,
     /// Its replica.
@@ -63,16 +64,16 @@ impl Node {
         self.life.borrow().clone()
     }
 
-    /// Starts it, with nothing but what the log and the vault hold.
-    pub fn start(&self) {
+    /// What runs on its host: starts with nothing but what the log and the vault hold.
+    pub async fn live(self: Rc<Self>) -> turmoil::Result {
+        time::join(self.skew);
         let (world, node) = (Arc::clone(&self.world), self.number);
-        let log: Arc<dyn Log> = Arc::new(SimLog { world: Arc::clone(&world), node });
-        let vault: Arc<dyn Vault> = Arc::new(SimVault { world, node });
+        let wire = Wire::open(Arc::clone(&world)).await?;
+        let log: Arc<dyn Log> = Arc::new(SimLog { world: Arc::clone(&world), node, wire: Arc::clone(&wire) });
+        let vault: Arc<dyn Vault> = Arc::new(SimVault { world: Arc::clone(&world), node, wire });
         let views = Arc::new(Views::default());
         let source = format!("/portcullis/{node}");
 
-        let tasks = LocalSet::new();
-        let entered = tasks.enter();
         let (data_keys, replica, journal, broker) = ground::start(log, Arc::clone(&vault), &views, &keyring(), &source);
         let refresher = Refresher::new(RefresherTools {
             vault,
@@ -80,7 +81,7 @@ impl Node {
             views: Arc::clone(&views),
             journal,
             replica: replica.clone(),
-            provider: Rc::new(SimProvider { world: Arc::clone(&self.world), node }),
+            provider: Rc::new(SimProvider { world, node }),
             idp: IDP.into(),
             // nobody hears of anybody: all of them are after everything
             nodes: Neighbours::of(node.to_string()),
@@ -90,27 +91,31 @@ impl Node {
             spool: None,
         })
         .start();
-        drop(entered);
 
         self.lives.set(self.lives.get() + 1);
         self.world.note(node, &format!("life {} begins", self.lives.get()));
-        let tasks = Rc::new(tokio::task::spawn_local(Skewed { future: tasks, skew: self.skew }));
-        self.life.replace(Some(Life { tasks, views, replica, broker, refresher, skew: self.skew }));
+        let runtime = Handle::current();
+        self.life.replace(Some(Life { runtime, views, replica, broker, refresher, skew: self.skew }));
+        std::future::pending().await
     }
 
-    /// Every actor and every call of it is gone, wherever it waited; what the authority has not stored by now is lost.
-    pub fn crash(&self) {
-        if let Some(life) = self.life.take() {
-            life.tasks.abort();
-            self.world.note(self.number, "crash");
-        }
+    /// Its host crashed: every actor and every call of it is gone, wherever it waited.
+    pub fn crashed(&self) {
+        self.life.take();
+        self.world.note(self.number, "crash");
     }
 }
 
 impl Life {
+    /// Looks at it by its own clock: hosts run one after the other, each for a tick.
+    pub fn inside<T>(&self, look: impl FnOnce() -> T) -> T {
+        let _entered = self.runtime.enter();
+        look()
+    }
+
     /// What its own clock says.
     pub fn now(&self) -> Time {
-        time::off_by(self.skew)
+        self.inside(|| time::off_by(self.skew))
     }
 
     /// Waits until it is through with every refresh; it begins no other one.

@@ -14,7 +14,7 @@ use portcullis_events::{Aggregate, Context, Envelope, Event, EventId, Hash, Sess
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::Cluster;
+use crate::cluster::Cluster;
 use crate::ground::keyring;
 use crate::log::SimLog;
 use crate::node::{Life, Node};
@@ -207,7 +207,8 @@ impl Cluster {
     pub async fn revoke(&self, wanted: &Wanted) {
         let was_open = self.audit.was_opened(wanted.id);
         let node = self.nodes.len();
-        let log = SimLog { world: Arc::clone(&self.world), node };
+        let wire = Arc::clone(self.wire.get().unwrap());
+        let log = SimLog { world: Arc::clone(&self.world), node, wire };
         let aggregate = Aggregate::session(wanted.id);
         self.audit.end_asked(wanted.id);
         for _ in 0..TRIES {

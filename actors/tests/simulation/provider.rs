@@ -34,7 +34,7 @@ fn unavailable() -> SignInError {
 impl Renewals for SimProvider {
     async fn refresh(&self, token: &Secret, now: Time) -> Result<Renewal, RefreshError> {
         let world = &self.world;
-        world.way().await;
+        tokio::time::sleep(world.span(40)).await;
         if world.fault(8) {
             world.note(self.node, "the provider is not reached");
             return Err(RefreshError::NotSent(unavailable()));

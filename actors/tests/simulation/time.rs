@@ -1,29 +1,52 @@
-//! The clocks of a simulation: the runtime's paused time, off by as much as a node's clock is off.
+//! The clocks of a simulation: turmoil's, off by as much as a host's clock is off.
 
-use std::cell::Cell;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::time::Duration;
 
 use portcullis_events::Time;
+use tokio::runtime::{Handle, Id};
 use tokio::time::Instant;
 
 /// When every simulation begins, in milliseconds since the Unix epoch.
 const BEGINNING: i64 = 1_800_000_000_000;
 
 thread_local! {
-    static BEGUN: Cell<Option<Instant>> = const { Cell::new(None) };
-    static SKEW: Cell<i64> = const { Cell::new(0) };
+    static CLOCKS: RefCell<HashMap<Id, Clock>> = RefCell::default();
+    static OUTSIDE: Cell<i64> = const { Cell::new(0) };
+}
+
+/// The clock of one life of a host: each has a runtime, and so a paused time, of its own.
+#[derive(Clone, Copy)]
+struct Clock {
+    began: Instant,
+    /// When it began, in milliseconds since the run did.
+    at: i64,
+    /// How far off it is, in milliseconds.
+    skew: i64,
 }
 
 /// Begins the time of a run on this thread.
 pub fn begin() {
     portcullis_actors::clock::simulate(now);
-    BEGUN.set(Some(Instant::now()));
+    CLOCKS.with_borrow_mut(HashMap::clear);
+    outside(Duration::ZERO);
 }
 
-/// Milliseconds since the run began.
+/// What time it is between two steps, where no host runs.
+pub fn outside(elapsed: Duration) {
+    OUTSIDE.set(millis(elapsed));
+}
+
+/// Sets the clock of the host that runs, for this life of it.
+pub fn join(skew: i64) {
+    let clock = Clock { began: Instant::now(), at: millis(turmoil::sim_elapsed().unwrap()), skew };
+    CLOCKS.with_borrow_mut(|clocks| clocks.insert(Handle::current().id(), clock));
+}
+
+/// Milliseconds since the run began, where the host that runs, or whose runtime was entered, has come to.
 pub fn elapsed() -> i64 {
-    BEGUN.get().map_or(0, |begun| i64::try_from(begun.elapsed().as_millis()).unwrap())
+    here().map_or(OUTSIDE.get(), |clock| clock.at + millis(clock.began.elapsed()))
 }
 
 /// A clock that is off by `skew` milliseconds.
@@ -32,24 +55,14 @@ pub fn off_by(skew: i64) -> Time {
 }
 
 fn now() -> Time {
-    off_by(SKEW.get())
+    off_by(here().map_or(0, |clock| clock.skew))
 }
 
-/// A future whose clock is off by some milliseconds.
-pub struct Skewed<F> {
-    /// The future.
-    pub future: F,
-    /// How far off.
-    pub skew: i64,
+fn here() -> Option<Clock> {
+    let id = Handle::try_current().ok()?.id();
+    CLOCKS.with_borrow(|clocks| clocks.get(&id).copied())
 }
 
-impl<F: Future + Unpin> Future for Skewed<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let before = SKEW.replace(self.skew);
-        let polled = Pin::new(&mut self.future).poll(context);
-        SKEW.set(before);
-        polled
-    }
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap()
 }

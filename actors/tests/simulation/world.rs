@@ -1,4 +1,5 @@
-//! What all nodes share: the authority's records and values, the network's moods, one source of chance, and the trace.
+//! What all hosts share: the authority's records and values, the letters on their way, one source of chance, and the
+//! trace.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -9,16 +10,11 @@ use portcullis_actors::databroker::vault::{Revision, Sealed, Shelf, VaultError};
 use portcullis_events::{Aggregate, EventId};
 use proptest::prelude::RngExt;
 use proptest::test_runner::{RngAlgorithm, TestRng};
-use tokio::sync::{Notify, mpsc};
-use tokio::time::Instant;
+use tokio::sync::Notify;
 
 use crate::mutant::Mutant;
 use crate::time;
-
-/// The longest that a call takes one way, in milliseconds.
-const WAY: u64 = 40;
-/// The longest that the network keeps a message back before it arrives all the same, in milliseconds.
-const LATE: u64 = 6_000;
+use crate::wire::Letter;
 
 /// A record as the authority keeps it.
 #[derive(Debug, Clone)]
@@ -31,19 +27,11 @@ pub struct Kept {
     pub at: i64,
 }
 
-/// A message that the network keeps back.
-pub struct Late {
-    at: Instant,
-    node: usize,
-    record: NewRecord,
-}
-
 /// The shared ground of one run.
 pub struct World {
     state: Mutex<State>,
-    /// One for each node: its tail's wire.
-    pub news: Vec<Notify>,
-    late: mpsc::UnboundedSender<Late>,
+    /// There is something to deliver.
+    pub news: Notify,
     /// What is broken on purpose.
     pub mutant: Option<Mutant>,
 }
@@ -51,8 +39,9 @@ pub struct World {
 struct State {
     chance: TestRng,
     is_calm: bool,
-    is_cut: Vec<bool>,
-    is_deaf: Vec<bool>,
+    letters: Vec<Letter>,
+    /// Whose tails are served, and from which sequence on.
+    followers: BTreeMap<usize, u64>,
     records: Vec<Kept>,
     ids: HashMap<EventId, u64>,
     tips: HashMap<Aggregate, u64>,
@@ -65,14 +54,13 @@ struct State {
 }
 
 impl World {
-    /// A world of `nodes` nodes and one program; and the messages that its network keeps back.
-    pub fn new(seed: u64, nodes: usize, mutant: Option<Mutant>) -> (Arc<Self>, mpsc::UnboundedReceiver<Late>) {
-        let (late, kept_back) = mpsc::unbounded_channel();
+    /// A world in which nothing has happened yet.
+    pub fn new(seed: u64, mutant: Option<Mutant>) -> Arc<Self> {
         let state = State {
             chance: source(seed),
             is_calm: false,
-            is_cut: vec![false; nodes + 1],
-            is_deaf: vec![false; nodes + 1],
+            letters: Vec::new(),
+            followers: BTreeMap::new(),
             records: Vec::new(),
             ids: HashMap::new(),
             tips: HashMap::new(),
@@ -82,8 +70,7 @@ impl World {
             reused: None,
             trace: Vec::new(),
         };
-        let news = (0..=nodes).map(|_| Notify::new()).collect();
-        (Arc::new(Self { state: Mutex::new(state), news, late, mutant }), kept_back)
+        Arc::new(Self { state: Mutex::new(state), news: Notify::new(), mutant })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -116,44 +103,59 @@ impl World {
         Duration::from_millis(1 + self.pick(most))
     }
 
-    /// One way through the network.
-    pub async fn way(&self) {
-        let most = if self.fault(3) { 1_500 } else { WAY };
-        tokio::time::sleep(self.span(most)).await;
-    }
-
-    /// Whether a node reaches the authority.
-    pub fn reaches(&self, node: usize) -> bool {
-        !self.state().is_cut[node]
-    }
-
-    /// Cuts a node off, or joins it again.
-    pub fn cut(&self, node: usize, is_cut: bool) {
-        self.state().is_cut[node] = is_cut;
-        self.note(node, if is_cut { "cut off" } else { "joined" });
-        self.news[node].notify_one();
-    }
-
-    /// Whether a node's tail brings anything.
-    pub fn hears(&self, node: usize) -> bool {
-        !self.state().is_deaf[node]
-    }
-
-    /// Stalls a node's tail without a word, or lets it go on; its calls are answered all the while.
-    pub fn deafen(&self, node: usize, is_deaf: bool) {
-        self.state().is_deaf[node] = is_deaf;
-        self.note(node, if is_deaf { "tail stalls" } else { "tail goes on" });
-        self.news[node].notify_one();
-    }
-
     /// No fault any more.
     pub fn calm(&self) {
+        self.state().is_calm = true;
+    }
+
+    /// Whether there are no faults any more.
+    pub fn is_calm(&self) -> bool {
+        self.state().is_calm
+    }
+
+    /// Writes a letter; its number.
+    pub fn write(&self, letter: Letter) -> u64 {
         let mut state = self.state();
-        state.is_calm = true;
-        state.is_cut.fill(false);
-        state.is_deaf.fill(false);
-        drop(state);
-        self.news.iter().for_each(Notify::notify_one);
+        state.letters.push(letter);
+        u64::try_from(state.letters.len()).unwrap() - 1
+    }
+
+    /// What a letter says. It may arrive twice, or when its sender is gone.
+    pub fn letter(&self, number: u64) -> Letter {
+        self.state().letters[usize::try_from(number).unwrap()].clone()
+    }
+
+    /// Brings a node everything from `next` on.
+    pub fn follow(&self, node: usize, next: u64) {
+        self.state().followers.insert(node, next);
+        self.news.notify_one();
+    }
+
+    /// What is to be delivered, and to whom: some of it lost, some of it twice.
+    pub fn due(&self) -> Vec<(usize, Vec<Record>)> {
+        let last = self.head().last;
+        let followers: Vec<_> = self.state().followers.iter().map(|(node, next)| (*node, *next)).collect();
+        let behind = followers.into_iter().filter(|(_, next)| *next <= last);
+        behind
+            .map(|(node, next)| {
+                self.state().followers.insert(node, last + 1);
+                (node, self.delivery(next))
+            })
+            .collect()
+    }
+
+    fn delivery(&self, next: u64) -> Vec<Record> {
+        let from = usize::try_from(next).unwrap() - 1;
+        let mut records = Vec::new();
+        for kept in self.since(from) {
+            let times = if self.fault(8) { 0 } else { 1 + usize::from(self.fault(8)) };
+            records.extend(std::iter::repeat_n(kept.record, times));
+        }
+        // a copy of something from long ago
+        if from > 0 && self.fault(4) {
+            records.extend(self.since(from - 1).first().map(|kept| kept.record.clone()));
+        }
+        records
     }
 
     /// Writes a line of the trace. It names nothing that is made anew in each process (event ids, keyed hashes).
@@ -230,7 +232,7 @@ impl World {
         state.tips.insert(new.aggregate, seq);
         drop(state);
         self.note(node, &format!("{} stored: {seq}", new.aggregate.kind.name()));
-        self.news.iter().for_each(Notify::notify_one);
+        self.news.notify_one();
         seq
     }
 
@@ -239,37 +241,6 @@ impl World {
         let mut state = self.state();
         let seq = last(&state.records);
         state.ids.entry(id).or_insert(seq);
-    }
-
-    /// Lets a message arrive later.
-    pub fn keep_back(&self, node: usize, record: &NewRecord) {
-        let at = Instant::now() + self.span(LATE);
-        // when the run is over nobody waits for it
-        let _ = self.late.send(Late { at, node, record: record.clone() });
-    }
-
-    /// Every message that the network kept back arrives in its time, whether or not its sender still lives.
-    pub async fn deliver_late(&self, mut kept_back: mpsc::UnboundedReceiver<Late>) {
-        let mut waiting: BTreeMap<(Instant, usize), Late> = BTreeMap::new();
-        let mut count = 0;
-        loop {
-            let next = waiting.first_key_value().map(|((at, _), _)| *at);
-            let next = next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
-            match tokio::time::timeout_at(next, kept_back.recv()).await {
-                Ok(Some(late)) => {
-                    count += 1;
-                    waiting.insert((late.at, count), late);
-                }
-                Ok(None) => return,
-                Err(_) => {
-                    if let Some((_, late)) = waiting.pop_first() {
-                        self.note(late.node, "a message that was kept back arrives");
-                        // nobody waits for this answer
-                        let _ = self.store(late.node, &late.record);
-                    }
-                }
-            }
-        }
     }
 
     /// A value of the vault.
