@@ -64,7 +64,7 @@ pub struct Node {
     pub replica: Addr<Replica>,
     pub journal: Addr<Journal>,
     broker: Addr<Broker>,
-    refresher: Addr<Refresher>,
+    refresher: Option<Addr<Refresher>>,
     provider: Rc<dyn Renewals>,
     pub data_keys: Rc<DataKeys>,
     nodes: Arc<Neighbours>,
@@ -85,39 +85,25 @@ impl Node {
         while !views.progress.standing(clock::now()).is_ready() {
             tokio::task::yield_now().await;
         }
-        let tally = Arc::new(Tally::default());
-        let tools = Tools {
-            vault: Arc::clone(&store.vault),
-            data_keys: Rc::clone(&data_keys),
-            views: Arc::clone(&views),
-            journal: journal.clone(),
-            replica: replica.clone(),
-            provider: Rc::clone(&provider),
-            idp: IDP.into(),
-            nodes: Arc::clone(&nodes),
-            clock: wound(&clock),
-            tally: Arc::clone(&tally),
-            pace: Pace::Told,
-            spool: None,
-        };
-        let refresher = Refresher::new(tools).start();
-        Self {
+        let mut node = Self {
             store,
             views,
-            tally,
+            tally: Arc::default(),
             clock,
             replica,
             journal,
             broker,
-            refresher,
+            refresher: None,
             provider,
             data_keys,
             nodes,
             spool: None,
-        }
+        };
+        node.replace_refresher();
+        node
     }
 
-    /// Another refresher takes the place of one that died.
+    /// Another refresher takes the place of one that died; the first, of none.
     pub fn replace_refresher(&mut self) {
         let tools = Tools {
             vault: Arc::clone(&self.store.vault),
@@ -133,7 +119,7 @@ impl Node {
             pace: Pace::Told,
             spool: self.spool.clone(),
         };
-        self.refresher = Refresher::new(tools).start();
+        self.refresher = Some(Refresher::new(tools).start());
     }
 
     /// A session with these tokens, as a sign-in makes it.
@@ -163,7 +149,7 @@ impl Node {
     }
 
     pub async fn look(&self) {
-        self.refresher.send(Look).await.unwrap();
+        self.refresher.as_ref().unwrap().send(Look).await.unwrap();
     }
 
     pub async fn tokens(&self, id: SessionId) -> token::Held {
