@@ -28,6 +28,7 @@ mod scale;
 mod stage;
 mod start;
 mod statistics;
+mod writer;
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;

@@ -76,7 +76,7 @@ pub async fn measure(options: &Options) -> Result<Report> {
     let idp = ScriptedIdp::start();
     let config = scratch.path().join("config.yaml");
     std::fs::write(&config, configuration(&idp))?;
-    let claims = people::claims(0).to_string().len();
+    let claims = serde_json::to_string(&people::claims(0))?.len();
     let ground = Ground { binary, config, state: dir.clone() };
 
     let idle = Ground { state: scratch.path().join("empty"), ..ground.clone() }.start().await?.0.resident;
