@@ -16,23 +16,16 @@ const ROUNDS: usize = 60;
 
 /// Deals fates from a seed: most are good.
 fn dealt(seed: u64) -> Deal {
-    let mut state = seed;
-    Box::new(move || {
-        // splitmix64
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        match (z ^ (z >> 31)) % 100 {
-            0..=5 => Fate::NotSent,
-            6..=11 => Fate::Unavailable,
-            12 => Fate::Lost,
-            13 => Fate::DiesBeforeTheCall,
-            14 => Fate::DiesBeforeTheAnswer,
-            15 => Fate::DiesBeforeTheVault,
-            16..=18 => Fate::DiesBeforeTheLog,
-            _ => Fate::Answered,
-        }
+    let mut chance = fastrand::Rng::with_seed(seed);
+    Box::new(move || match chance.u8(..100) {
+        0..=5 => Fate::NotSent,
+        6..=11 => Fate::Unavailable,
+        12 => Fate::Lost,
+        13 => Fate::DiesBeforeTheCall,
+        14 => Fate::DiesBeforeTheAnswer,
+        15 => Fate::DiesBeforeTheVault,
+        16..=18 => Fate::DiesBeforeTheLog,
+        _ => Fate::Answered,
     })
 }
 

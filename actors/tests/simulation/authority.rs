@@ -11,8 +11,8 @@ use crate::world::World;
 
 /// The longest that the network keeps an append back before it arrives all the same, in milliseconds.
 const LATE: u64 = 6_000;
-/// The longest that an answer takes now and then, in milliseconds.
-const SLOW: u64 = 1_500;
+/// The longest that the authority takes now and then to act, and to answer, in milliseconds.
+const SLOW: u64 = 3_000;
 
 /// The host of the log and of the vault.
 pub async fn log(world: Arc<World>) -> turmoil::Result {
@@ -61,6 +61,9 @@ async fn answer(world: Arc<World>, socket: Rc<UdpSocket>, number: u64, from: std
         tokio::time::sleep(world.span(LATE)).await;
     }
     if act(&world) {
+        if world.fault(5) {
+            tokio::time::sleep(world.span(SLOW)).await;
+        }
         send(&socket, number, from).await;
     }
 }

@@ -149,10 +149,10 @@ fn a_second_host_at_a_node_that_lags_is_answered_when_the_node_knows_the_session
     });
 }
 
-/// Some schedule breaks a promise, and the output says which: `<mutant>: seed <seed>: <what broke>`. The
-/// compare-and-append is broken in seeds 0 and 2 (two mutants), the intent in 1, the contiguity check in 0 (two mutants).
-/// The named seed did when this was written; a schedule shifts with every change of the actors, so that the others are
-/// tried as well.
+/// Some schedule breaks a promise, and the output says which: `<mutant>: seed <seed>: <what broke>`. A broken
+/// compare-and-append (two mutants), a lost intent and a broken contiguity check (two mutants) are each seen in seed 0. The
+/// named seed did when this was written; a schedule shifts with every change of the actors, so that the others are tried
+/// as well.
 fn is_caught(mutant: Mutant, named: u64) {
     if let Some(seed) = asked_for("SEED") {
         let outcome = run(seed, Some(mutant));
@@ -168,7 +168,7 @@ fn is_caught(mutant: Mutant, named: u64) {
 
 #[test]
 fn an_append_in_two_steps_is_caught() {
-    is_caught(Mutant::TwoSteps, 2);
+    is_caught(Mutant::TwoSteps, 0);
 }
 
 #[test]
@@ -178,17 +178,17 @@ fn an_append_that_does_not_compare_is_caught() {
 
 #[test]
 fn a_log_that_forgets_ids_is_caught() {
-    is_caught(Mutant::ForgetsIds, 4);
+    is_caught(Mutant::ForgetsIds, 10);
 }
 
 #[test]
 fn a_log_that_remembers_what_it_lost_is_caught() {
-    is_caught(Mutant::RemembersTheLost, 2);
+    is_caught(Mutant::RemembersTheLost, 7);
 }
 
 #[test]
 fn an_authority_that_lags_is_caught() {
-    is_caught(Mutant::LagsBehind, 0);
+    is_caught(Mutant::LagsBehind, 2);
 }
 
 #[test]
@@ -203,15 +203,15 @@ fn a_tail_that_hides_holes_is_caught() {
 
 #[test]
 fn a_tail_that_dates_its_heads_late_is_caught() {
-    is_caught(Mutant::DatesHeadsLate, 42);
+    is_caught(Mutant::DatesHeadsLate, 8);
 }
 
 #[test]
 fn an_intent_that_is_not_on_the_log_is_caught() {
-    is_caught(Mutant::LosesIntents, 1);
+    is_caught(Mutant::LosesIntents, 0);
 }
 
 #[test]
 fn a_vault_that_loses_what_it_acknowledged_is_caught() {
-    is_caught(Mutant::LosesValues, 0);
+    is_caught(Mutant::LosesValues, 1);
 }

@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use fastrand::Rng;
 use portcullis_actors::databroker::log::{AppendError, Expected, Head, NewRecord, Record};
 use portcullis_actors::databroker::vault::{Revision, Sealed, Shelf, VaultError};
 use portcullis_events::{Aggregate, EventId};
-use proptest::prelude::RngExt;
-use proptest::test_runner::{RngAlgorithm, TestRng};
 use tokio::sync::Notify;
 
 use crate::mutant::Mutant;
@@ -37,7 +36,7 @@ pub struct World {
 }
 
 struct State {
-    chance: TestRng,
+    chance: Rng,
     is_calm: bool,
     letters: Vec<Letter>,
     /// Whose tails are served, and from which sequence on.
@@ -57,7 +56,7 @@ impl World {
     /// A world in which nothing has happened yet.
     pub fn new(seed: u64, mutant: Option<Mutant>) -> Arc<Self> {
         let state = State {
-            chance: source(seed),
+            chance: Rng::with_seed(seed),
             is_calm: false,
             letters: Vec::new(),
             followers: BTreeMap::new(),
@@ -84,7 +83,7 @@ impl World {
 
     /// A number from 0 to `below - 1`.
     pub fn pick(&self, below: u64) -> u64 {
-        self.state().chance.random_range(0..below)
+        self.state().chance.u64(..below)
     }
 
     /// One of a list.
@@ -95,7 +94,7 @@ impl World {
     /// Whether something happens that happens so many times in a hundred. Faults end when it is calm.
     pub fn fault(&self, percent: u64) -> bool {
         let mut state = self.state();
-        !state.is_calm && state.chance.random_range(0..100) < percent
+        !state.is_calm && state.chance.u64(..100) < percent
     }
 
     /// From 1 to `most` milliseconds.
@@ -302,17 +301,4 @@ impl World {
 
 fn last(records: &[Kept]) -> u64 {
     records.last().map_or(0, |kept| kept.record.seq)
-}
-
-/// A source of chance that gives the same for the same seed.
-fn source(seed: u64) -> TestRng {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    bytes[8..].copy_from_slice(&(!seed).to_le_bytes());
-    let mut chance = TestRng::from_seed(RngAlgorithm::XorShift, &bytes);
-    // neighbouring seeds begin alike
-    for _ in 0..32 {
-        let _ = chance.random_range(0..2_u64);
-    }
-    chance
 }

@@ -1,32 +1,25 @@
 //! Random choices that a seed repeats.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::time::Duration;
 
-/// SplitMix64: short, and good enough to choose among nodes.
+use fastrand::Rng;
+
+/// Choices among nodes and times, shared by all who make them.
 #[derive(Debug)]
-pub struct Dice(Cell<u64>);
+pub struct Dice(RefCell<Rng>);
 
 impl Dice {
     /// The choices of a seed.
     #[must_use]
-    pub const fn new(seed: u64) -> Self {
-        Self(Cell::new(seed))
-    }
-
-    fn next(&self) -> u64 {
-        let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.0.set(state);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+    pub fn new(seed: u64) -> Self {
+        Self(RefCell::new(Rng::with_seed(seed)))
     }
 
     /// A number below `bound`; 0 where that is 0.
     #[must_use]
     pub fn below(&self, bound: usize) -> usize {
-        let drawn = u64::try_from(bound).ok().and_then(|bound| self.next().checked_rem(bound));
-        drawn.and_then(|drawn| usize::try_from(drawn).ok()).unwrap_or(0)
+        if bound == 0 { 0 } else { self.0.borrow_mut().usize(..bound) }
     }
 
     /// One of these; `None` where there are none.
