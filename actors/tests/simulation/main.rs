@@ -119,7 +119,7 @@ fn while_one_node_lags<P: Future<Output = ()> + 'static>(play: impl FnOnce(Rc<Cl
     let outcome = calmly(1, |cluster| async move {
         tokio::time::sleep(SETTLING).await;
         turmoil::hold(host(1), TAIL);
-        let wanted = Wanted::new(&cluster, 0);
+        let wanted = Wanted::new(&cluster, 0).lasting();
         cluster.sign_in_at(&cluster.nodes[0], &wanted).await;
         let hears = async {
             tokio::time::sleep(Duration::from_secs(1)).await;

@@ -46,6 +46,11 @@ impl Wanted {
         Self { id, person: world.pick(2), groups: world.one(groups).to_vec(), life }
     }
 
+    /// The same, and it outlives the run by any node's clock.
+    pub fn lasting(self) -> Self {
+        Self { life: Duration::from_secs(3600), ..self }
+    }
+
     fn hand_over(&self, is_first: bool) -> String {
         let (now, subject) = (clock::now(), format!("sub-{}", self.person));
         let claims = json!({ "sub": subject, "email": format!("{subject}@example.com"), "groups": self.groups });
