@@ -40,6 +40,22 @@ fn snapshots(gateway: &Gateway) -> PathBuf {
     if on_nats.exists() { on_nats } else { gateway.state_dir().join("snapshots") }
 }
 
+/// Waits until a gateway has said that it begins with a snapshot: that it is ready may be heard before what it said.
+async fn begins_with_a_snapshot(gateway: &Gateway) -> Result<()> {
+    let said = |line: &str| line.contains("begins with a snapshot").then_some(());
+    gateway.stderr().find(SOON, said).await
+}
+
+/// Waits until a gateway has said why it passes a snapshot over, and has read the log; it began with none.
+async fn passes_over(gateway: &Gateway, word: &str) -> Result<()> {
+    gateway.stderr().find(SOON, |line| line.contains(word).then_some(())).await?;
+    let read = gateway.stderr().find(SOON, |line| line.contains("the log was read to its end").then_some(()));
+    read.await?;
+    let said = gateway.stderr().text();
+    ensure!(!said.contains("begins with a snapshot"), "{said}");
+    Ok(())
+}
+
 /// The newest snapshot of a gateway.
 fn newest(gateway: &Gateway) -> Result<PathBuf> {
     files(&snapshots(gateway), ".snapshot")?.pop().context("no snapshot was stored")
@@ -80,8 +96,9 @@ async fn nobody_signs_in_again_after_an_orderly_stop_and_who_signed_out_stays_ou
     let bobs: Vec<_> = bob.cookies().iter().cloned().collect();
     sign_out(&bob, APP).await?;
     stop(&mut gateway).await?;
+    newest(&gateway)?;
     gateway.restart().await?;
-    assert!(gateway.stderr().text().contains("begins with a snapshot"), "{}", gateway.stderr().text());
+    begins_with_a_snapshot(&gateway).await?;
     assert_eq!(status(&alice, &gateway).await?, StatusCode::OK);
     let again = world.visitor(&gateway).await?;
     bobs.into_iter().for_each(|cookie| again.cookies().plant(cookie));
@@ -104,15 +121,14 @@ async fn a_snapshot_that_is_damaged_or_cut_is_passed_over_with_a_word_and_the_lo
     for bad in [flipped.as_slice(), cut, b""] {
         fs::write(&path, bad)?;
         gateway.restart().await?;
-        let said = gateway.stderr().text();
-        assert!(said.contains("a snapshot is not used") && !said.contains("begins with a snapshot"), "{said}");
+        passes_over(&gateway, "a snapshot is not used").await?;
         assert_eq!(status(&alice, &gateway).await?, StatusCode::OK);
         assert!(fs::read(&path)? == bad, "it is left for somebody to look at");
         gateway.kill_9()?;
     }
     fs::write(&path, good)?;
     gateway.restart().await?;
-    assert!(gateway.stderr().text().contains("begins with a snapshot"), "{}", gateway.stderr().text());
+    begins_with_a_snapshot(&gateway).await?;
     Ok(())
 }
 
@@ -129,7 +145,7 @@ async fn a_node_killed_while_it_stores_a_snapshot_loses_nothing() -> Result<()> 
     fs::write(&half, whole.get(..whole.len() / 2).context("it is empty")?)?;
     for milliseconds in [0, 1, 2, 5, 10, 20, 50] {
         gateway.restart().await?;
-        assert!(gateway.stderr().text().contains("begins with a snapshot"), "{}", gateway.stderr().text());
+        begins_with_a_snapshot(&gateway).await?;
         assert_eq!(status(&alice, &gateway).await?, StatusCode::OK);
         // something to store
         sign_in(&world.visitor(&gateway).await?, APP, "bob").await?;
@@ -198,7 +214,7 @@ async fn a_new_node_begins_with_what_another_shared_unless_it_was_tampered_with(
 
     bucket.put(name.as_str(), &mut good.as_slice()).await?;
     let fresh = world.launcher.run(&config).await?;
-    assert!(fresh.stderr().text().contains("begins with a snapshot"), "{}", fresh.stderr().text());
+    begins_with_a_snapshot(&fresh).await?;
     assert_eq!(status(&alice, &fresh).await?, StatusCode::OK);
     assert_eq!(fs::read(newest(&fresh)?)?, good, "it is its own from now on");
 
@@ -206,8 +222,7 @@ async fn a_new_node_begins_with_what_another_shared_unless_it_was_tampered_with(
     *bad.get_mut(good.len() / 2).context("it is empty")? ^= 1;
     bucket.put(name.as_str(), &mut bad.as_slice()).await?;
     let fresh = world.launcher.run(&config).await?;
-    let said = fresh.stderr().text();
-    assert!(said.contains("a shared snapshot is not used") && !said.contains("begins with a snapshot"), "{said}");
+    passes_over(&fresh, "a shared snapshot is not used").await?;
     assert_eq!(status(&alice, &fresh).await?, StatusCode::OK);
     Ok(())
 }
