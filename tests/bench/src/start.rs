@@ -100,7 +100,8 @@ pub async fn measure(options: &Options) -> Result<Report> {
         }
         stop(gateway).await?;
         let (start, gateway, _) = ground.run().await?;
-        ensure!(gateway.stderr().text().contains("begins with a snapshot"), "the snapshot is not used");
+        let begun = gateway.stderr().find(STOP, |line| line.contains("begins with a snapshot").then_some(()));
+        begun.await.context("the snapshot is not used")?;
         say(&format!("  from a snapshot   {:6.2} s, {:7.1} MB\n", start.seconds, start.resident))?;
         from_snapshot.push(start);
         stop(gateway).await?;
