@@ -291,3 +291,6 @@ impl Flight {
         Poll::Ready(Ok(read))
     }
 }
+
+#[cfg(test)]
+mod tests;
