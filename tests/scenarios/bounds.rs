@@ -174,6 +174,38 @@ async fn what_an_application_gets_of_a_body_that_is_too_large_has_no_end() -> Re
 }
 
 #[tokio::test]
+async fn a_body_that_is_too_large_ends_an_answer_that_has_begun() -> Result<()> {
+    let world = World::new(BINARY).await?;
+    let raw = RawUpstream::start()?;
+    // it answers before it has the request, and then waits for the rest of it
+    raw.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", After::Stay);
+    let mut config = world.config();
+    config.route(RAW, &raw.url(), "allow_public_unauthenticated_access: true\nmax_request_body: 32KiB");
+    let gateway = world.launcher.run(&config.text()).await?;
+    let visitor = world.visitor(&gateway).await?;
+    for visitor in [visitor.clone(), visitor.over_h2()] {
+        let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(1);
+        sender.send_data(Bytes::from_static(b"first")).await?;
+        let answer = visitor.open(Request::post(format!("{RAW}/pour")).body(body)?).await?;
+        assert_eq!(answer.status, StatusCode::OK);
+        let sending = async {
+            send_pattern(&mut sender, 64 * 1024).await;
+            // the client is still there, and would go on
+            std::future::pending::<()>().await;
+        };
+        let ended = async {
+            tokio::select! {
+                answer = answer.collect() => answer.is_err(),
+                () = sending => false,
+            }
+        };
+        assert!(tokio::time::timeout(SOON, ended).await?, "half an answer passed for a whole one");
+        assert!(!raw.received().ends_with("0\r\n\r\n"), "taken for whole");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn who_holds_too_many_connections_is_told_so_and_served_again_once_some_are_closed() -> Result<()> {
     let world = World::new(BINARY).await?;
     for (top, status, bound) in [

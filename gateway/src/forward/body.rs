@@ -16,6 +16,7 @@ use portcullis_actors::request::hygiene::{Managed, remove_lookalikes};
 use portcullis_config::RouteTimeouts;
 
 use super::budget::Share;
+use super::http1::Connection;
 use super::pool::Lease;
 use super::remove_hop_by_hop;
 use crate::client_body::ClientBody;
@@ -55,9 +56,10 @@ impl AnswerBody {
         }
     }
 
-    /// An upstream's body: what comes of a stream, or by the connection of `lease`. Its connection goes back to the pool once the body was read to its end and the request's own
-    /// body was sent to its end, and never otherwise: an upstream may answer before it has the whole request, and the
-    /// rest of one client's upload is nothing that another's request may wait behind.
+    /// An upstream's body: what comes of a stream, or by the connection of `lease`. The connection goes back to the pool
+    /// once the body was read to its end and the request's own body was sent to its end, and never otherwise: an upstream
+    /// may answer before it has the whole request, and the rest of one client's upload is nothing that another's request
+    /// may wait behind.
     pub fn upstream(incoming: Option<Incoming>, lease: Lease, request: Activity) -> Self {
         let exchange = Some((lease, request));
         Self {
@@ -136,10 +138,9 @@ impl Body for AnswerBody {
         }
         let polled = match &mut this.source {
             Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Source::Single(exchange) => match exchange.as_ref().and_then(|(lease, _)| lease.single()) {
-                Some(connection) => connection.poll_body(cx),
-                None => Poll::Ready(None),
-            },
+            Source::Single(exchange) => {
+                single(exchange).map_or(Poll::Ready(None), |connection| connection.poll_body(cx))
+            }
             Source::Stream { incoming, .. } => Pin::new(incoming).poll_frame(cx).map_err(BodyError::from),
         };
         let polled = polled.map(|frame| frame.map(|frame| frame.map(without_foreign_trailers)));
@@ -169,10 +170,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.is_none(),
-            Source::Single(exchange) => match exchange.as_ref().and_then(|(lease, _)| lease.single()) {
-                Some(connection) => connection.is_answered(),
-                None => true,
-            },
+            Source::Single(exchange) => single(exchange).is_none_or(Connection::is_answered),
             Source::Stream { incoming, .. } => incoming.is_end_stream(),
         }
     }
@@ -180,10 +178,7 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, length)),
-            Source::Single(exchange) => match exchange.as_ref().and_then(|(lease, _)| lease.single()) {
-                Some(connection) => connection.left(),
-                None => SizeHint::with_exact(0),
-            },
+            Source::Single(exchange) => single(exchange).map_or(SizeHint::with_exact(0), Connection::left),
             Source::Stream { incoming, .. } => incoming.size_hint(),
         }
     }
@@ -201,6 +196,11 @@ impl Drop for AnswerBody {
             record.cut_short();
         }
     }
+}
+
+/// The connection of an exchange that is not over.
+fn single(exchange: &Option<(Lease, Activity)>) -> Option<&Connection> {
+    exchange.as_ref().and_then(|(lease, _)| lease.single())
 }
 
 /// RFC 9110 §6.5.1: trailers that frame, route, sign in or describe the content come too late, and nobody looked at them.

@@ -21,6 +21,7 @@ use super::body::{RequestBody, Screen};
 use super::handshake;
 use super::http1::Coding;
 use super::rewrite;
+use crate::h1::field;
 
 /// A request on its way to an upstream. Only a permit becomes one ([`Maker::make`]).
 pub struct Outgoing {
@@ -235,7 +236,7 @@ impl Outgoing {
         out.push(b' ');
         out.extend_from_slice(self.target.as_bytes());
         out.extend_from_slice(b" HTTP/1.1\r\n");
-        field(out, HOST.as_str(), self.host.as_bytes());
+        field(out, b"host", self.host.as_bytes());
         for (name, value) in &self.headers {
             // how the body is framed is for us to say, and it has none that is longer than its length
             let skipped = match *name {
@@ -244,7 +245,7 @@ impl Outgoing {
                 _ => false,
             };
             if !skipped {
-                field(out, name.as_str(), value.as_bytes());
+                field(out, name.as_str().as_bytes(), value.as_bytes());
             }
         }
         if self.websocket {
@@ -270,11 +271,4 @@ impl Outgoing {
         *request.headers_mut() = self.headers.clone();
         Ok(request)
     }
-}
-
-fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }

@@ -78,15 +78,6 @@ pub enum Way {
     Stream(Rc<Shared>),
 }
 
-impl Way {
-    fn into_single(self) -> Option<Connection> {
-        match self {
-            Self::Single(connection) => Some(connection),
-            Self::Stream(_) => None,
-        }
-    }
-}
-
 impl Pool {
     /// An empty pool, whose connections are counted in `open`.
     pub fn new(open: Arc<Gauge>) -> Rc<Self> {
@@ -294,11 +285,13 @@ impl Lease {
 
     /// Leaves the connection to whoever takes it over after a switch of protocols; `None` where it has others on it.
     pub fn leave(mut self) -> Option<(Box<dyn Duplex>, Taken)> {
-        match self.way {
-            Some(Way::Single(_)) => {}
-            Some(Way::Stream(_)) | None => return None,
+        match self.way.take()? {
+            Way::Single(connection) => connection.leave(),
+            Way::Stream(shared) => {
+                shared.leave();
+                None
+            }
         }
-        self.way.take().and_then(Way::into_single).and_then(Connection::leave)
     }
 
     /// Whether it was opened for this request: its failing is the upstream's, not a stale connection's.

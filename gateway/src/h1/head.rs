@@ -255,7 +255,7 @@ impl Said {
 }
 
 /// RFC 9110 §8.6: digits and nothing else; as many as can be counted.
-fn length_of(value: &[u8]) -> Option<u64> {
+pub fn length_of(value: &[u8]) -> Option<u64> {
     let countable = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
     countable.then(|| std::str::from_utf8(value).ok()?.parse().ok())?
 }

@@ -27,11 +27,12 @@ use portcullis_config::limits::{HEAD_TIMEOUT, IDLE_FOR_EVER, LINGER};
 use tokio::sync::watch;
 
 use answer::{After, Asked, Coding};
+pub use answer::{chunk, field, last_chunk};
 pub use body::Body;
 pub use chunk::{Chunks, Read, content, length};
 use expiry::Expiry;
-pub use head::is_for_websocket;
 use head::{Framing, Head, Refusal, Scan};
+pub use head::{is_for_websocket, length_of};
 pub use switch::{Switch, Switched};
 pub use wire::Duplex;
 use wire::{Rest, Wire, close};
@@ -249,9 +250,9 @@ impl Drop for Out {
 }
 
 /// Pieces of a body up to this size are copied, so that they leave together with what stands before them.
-const SMALL: usize = 4 * 1024;
+pub const SMALL: usize = 4 * 1024;
 /// As much is collected before it is written.
-const TOGETHER: usize = 16 * 1024;
+pub const TOGETHER: usize = 16 * 1024;
 
 /// An answer on its way.
 struct Sending<'a> {
@@ -284,7 +285,7 @@ impl Sending<'_> {
         match coding {
             // half an answer is never shown as a whole one
             Coding::Length(1..) => return Err("the answer is shorter than its length".into()),
-            Coding::Chunked => answer::last_chunk(&mut self.out.0, trailing.as_ref()),
+            Coding::Chunked => last_chunk(&mut self.out.0, trailing.as_ref()),
             Coding::None | Coding::Length(0) | Coding::UntilClose => {}
         }
         self.write(Bytes::new()).await
@@ -319,7 +320,7 @@ impl Sending<'_> {
         }
         let chunked = coding == Coding::Chunked;
         if chunked {
-            answer::chunk(&mut self.out.0, data.len());
+            chunk(&mut self.out.0, data.len());
         }
         let small = data.len() <= SMALL;
         if small {

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 use portcullis_config::limits::UPSTREAM_HEADERS;
 
-use crate::h1::Chunks;
+use crate::h1::{Chunks, length_of};
 
 /// An answer that is not HTTP/1, or that could be read in more than one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -128,11 +128,6 @@ fn framing(parts: &Parts, bodiless: bool) -> Result<Coming, Malformed> {
         Some(length) => Coming::Length(length),
         None => Coming::UntilClose,
     })
-}
-
-fn length_of(value: &[u8]) -> Option<u64> {
-    let countable = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    countable.then(|| std::str::from_utf8(value).ok()?.parse().ok())?
 }
 
 /// RFC 9112 §9.3.

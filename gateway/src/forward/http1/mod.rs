@@ -70,6 +70,8 @@ struct Flight {
     /// Bytes that may still come before the answer.
     allowed: usize,
     persistent: bool,
+    /// Who waits for more of the answer while the request is still being sent.
+    reader: Option<Waker>,
 }
 
 impl Connection {
@@ -85,6 +87,7 @@ impl Connection {
             bodiless: false,
             allowed: 0,
             persistent: true,
+            reader: None,
         };
         Self { flight: Rc::new(RefCell::new(flight)), sending: None, taken }
     }
@@ -225,6 +228,9 @@ impl Flight {
                 Unsent::Body(error) => {
                     tracing::debug!(%error, "a request broke off after its answer had begun");
                     self.coming = Coming::Broken;
+                    if let Some(reader) = self.reader.take() {
+                        reader.wake();
+                    }
                 }
                 Unsent::Line(error) => tracing::debug!(%error, "an upstream takes no more of a request"),
             }
@@ -239,7 +245,13 @@ impl Flight {
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(Some(Err(self.broken(error)))),
             }
-            match ready!(self.poll_fill(cx)) {
+            let Poll::Ready(read) = self.poll_fill(cx) else {
+                if !self.upload.is_sent() {
+                    self.reader = Some(cx.waker().clone());
+                }
+                return Poll::Pending;
+            };
+            match read {
                 Ok(1..) => {}
                 Ok(0) if matches!(self.coming, Coming::UntilClose) => self.coming = Coming::Nothing,
                 Ok(0) => return Poll::Ready(Some(Err(self.broken("the answer broke off".into())))),

@@ -1,6 +1,6 @@
 //! A request on its way out: its head and as much of its body as is there in one write.
 
-use std::io::{self, IoSlice, Write as _};
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -9,8 +9,9 @@ use http::HeaderMap;
 use hyper::body::Body;
 use tokio::io::AsyncWrite;
 
-use super::super::body::{BodyError, RequestBody};
-use super::super::line::Line;
+use crate::forward::body::{BodyError, RequestBody};
+use crate::forward::line::Line;
+use crate::h1::{SMALL, TOGETHER, chunk, last_chunk, length};
 
 /// How the body of a request is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +38,6 @@ pub enum Unsent {
     /// The upstream takes nothing more.
     Line(io::Error),
 }
-
-/// Pieces of a body up to this size are copied, so that they leave together with what stands before them.
-const SMALL: usize = 4 * 1024;
-/// As much is collected before it is written.
-const TOGETHER: usize = 16 * 1024;
 
 /// What is being sent on one connection.
 pub struct Upload {
@@ -155,11 +151,10 @@ impl Upload {
         match &mut self.coding {
             Coding::None => return Err("a body where there is none".into()),
             Coding::Length(left) => {
-                let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
                 // never more than was announced: the rest would be another request
-                *left = left.checked_sub(length).ok_or("the body is longer than its length")?;
+                *left = left.checked_sub(length(&data)).ok_or("the body is longer than its length")?;
             }
-            Coding::Chunked => write!(self.out, "{:x}\r\n", data.len())?,
+            Coding::Chunked => chunk(&mut self.out, data.len()),
         }
         if data.len() > SMALL {
             self.piece = data;
@@ -181,16 +176,7 @@ impl Upload {
             Coding::Length(1..) => return Err("the body is shorter than its length".into()),
             // the CRLF of a piece that is still to be written comes first
             Coding::Chunked if !self.piece.is_empty() && trailers.is_none() => return Ok(()),
-            Coding::Chunked => {
-                self.out.extend_from_slice(b"0\r\n");
-                for (name, value) in trailers.into_iter().flatten() {
-                    self.out.extend_from_slice(name.as_str().as_bytes());
-                    self.out.extend_from_slice(b": ");
-                    self.out.extend_from_slice(value.as_bytes());
-                    self.out.extend_from_slice(b"\r\n");
-                }
-                self.out.extend_from_slice(b"\r\n");
-            }
+            Coding::Chunked => last_chunk(&mut self.out, trailers),
             Coding::None | Coding::Length(0) => {}
         }
         self.body = None;
