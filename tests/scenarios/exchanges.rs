@@ -300,6 +300,31 @@ async fn an_answer_framed_in_a_way_that_is_not_ours_is_refused() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_answer_that_breaks_after_it_has_begun_is_seen_to_break() -> Result<()> {
+    let (_world, raw, _gateway, visitor) = World::with_raw(BINARY).await?;
+    // all at once: what came before the fault is not swallowed with it
+    raw.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nZZ\r\n", After::Stay);
+    let answer = visitor.open(Request::get(format!("{RAW}/")).body(String::new())?).await?;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(answer.collect().await.is_err());
+    // a stream of HTTP/2 is reset, with or without its head: nobody takes that for a request that was never seen
+    let reset = visitor.over_h2().get(RAW).await;
+    assert!(reset.is_err(), "half an answer passed for a whole one");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upstream_may_say_something_with_every_chunk() -> Result<()> {
+    let (_world, raw, _gateway, visitor) = World::with_raw(BINARY).await?;
+    let chunks = format!("5;signature={}\r\nhello\r\n", "0".repeat(64)).repeat(1000);
+    let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n");
+    raw.answer(answer.as_bytes(), After::Stay);
+    let answer = visitor.get(RAW).await?;
+    assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, 5000));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_handle_in_the_query_of_a_referer_is_neither_logged_nor_passed_on() -> Result<()> {
     let (world, _raw, gateway, visitor) = World::with_raw(BINARY).await?;
     let referer = format!("{PUBLIC}/a?b=c&pomerium_session=canary&d");

@@ -92,6 +92,11 @@ impl AnswerBody {
         }
     }
 
+    /// Whether what holds it has let go of it.
+    pub fn is_cut(&self) -> bool {
+        self.leash().is_some_and(|leash| leash.why().is_some())
+    }
+
     /// What holds it.
     fn leash(&self) -> Option<&Leash> {
         self.held.as_ref().map(|(ticket, _)| &**ticket.leash())

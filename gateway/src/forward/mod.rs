@@ -183,9 +183,12 @@ pub async fn forward(
     let Some(_slot) = may_repeat.then(|| cluster.retry()).flatten() else { return Err(failed.seen(&underway)) };
     let body = match failed {
         Failed::Unsent(body) => *body,
-        Failed::Broken | Failed::Late(_) | Failed::TooLate | Failed::ClientGone | Failed::TooLarge => {
-            RequestBody::none().bounded(outgoing.timeouts, leash)
-        }
+        Failed::Broken
+        | Failed::Garbled
+        | Failed::Late(_)
+        | Failed::TooLate
+        | Failed::ClientGone
+        | Failed::TooLarge => RequestBody::none().bounded(outgoing.timeouts, leash),
     };
     let lease = match pool.lease_fresh(&cluster, underway.member()).await {
         Ok(lease) => lease,
@@ -240,6 +243,8 @@ enum Failed {
     Unsent(Box<RequestBody>),
     /// The connection broke before the answer.
     Broken,
+    /// The upstream has answered, but not in HTTP: asking it again would not help.
+    Garbled,
     /// The answer did not begin in time, or the request did not end.
     Late(Late),
     /// The answer did not begin as soon as the client wants it: that says nothing of the upstream.
@@ -266,7 +271,7 @@ impl Failed {
     /// What is to be said, once the upstream's part in it was counted.
     fn seen(self, underway: &Underway) -> UpstreamFault {
         let fault = match self {
-            Self::Unsent(_) | Self::Broken => UpstreamFault::Broken,
+            Self::Unsent(_) | Self::Broken | Self::Garbled => UpstreamFault::Broken,
             Self::TooLate => return UpstreamFault::Late,
             Self::Late(Late::Upstream) => UpstreamFault::Late,
             Self::Late(Late::Client) => UpstreamFault::ClientLate,
@@ -293,6 +298,10 @@ async fn answer(lease: &mut Lease, body: RequestBody, outgoing: &Outgoing) -> Re
                 Ok(parts) => Ok((parts, None)),
                 Err(Fault::Unsent(body)) => Err(Failed::Unsent(Box::new(body))),
                 Err(Fault::Broken(error)) => Err(Failed::broken(&activity, &*error)),
+                Err(Fault::Garbled(error)) => Err(match Failed::broken(&activity, &*error) {
+                    Failed::Broken => Failed::Garbled,
+                    failed => failed,
+                }),
             }
         }
         Some(Way::Stream(shared)) => {

@@ -30,6 +30,16 @@ impl Body {
     }
 }
 
+#[cfg(test)]
+impl Body {
+    /// The body of a request that comes by this stream: so many bytes.
+    pub fn coming(stream: impl super::Duplex + 'static, length: u64) -> Self {
+        let wire = Rc::new(Wire::new(Box::new(stream)));
+        let turn = wire.begin(super::head::Framing::Length(length), false);
+        Self::new(wire, turn)
+    }
+}
+
 impl hyper::body::Body for Body {
     type Data = Bytes;
     type Error = io::Error;

@@ -47,8 +47,8 @@ impl Default for Chunks {
 }
 
 impl Chunks {
-    /// An upstream's: some pad their sizes with blanks, and their trailers may have any name. Where a chunk ends is not
-    /// less certain for that.
+    /// An upstream's: some pad their sizes with blanks or sign each chunk in an extension, and their trailers may have any
+    /// name. Where a chunk ends is not less certain for that.
     pub fn lenient() -> Self {
         Self { lenient: true, ..Self::default() }
     }
@@ -97,7 +97,7 @@ impl Chunks {
         self.extensions += line.len() - digits.len();
         let digits = if self.lenient { digits.trim_ascii_end() } else { digits };
         let countable = !digits.is_empty() && digits.len() <= 15 && digits.iter().all(u8::is_ascii_hexdigit);
-        if !countable || self.extensions > CHUNK_EXTENSION_BYTES {
+        if !countable || (self.extensions > CHUNK_EXTENSION_BYTES && !self.lenient) {
             return Err(Malformed);
         }
         let digits = std::str::from_utf8(digits).map_err(|_| Malformed)?;

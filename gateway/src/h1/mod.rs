@@ -275,7 +275,17 @@ impl Sending<'_> {
     async fn run(&mut self, coding: &mut Coding) -> Result<(), BodyError> {
         let mut trailing = None;
         while !self.is_ended(*coding) {
-            match self.next().await? {
+            let next = match self.next().await {
+                Ok(next) => next,
+                Err(error) => {
+                    // what came before the fault is shown, so that nobody takes it for a request that was never answered
+                    if !self.body.is_cut() {
+                        self.write(Bytes::new()).await?;
+                    }
+                    return Err(error);
+                }
+            };
+            match next {
                 Next::Wait => self.write(Bytes::new()).await?,
                 Next::Data(data) => self.data(answer::within(coding, data), *coding).await?,
                 Next::Trailers(trailers) => trailing = Some(trailers).filter(|_| self.trailers),

@@ -28,6 +28,8 @@ use super::connect::Taken;
 use super::line::Line;
 use crate::h1::{Duplex, Read, Switched, content, length};
 
+/// What is said of a head that is larger than it may be.
+const TOO_LARGE: &str = "the head of the answer is too large";
 /// Bytes that are read at once, until it shows that more come.
 const ROOM: usize = 8 * 1024;
 
@@ -51,8 +53,10 @@ impl Drop for Sending {
 pub enum Fault {
     /// Nothing of the request has left: its body comes back.
     Unsent(RequestBody),
-    /// The connection broke, or what came is no answer.
+    /// The connection broke before anything came.
     Broken(BodyError),
+    /// What came is no answer.
+    Garbled(BodyError),
 }
 
 struct Flight {
@@ -192,13 +196,15 @@ impl Flight {
             match self.take_head() {
                 Ok(Some(parts)) => return Poll::Ready(Ok(parts)),
                 Ok(None) => {}
-                Err(error) => return Poll::Ready(Err(Fault::Broken(error))),
+                Err(error) => return Poll::Ready(Err(Fault::Garbled(error))),
             }
-            match ready!(self.poll_fill(cx)) {
-                Ok(1..) => {}
-                Ok(0) => return Poll::Ready(Err(Fault::Broken("the connection ended before the answer".into()))),
-                Err(error) => return Poll::Ready(Err(Fault::Broken(error.into()))),
-            }
+            let error = match ready!(self.poll_fill(cx)) {
+                Ok(1..) => continue,
+                Ok(0) => "the connection ended before the answer".into(),
+                Err(error) => BodyError::from(error),
+            };
+            let nothing_came = self.read.is_empty() && self.allowed == UPSTREAM_HEAD_BYTES;
+            return Poll::Ready(Err(if nothing_came { Fault::Broken(error) } else { Fault::Garbled(error) }));
         }
     }
 
@@ -206,6 +212,9 @@ impl Flight {
     fn take_head(&mut self) -> Result<Option<Parts>, BodyError> {
         while let Some(end) = head::end(&self.read, &mut self.looked) {
             self.looked = 0;
+            if end > UPSTREAM_HEADERS.0 {
+                return Err(TOO_LARGE.into());
+            }
             self.allowed = self.allowed.checked_sub(end).ok_or("too much came before the answer")?;
             let Head { parts, coming, persistent } = Head::read(&self.read.split_to(end).freeze(), self.bodiless)?;
             if parts.status.is_informational() && !matches!(coming, Coming::Switch) {
@@ -216,7 +225,7 @@ impl Flight {
             return Ok(Some(parts));
         }
         let most = self.allowed.min(UPSTREAM_HEADERS.0);
-        if self.read.len() > most { Err("the head of the answer is too large".into()) } else { Ok(None) }
+        if self.read.len() > most { Err(TOO_LARGE.into()) } else { Ok(None) }
     }
 
     fn poll_send_on(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -8,6 +8,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::client_body::ClientBody;
 use crate::socket::Impatient;
 
 /// A connection, and the upstream's end of it.
@@ -32,7 +33,7 @@ async fn answer(connection: &Connection) -> Result<Whole, String> {
     let head = match poll_fn(|cx| connection.poll_answer(cx)).await {
         Ok(parts) => parts,
         Err(Fault::Unsent(_)) => return Err("unsent".to_owned()),
-        Err(Fault::Broken(error)) => return Err(error.to_string()),
+        Err(Fault::Broken(error) | Fault::Garbled(error)) => return Err(error.to_string()),
     };
     let (mut content, mut trailers) = (Vec::new(), 0);
     while let Some(frame) = poll_fn(|cx| connection.poll_body(cx)).await {
@@ -98,7 +99,9 @@ async fn interim_answers_end_somewhere() {
     let flood = b"HTTP/1.1 102 Processing\r\n\r\n".repeat(UPSTREAM_HEAD_BYTES / 20);
     assert_eq!(answered(&flood, 64 * 1024, false).await.unwrap_err(), "too much came before the answer");
     let endless = [&b"HTTP/1.1 200 OK\r\nx: "[..], &vec![b'a'; 2 * UPSTREAM_HEADERS.0]].concat();
-    assert_eq!(answered(&endless, 64 * 1024, false).await.unwrap_err(), "the head of the answer is too large");
+    assert_eq!(answered(&endless, 64 * 1024, false).await.unwrap_err(), TOO_LARGE);
+    let ended = [&endless[..UPSTREAM_HEADERS.0], b"\r\n\r\n"].concat();
+    assert_eq!(answered(&ended, ended.len(), false).await.unwrap_err(), TOO_LARGE);
 }
 
 #[actix_rt::test]
@@ -141,4 +144,32 @@ async fn a_request_that_cannot_leave_comes_back() {
     drop(upstream);
     ask(&connection, false);
     assert_eq!(answer(&connection).await.unwrap_err(), "unsent");
+}
+
+#[actix_rt::test]
+async fn a_request_of_whose_body_something_was_taken_does_not_come_back_without_it() {
+    for length in [5, 6] {
+        let (connection, upstream) = connected();
+        drop(upstream);
+        let (mut client, stream) = tokio::io::duplex(64);
+        client.write_all(b"hello").await.unwrap();
+        let body = RequestBody::passing(ClientBody::H1(crate::h1::Body::coming(stream, length)), None);
+        connection.begin(false, body, |out, _| out.extend_from_slice(b"POST / HTTP/1.1\r\n\r\n"));
+        assert_ne!(answer(&connection).await.unwrap_err(), "unsent", "{length}");
+    }
+}
+
+#[actix_rt::test]
+async fn whether_anything_of_an_answer_has_come_is_told() {
+    for (sent, garbled) in
+        [("", false), ("HTTP/1.1 2", true), ("HTTP/1.1 100 Continue\r\n\r\n", true), ("?\r\n\r\n", true)]
+    {
+        let (connection, mut upstream) = connected();
+        ask(&connection, false);
+        upstream.write_all(sent.as_bytes()).await.unwrap();
+        upstream.shutdown().await.unwrap();
+        let fault = poll_fn(|cx| connection.poll_answer(cx)).await.err();
+        assert_eq!(matches!(fault, Some(Fault::Garbled(_))), garbled, "{sent:?}");
+        assert!(fault.is_some());
+    }
 }

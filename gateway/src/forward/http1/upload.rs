@@ -50,7 +50,7 @@ pub struct Upload {
     coding: Coding,
     /// Something has been written that may still lie in the TLS layer.
     unflushed: bool,
-    /// Something of the request has left.
+    /// Something of the request has left, or something of its body was taken, which is then here and nowhere else.
     begun: bool,
 }
 
@@ -82,7 +82,7 @@ impl Upload {
         self.body.is_none() && self.is_empty() && !self.unflushed
     }
 
-    /// Gives the body back if nothing of the request has left.
+    /// Gives the body back, whole, if nothing of the request has left.
     pub fn take_back(&mut self) -> Option<RequestBody> {
         if self.begun { None } else { Some(self.body.take().unwrap_or_else(RequestBody::none)) }
     }
@@ -131,6 +131,7 @@ impl Upload {
                 Poll::Pending => return Ok(true),
                 Poll::Ready(frame) => frame.transpose()?,
             };
+            self.begun = true;
             match frame.map(|frame| frame.into_data().map_err(|frame| frame.into_trailers())) {
                 Some(Ok(data)) => self.data(data)?,
                 Some(Err(Ok(trailers))) => self.end(Some(&trailers))?,
